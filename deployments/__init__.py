@@ -1,0 +1,1 @@
+"""Thin Ray Serve glue around `serve_app`, one class a file."""

@@ -1,0 +1,1 @@
+"""Whisper speech-to-text, everything that does not know Ray."""

@@ -1,0 +1,131 @@
+"""The application's arguments: `args` of a Serve config file, or the environment.
+
+Every setting can come from an environment variable: `STT_` and its name in capitals, `__`
+between a section and its setting (`STT_MODEL=…`, `STT_LIMITS__MAX_UPLOAD_BYTES=…`; lists and
+sections as JSON). The environment wins over the file. An unknown name in either is refused.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX = "STT_"
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and an unknown name is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LimitSettings(Section):
+    """What a request may cost. Each limit has its own 4xx."""
+
+    max_upload_bytes: PositiveInt = Field(512 * 2**20, description="A request body, or a file behind a URL.")
+    max_audio_s: PositiveFloat = Field(4 * 3600.0, description="Seconds of sound in one recording.")
+    max_queued_jobs: PositiveInt = Field(10_000, description="Jobs waiting to run; more are answered 429.")
+    fetch_timeout_s: PositiveFloat = Field(600.0, description="Fetching the audio behind a URL, in all.")
+    request_timeout_s: PositiveFloat = Field(3600.0, description="One synchronous transcription, in all.")
+
+
+class NetworkSettings(Section):
+    """Where audio URLs and webhooks may point."""
+
+    allow_private_addresses: bool = Field(
+        False, description="Let URLs and webhooks point at private, loopback and link-local addresses."
+    )
+    max_redirects: int = Field(5, ge=0, description="Redirects followed when fetching audio.")
+
+
+class VadSettings(Section):
+    """How speech is told from silence (silero-vad; probabilities of 32 ms frames)."""
+
+    threshold: float = Field(0.5, gt=0, lt=1, description="Speech begins at this probability.")
+    min_speech_ms: int = Field(100, ge=0, description="Shorter bursts are not speech.")
+    min_silence_ms: int = Field(200, ge=0, description="Shorter silences do not end a stretch of speech.")
+    pad_ms: int = Field(250, ge=0, description="Sound kept before and after a stretch of speech.")
+
+
+class WindowSettings(Section):
+    """How a recording is cut."""
+
+    max_s: float | None = Field(
+        None, gt=0, le=30, description="Longest window; null: what suits the model (10 for whisper-nano, else 30)."
+    )
+    block_s: PositiveFloat = Field(300.0, description="Audio sent to a Whisper replica in one call.")
+    blocks_in_flight: PositiveInt = Field(4, description="Blocks of one job at the replicas at a time.")
+
+
+class WhisperSettings(Section):
+    """Where and how the model runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="auto: float16 on cuda, float32 on cpu."
+    )
+    threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: torch's own choice.")
+
+
+class JobSettings(Section):
+    """The job manager's work."""
+
+    max_running: PositiveInt = Field(8, description="Asynchronous jobs running at a time.")
+    max_attempts: PositiveInt = Field(3, description="Tries at a job before it fails.")
+    retention_s: PositiveFloat = Field(24 * 3600.0, description="A finished job is forgotten after this.")
+
+
+class WebhookSettings(Section):
+    """How callbacks are delivered."""
+
+    secret: SecretStr | None = Field(
+        None, description="`whsec_` + base64; signs deliveries as Standard Webhooks 1.0 does. null: unsigned."
+    )
+    timeout_s: PositiveFloat = 15.0
+    retry_delays_s: tuple[float, ...] = Field(
+        (0, 5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600),
+        description="Wait before each try; its length is the number of tries.",
+    )
+
+
+class AppSettings(BaseSettings):
+    """Everything the application can be told, frozen."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
+    )
+
+    model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
+    model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
+    data_dir: Path = Field(Path("data"), description="Database, uploads and temporary files; nothing is written elsewhere.")
+    api_keys: tuple[SecretStr, ...] = Field((), description="Accepted API keys; none: open to everyone.")
+    limits: LimitSettings = LimitSettings()
+    network: NetworkSettings = NetworkSettings()
+    vad: VadSettings = VadSettings()
+    windows: WindowSettings = WindowSettings()
+    whisper: WhisperSettings = WhisperSettings()
+    jobs: JobSettings = JobSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before the file, so that one image can be tuned from outside."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _no_unknown_variable(self) -> Self:
+        for name in os.environ:
+            if name.startswith(ENV_PREFIX):
+                setting = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+                if setting not in type(self).model_fields:
+                    raise ValueError(f"environment variable {name}: there is no setting {setting!r}")
+        return self

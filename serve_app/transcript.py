@@ -1,0 +1,39 @@
+"""What every front renders from."""
+
+from serve_app.options import Strict, Task
+
+
+class Segment(Strict):
+    """A stretch of text between two timestamps of one window.
+
+    `start`, `end`: seconds from the start of the recording. `seek`: start of its window, in
+    feature frames of 10 ms. `tokens`: its text tokens between its two timestamp tokens.
+    The last three figures are its window's, as in Whisper: mean log-probability of a token,
+    bytes of the text over its zlib-compressed bytes, probability of the no-speech token.
+    """
+
+    start: float
+    end: float
+    text: str
+    seek: int
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class Transcript(Strict):
+    """The text of one recording.
+
+    `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.
+    `duration`: seconds of audio that were read. `warnings`: what a user should know, such as
+    a recording that broke off.
+    """
+
+    task: Task
+    language: str | None
+    duration: float
+    text: str
+    segments: tuple[Segment, ...]
+    warnings: tuple[str, ...] = ()

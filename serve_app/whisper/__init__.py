@@ -1,0 +1,1 @@
+"""Windows in, timed text out: model, rules, decoder, engine."""
