@@ -28,7 +28,7 @@ class Transcript(Strict):
 
     `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.
     `duration`: seconds of audio that were read. `warnings`: what a user should know, such as
-    a recording that broke off.
+    a recording that broke off. `timings`: seconds spent in each stage.
     """
 
     task: Task
@@ -37,3 +37,4 @@ class Transcript(Strict):
     text: str
     segments: tuple[Segment, ...]
     warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = {}
