@@ -38,6 +38,19 @@ class TooLarge(InvalidRequest):
     status = 413
 
 
+class UnsupportedMediaType(InvalidRequest):
+    """A request body of a kind this path does not read."""
+
+    status = 415
+
+
+class RequestTimeout(ServiceError):
+    """A synchronous request took longer than its limit."""
+
+    status = 408
+    type = "timeout_error"
+
+
 class Unauthorized(InvalidRequest):
     """No API key, or one that is not configured."""
 

@@ -1,0 +1,55 @@
+"""Serve config files, read strictly: Serve itself ignores unknown keys at every level."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import (
+    DeploymentSchema,
+    HTTPOptionsSchema,
+    RayActorOptionsSchema,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+)
+
+from serve_app.settings import AppSettings
+from serve_app.whisper.engine import Batching
+
+
+class ConfigError(ValueError):
+    """A config file that is not what it should be, with the place named."""
+
+
+def load(path: Path) -> ServeDeploySchema:
+    """The Serve config in the file at `path`. Raises ConfigError."""
+    try:
+        return parse(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(raw: Any) -> ServeDeploySchema:
+    """`raw` as a Serve config, with our arguments and live settings checked too. Raises ValueError."""
+    config = ServeDeploySchema.model_validate(raw)
+    _known(raw, ServeDeploySchema, "the file")
+    _known(raw.get("http_options"), HTTPOptionsSchema, "http_options")
+    for application in raw["applications"]:
+        name = application["name"]
+        _known(application, ServeApplicationSchema, f"application {name}")
+        AppSettings.model_validate(application.get("args", {}))
+        for deployment in application.get("deployments", []):
+            place = f"deployment {deployment['name']}"
+            _known(deployment, DeploymentSchema, place)
+            _known(deployment.get("ray_actor_options"), RayActorOptionsSchema, f"{place}: ray_actor_options")
+            _known(deployment.get("autoscaling_config"), AutoscalingConfig, f"{place}: autoscaling_config")
+            if deployment["name"] == "Whisper":
+                Batching.model_validate(deployment.get("user_config", {}))
+    return config
+
+
+def _known(raw: dict[str, Any] | None, schema: type[BaseModel], place: str) -> None:
+    unknown = set(raw or {}) - set(schema.model_fields)
+    if unknown:
+        raise ValueError(f"{place}: unknown key {', '.join(sorted(unknown))}; known: {', '.join(schema.model_fields)}")

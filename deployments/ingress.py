@@ -1,0 +1,55 @@
+"""The HTTP ingress: the fronts, in front of the deployments."""
+
+import asyncio
+import tempfile
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from deployments.calls import call
+from deployments.job_manager import RemoteJobs
+from serve_app.api.app import create_app
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.models import Job
+from serve_app.service import Service
+from serve_app.settings import AppSettings
+from serve_app.transcript import Transcript
+from serve_app.whisper.card import ModelCard
+
+
+@serve.deployment
+@serve.ingress()
+class Ingress:
+    """Parses one front's dialect, stores uploads, and calls the transcriber or the job manager."""
+
+    async def __init__(self, settings: AppSettings, transcriber: DeploymentHandle) -> None:
+        # Form parsing spools uploads to temporary files: keep them in the data folder too.
+        spool = settings.data_dir / "tmp"
+        spool.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(spool)
+        self.app_name = serve.get_replica_context().app_name
+        jobs = RemoteJobs(self.app_name)
+        await jobs.ensure(settings)
+
+        async def transcribe(job: Job) -> Transcript:
+            transcript: Transcript = await call("the transcriber", lambda: transcriber.transcribe.remote(job))
+            return transcript
+
+        self.service = Service(
+            settings,
+            ModelCard.load(settings.model),
+            BlobStore(settings.data_dir / "blobs"),
+            jobs,
+            transcribe,
+            self.ready,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's own name for it
+        return create_app(self.service)
+
+    async def ready(self) -> bool:
+        """Whether every deployment of this application is healthy."""
+        status = await asyncio.to_thread(serve.status)
+        return status.applications[self.app_name].status == ApplicationStatus.RUNNING

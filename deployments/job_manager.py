@@ -1,0 +1,151 @@
+"""The detached actor that keeps the jobs, and how replicas reach it."""
+
+import asyncio
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+import ray
+from ray import serve
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from deployments.calls import call
+from serve_app.guard import guarded_session
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.manager import JobManager
+from serve_app.jobs.models import Job, JobError, JobPage, JobState
+from serve_app.jobs.store import JobStore
+from serve_app.options import JobRequest
+from serve_app.settings import AppSettings
+from serve_app.transcript import Transcript
+
+NAMESPACE = "whisper"
+
+
+class JobManagerActor:
+    """The job manager of one application, in a process of its own that Ray restarts."""
+
+    async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+        transcriber = serve.get_deployment_handle("Transcriber", app_name)
+
+        async def run(job: Job) -> Transcript:
+            transcript: Transcript = await call("the transcriber", lambda: transcriber.transcribe.remote(job))
+            return transcript
+
+        self._manager = JobManager(
+            settings,
+            await JobStore.open(f"sqlite+aiosqlite:///{settings.data_dir}/jobs.db"),
+            BlobStore(settings.data_dir / "blobs"),
+            run,
+            guarded_session(settings.network),
+        )
+        await self._manager.start()
+
+    async def fingerprint(self) -> str:
+        """What this actor was made from."""
+        return self._fingerprint
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the job manager."""
+        return await getattr(self._manager, method)(*args)
+
+
+def _fingerprint(settings: AppSettings) -> str:
+    """Changes with the settings, the code's version and the Serve instance.
+
+    A detached actor outlives all three; one made from other settings would ignore the new
+    ones, and one from before a `serve shutdown` holds handles that lead nowhere.
+    """
+    controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    parts = settings.model_dump_json(), version("whisper-serve"), controller._actor_id.hex()
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class RemoteJobs:
+    """The job manager, called through its actor; away for a moment, it is waited for."""
+
+    def __init__(self, app_name: str) -> None:
+        self._app_name = app_name
+        self._actor: ActorHandle | None = None
+
+    async def ensure(self, settings: AppSettings) -> None:
+        """Start the actor, or replace one that was made from something else."""
+        fingerprint = _fingerprint(settings)
+        while self._actor is None:
+            actor = (
+                ray.remote(JobManagerActor)
+                .options(
+                    name=self._name,
+                    namespace=NAMESPACE,
+                    lifetime="detached",
+                    get_if_exists=True,
+                    num_cpus=0,
+                    # On the head node, like Serve's own controller: it outlives the workers.
+                    resources={"node:__internal_head__": 0.001},
+                    max_restarts=-1,
+                    # Never: a call that crashes the actor would crash it for ever.
+                    max_task_retries=0,
+                )
+                .remote(settings, self._app_name, fingerprint)
+            )
+            try:
+                if await actor.fingerprint.remote() == fingerprint:
+                    self._actor = actor
+                else:
+                    ray.kill(actor)
+            except RayActorError as error:
+                if error.actor_init_failed:
+                    raise
+                # Another replica replaced it, or it is starting again: look once more.
+                await asyncio.sleep(0.2)
+
+    @property
+    def _name(self) -> str:
+        return f"job-manager:{self._app_name}"
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        async def send() -> Any:
+            if self._actor is None:
+                self._actor = ray.get_actor(self._name, namespace=NAMESPACE)
+            try:
+                return await self._actor.call.remote(method, *args)
+            except RayActorError:
+                self._actor = None  # if it was replaced, its name leads to the new one
+                raise
+
+        return await call("the job manager", send)
+
+    async def submit(self, request: JobRequest) -> Job:
+        return await self._call("submit", request)
+
+    async def announce(self, request: JobRequest) -> Job:
+        return await self._call("announce", request)
+
+    async def finish(self, job_id: str, transcript: Transcript) -> None:
+        return await self._call("finish", job_id, transcript)
+
+    async def fail(self, job_id: str, error: JobError) -> None:
+        return await self._call("fail", job_id, error)
+
+    async def abandon(self, job_id: str) -> None:
+        return await self._call("abandon", job_id)
+
+    async def progress(self, job_id: str, fraction: float) -> None:
+        return await self._call("progress", job_id, fraction)
+
+    async def get(self, job_id: str) -> Job:
+        return await self._call("get", job_id)
+
+    async def result(self, job_id: str) -> Transcript:
+        return await self._call("result", job_id)
+
+    async def list(self, state: JobState | None, limit: int, cursor: str | None) -> JobPage:
+        return await self._call("list", state, limit, cursor)
+
+    async def cancel(self, job_id: str) -> Job:
+        return await self._call("cancel", job_id)
+
+    async def delete(self, job_id: str) -> None:
+        return await self._call("delete", job_id)

@@ -1,0 +1,45 @@
+"""The Whisper replica: one engine, shared by all requests."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+
+from serve_app.options import TranscriptionOptions
+from serve_app.settings import AppSettings
+from serve_app.whisper.engine import Batching, Engine
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.text import WindowText
+
+
+@serve.deployment
+class Whisper:
+    """Windows of all requests meet in this replica's engine and leave it as text."""
+
+    def __init__(self, settings: AppSettings) -> None:
+        self.engine = Engine(WhisperModel.load(settings.model, settings.whisper), Batching())
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take `user_config` of the Serve config, at start and live."""
+        self.engine.reconfigure(Batching.model_validate(user_config))
+
+    async def transcribe(
+        self, pcm: NDArray[np.int16], spans: list[tuple[int, int]], options: TranscriptionOptions, job_id: str
+    ) -> list[WindowText]:
+        """The text of each span (first sample, last sample + 1) of `pcm`, in order."""
+        futures = [self.engine.submit(pcm[start:end], options, job_id) for start, end in spans]
+        try:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def stats(self) -> Any:
+        """What the engine has done so far."""
+        return self.engine.stats()
+
+    def check_health(self) -> None:
+        """Raise when the engine's thread is gone: Serve then replaces the replica."""
+        self.engine.check()

@@ -1,0 +1,26 @@
+"""The FastAPI application: every front, one error shape, one body limit."""
+
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from serve_app.api import errors, health, native, openai
+from serve_app.api.auth import require_key
+from serve_app.api.limits import BodyLimit
+from serve_app.service import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """The HTTP application in front of `service`."""
+    app = FastAPI(
+        title="Whisper on Ray Serve",
+        version=version("whisper-serve"),
+        description="Speech to text: synchronous like OpenAI's audio API, or as jobs with webhooks.",
+    )
+    app.state.service = service
+    app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes)
+    errors.install(app)
+    app.include_router(health.router)
+    for front in (openai, native):
+        app.include_router(front.router, dependencies=[Depends(require_key)])
+    return app

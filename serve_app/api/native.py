@@ -1,0 +1,192 @@
+"""The native jobs API: `/v1/jobs`."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, Json, ValidationError, model_validator
+from starlette.datastructures import UploadFile
+
+from serve_app.api.context import ServiceDep
+from serve_app.api.errors import invalid, responses
+from serve_app.api.openai import respond
+from serve_app.api.uploads import store, store_base64
+from serve_app.errors import InvalidRequest, UnsupportedMediaType
+from serve_app.formats import Format
+from serve_app.jobs.models import Job, JobError, JobState
+from serve_app.options import JobRequest, Source, TranscriptionOptions, UrlSource, Webhook
+from serve_app.service import Service
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+class JobBody(TranscriptionOptions):
+    """A job as JSON: one of `url` and `audio`, a webhook if wanted, and the options."""
+
+    url: str | None = Field(None, description="http(s) URL of the audio.")
+    audio: str | None = Field(None, description="Base64 of the audio, or a data URL.")
+    webhook: Webhook | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.url is None) == (self.audio is None):
+            raise ValueError("give exactly one of url and audio (or a multipart body with file)")
+        return self
+
+
+class JobForm(TranscriptionOptions):
+    """A job as multipart fields beside `file`; `webhook` as JSON."""
+
+    webhook: Json[Webhook] | None = None
+
+
+class JobView(BaseModel):
+    """A job as clients see it."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobState
+    mode: Literal["async", "sync"]
+    progress: float = Field(description="0 to 1.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: int
+    url: str | None = Field(description="The audio's URL, when it came from one.")
+    options: TranscriptionOptions
+    error: JobError | None
+    timings: dict[str, float] = Field(description="Seconds per stage.")
+    webhook: str | None = Field(description="pending, delivered or failed; null without a webhook.")
+    transcript_url: str = Field(description="Where the text is once the job has succeeded.")
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first; `next_cursor` is null on the last."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    next_cursor: str | None
+
+
+def view(job: Job) -> JobView:
+    """What a client sees of a job."""
+    source = job.request.source
+    return JobView(
+        **job.model_dump(exclude={"request", "state", "webhook"}),
+        status=job.state,
+        url=source.url if isinstance(source, UrlSource) else None,
+        options=job.request.options,
+        webhook=job.webhook,
+        transcript_url=f"/v1/jobs/{job.id}/transcript",
+    )
+
+
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": JobBody.model_json_schema(),
+            "example": {"url": "https://example.com/talk.mp3", "webhook": {"url": "https://example.com/done"}},
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    **JobForm.model_json_schema()["properties"],
+                },
+            }
+        },
+    },
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a recording; the answer comes at once",
+    responses=responses(404, 415, 429),
+    openapi_extra={"requestBody": _BODY},
+)
+async def submit(service: ServiceDep, request: Request, response: Response) -> JobView:
+    match request.headers.get("content-type", "").partition(";")[0].strip().lower():
+        case "application/json":
+            job_request = await _from_json(service, await request.body())
+        case "multipart/form-data":
+            job_request = await _from_form(service, request)
+        case other:
+            raise UnsupportedMediaType(
+                f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
+            )
+    job = await service.submit(job_request)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return view(job)
+
+
+async def _from_json(service: Service, raw: bytes) -> JobRequest:
+    try:
+        body = JobBody.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid(error) from None
+    options = _options(body)
+    source: Source
+    if body.url is not None:
+        source = UrlSource(url=body.url)
+    else:
+        service.check(options)
+        source = await store_base64(service.blobs, body.audio or "", "audio")
+    return JobRequest(source=source, options=options, webhook=body.webhook)
+
+
+async def _from_form(service: Service, request: Request) -> JobRequest:
+    async with request.form() as form:
+        fields = {name: value for name, value in form.multi_items() if name != "file"}
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise InvalidRequest("file is required, as a multipart file part", "file", "missing")
+        try:
+            body = JobForm.model_validate(fields)
+        except ValidationError as error:
+            raise invalid(error) from None
+        options = _options(body)
+        service.check(options)
+        return JobRequest(source=await store(service.blobs, file), options=options, webhook=body.webhook)
+
+
+def _options(body: JobBody | JobForm) -> TranscriptionOptions:
+    return TranscriptionOptions(**body.model_dump(include=set(TranscriptionOptions.model_fields)))
+
+
+@router.get("", summary="Jobs, newest first", responses=responses())
+async def jobs(
+    service: ServiceDep,
+    status: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> JobList:
+    page = await service.jobs.list(status, limit, cursor)
+    return JobList(data=[view(job) for job in page.data], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", summary="One job", responses=responses(404))
+async def job(service: ServiceDep, job_id: str) -> JobView:
+    return view(await service.jobs.get(job_id))
+
+
+@router.get("/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409))
+async def transcript(
+    service: ServiceDep, job_id: str, form: Annotated[Format, Query(alias="format")] = "json"
+) -> Response:
+    return respond(await service.jobs.result(job_id), form)
+
+
+@router.delete(
+    "/{job_id}", summary="Cancel a job that has not ended; forget one that has", responses=responses(404, 409)
+)
+async def delete(service: ServiceDep, job_id: str) -> dict[str, Any]:
+    job = await service.jobs.get(job_id)
+    if not job.state.terminal:
+        return view(await service.jobs.cancel(job_id)).model_dump(mode="json")
+    await service.jobs.delete(job_id)
+    return {"id": job_id, "object": "job.deleted", "deleted": True}

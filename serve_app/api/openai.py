@@ -1,0 +1,81 @@
+"""OpenAI's audio API: `/v1/audio/transcriptions` and `/v1/models`."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Response, UploadFile
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serve_app.api.context import ServiceDep
+from serve_app.api.errors import invalid, responses
+from serve_app.api.uploads import store
+from serve_app.errors import InvalidRequest, NotFound
+from serve_app.formats import Format, render
+from serve_app.options import JobRequest, TranscriptionOptions
+from serve_app.transcript import Transcript
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+
+class TranscriptionForm(BaseModel):
+    """The fields of a transcription request; another field is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="Any container FFmpeg reads; decided by content, not by name.")
+    model: str = Field(description="A model id or alias of `GET /v1/models`.")
+    language: str | None = Field(None, description="ISO-639-1 code or English name; absent: detected.")
+    prompt: str | None = Field(None, description="Text that conditions every window.")
+    response_format: Format = "json"
+    temperature: Literal[0] = Field(0, description="Only 0 (greedy decoding).")
+    timestamp_granularities: list[Literal["segment"]] = Field(
+        [], alias="timestamp_granularities[]", description="Needs `response_format=verbose_json`."
+    )
+    chunking_strategy: Literal["auto"] = "auto"
+    stream: Literal[False] = False
+
+    def options(self) -> TranscriptionOptions:
+        """The same, as what every front parses into."""
+        if self.timestamp_granularities and self.response_format != "verbose_json":
+            raise InvalidRequest(
+                "timestamp_granularities[] needs response_format 'verbose_json'", "timestamp_granularities[]"
+            )
+        try:
+            return TranscriptionOptions(model=self.model, language=self.language, prompt=self.prompt)
+        except ValidationError as error:
+            raise invalid(error) from None
+
+
+@router.post(
+    "/audio/transcriptions",
+    summary="Transcribe a file and wait for the text",
+    responses=responses(404, 408)
+    | {200: {"content": {"application/json": {}, "text/plain": {}}, "description": "In the format asked for."}},
+)
+async def transcriptions(service: ServiceDep, form: Annotated[TranscriptionForm, Form()]) -> Response:
+    options = form.options()
+    service.check(options)
+    request = JobRequest(source=await store(service.blobs, form.file), options=options)
+    return respond(await service.transcribe(request), form.response_format)
+
+
+def respond(transcript: Transcript, form: Format) -> Response:
+    """A transcript as an HTTP answer."""
+    body = render(transcript, form)
+    return PlainTextResponse(body) if isinstance(body, str) else JSONResponse(body)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "whisper-serve"}
+
+
+@router.get("/models", summary="The models served here")
+async def models(service: ServiceDep) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(name) for name in service.models()]}
+
+
+@router.get("/models/{model:path}", summary="One model", responses=responses(404))
+async def model(service: ServiceDep, model: str) -> dict[str, Any]:
+    if model not in service.models():
+        raise NotFound(f"model {model!r} is not served here", "model", "model_not_found")
+    return _model(model)

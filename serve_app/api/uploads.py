@@ -1,0 +1,36 @@
+"""Audio in a request body, on its way to the blob store."""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+
+from fastapi import UploadFile
+
+from serve_app.errors import InvalidRequest
+from serve_app.jobs.blobs import BlobStore
+from serve_app.options import BlobSource
+
+CHUNK = 2**20
+
+
+async def store(blobs: BlobStore, file: UploadFile) -> BlobSource:
+    """Keep an uploaded file as a blob."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while chunk := await file.read(CHUNK):
+            yield chunk
+
+    return BlobSource(key=await blobs.write(chunks()))
+
+
+async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
+    """Keep base64 audio, bare or in a data URL, as a blob."""
+    try:
+        data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{param} is not base64, bare or in a data URL", param, "invalid_base64") from None
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield data
+
+    return BlobSource(key=await blobs.write(chunks()))

@@ -1,0 +1,105 @@
+"""What the fronts ask for: a transcript now, or a job."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from serve_app.errors import NotFound, RequestTimeout, ServiceError
+from serve_app.guard import check_url
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.models import Job, JobError, JobPage, JobState
+from serve_app.jobs.webhooks import check_webhook
+from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
+from serve_app.settings import AppSettings
+from serve_app.transcript import Transcript
+from serve_app.whisper.card import ModelCard
+
+
+class Jobs(Protocol):
+    """The job manager, here or in its actor."""
+
+    async def submit(self, request: JobRequest) -> Job: ...
+    async def announce(self, request: JobRequest) -> Job: ...
+    async def finish(self, job_id: str, transcript: Transcript) -> None: ...
+    async def fail(self, job_id: str, error: JobError) -> None: ...
+    async def abandon(self, job_id: str) -> None: ...
+    async def get(self, job_id: str) -> Job: ...
+    async def result(self, job_id: str) -> Transcript: ...
+    async def list(self, state: JobState | None, limit: int, cursor: str | None) -> JobPage: ...
+    async def cancel(self, job_id: str) -> Job: ...
+    async def delete(self, job_id: str) -> None: ...
+
+
+class Service:
+    """The one place every front calls."""
+
+    def __init__(
+        self,
+        settings: AppSettings,
+        card: ModelCard,
+        blobs: BlobStore,
+        jobs: Jobs,
+        transcribe: Callable[[Job], Awaitable[Transcript]],
+        ready: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self.settings = settings
+        self.card = card
+        self.blobs = blobs
+        self.jobs = jobs
+        self.ready = ready
+        self._transcribe = transcribe
+
+    def check(self, options: TranscriptionOptions) -> None:
+        """Raise NotFound for an unknown model, InvalidRequest for what the model can't do."""
+        known = self.models()
+        if options.model is not None and options.model not in known:
+            raise NotFound(
+                f"model {options.model!r} is not served here: use one of {', '.join(known)}", "model", "model_not_found"
+            )
+        self.card.check(options)
+
+    def models(self) -> tuple[str, ...]:
+        """The names clients may use, the model's own first."""
+        return (self.card.id, *self.settings.model_aliases)
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Accept a job: when this returns, it is in the database."""
+        async with self._owned(request):
+            return await self.jobs.submit(request)
+
+    async def transcribe(self, request: JobRequest) -> Transcript:
+        """Transcribe now; a caller that is cancelled cancels the work."""
+        async with self._owned(request):
+            job = await self.jobs.announce(request)
+        limit = self.settings.limits.request_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                transcript = await self._transcribe(job)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.jobs.abandon(job.id))
+            raise
+        except TimeoutError:
+            late = RequestTimeout(f"not finished within {limit:g} s: submit long recordings to /v1/jobs")
+            await self.jobs.fail(job.id, JobError.of(late))
+            raise late from None
+        except Exception as error:
+            await self.jobs.fail(job.id, JobError.of(error))
+            raise
+        await self.jobs.finish(job.id, transcript)
+        return transcript
+
+    @asynccontextmanager
+    async def _owned(self, request: JobRequest) -> AsyncIterator[None]:
+        """Check a request; its upload is dropped if it, or the job manager, refuses it."""
+        try:
+            self.check(request.options)
+            if isinstance(request.source, UrlSource):
+                check_url(request.source.url, "url")
+            if request.webhook is not None:
+                check_webhook(request.webhook)
+            yield
+        except ServiceError:
+            if isinstance(request.source, BlobSource):
+                await self.blobs.delete(request.source.key)
+            raise
