@@ -1,0 +1,203 @@
+"""Score a running service on held-out recordings (see benchmarks.heldout).
+
+    python -m benchmarks.accuracy --url http://127.0.0.1:8000 data/heldout
+
+The line it must hold: 3 % of words wrong at most, nine of ten utterance boundaries within 0.3 s,
+silence and noise without text, the language always right. Exit status 1 below it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jiwer
+
+from serve_app.languages import language_code
+
+TOLERANCE_S = 0.3
+MAX_WER, MIN_BOUNDARIES = 0.03, 0.9
+_RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("ray", "torch", "transformers", "av", "silero-vad")
+
+
+def normalise(text: str) -> str:
+    """Lower-case words and single spaces, without punctuation."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
+    """Wrong words over all words of (truth, heard) texts; 0 where there is nothing to hear."""
+    spoken = [(normalise(truth), normalise(heard)) for truth, heard in pairs if normalise(truth)]
+    return float(jiwer.wer([truth for truth, _ in spoken], [heard for _, heard in spoken])) if spoken else 0.0
+
+
+def boundaries_found(utterances: Sequence[tuple[float, float]], segments: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each start, then each end, of `utterances`: whether a segment starts, or ends, within 0.3 s of it."""
+    return [
+        any(abs(spoken[side] - heard[side]) <= TOLERANCE_S for heard in segments)
+        for side in (0, 1)
+        for spoken in utterances
+    ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A recording's truth and what the service made of it."""
+
+    truth: dict[str, Any]
+    transcript: dict[str, Any]
+    seconds: float
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        return " ".join(u["text"] for u in self.truth["utterances"]), self.transcript["text"]
+
+    @property
+    def boundaries(self) -> list[bool]:
+        return boundaries_found(
+            [(u["start"], u["end"]) for u in self.truth["utterances"]],
+            [(s["start"], s["end"]) for s in self.transcript["segments"]],
+        )
+
+    @property
+    def language_right(self) -> bool:
+        try:
+            return language_code(self.transcript["language"]) == self.truth["language"]
+        except ValueError:
+            return False
+
+
+def score(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The figures of some recordings of speech."""
+    boundaries = [found for answer in answers for found in answer.boundaries]
+    return {
+        "recordings": len(answers),
+        "words": sum(len(normalise(answer.texts[0]).split()) for answer in answers),
+        "wer": round(word_error_rate([answer.texts for answer in answers]), 4),
+        "boundaries": round(sum(boundaries) / max(1, len(boundaries)), 4),
+        "language": round(sum(answer.language_right for answer in answers) / max(1, len(answers)), 4),
+    }
+
+
+def length_class(truth: dict[str, Any]) -> str:
+    """How long a recording is, as the table shows it."""
+    return next((name for limit, name in ((10, "3-10 s"), (30, "10-30 s"), (100, "30-100 s")) if truth["duration"] <= limit), "10 min")
+
+
+GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "language": lambda truth: str(truth["language"]),
+    "format": lambda truth: str(truth["format"]),
+    "sample rate": lambda truth: f"{truth['sample_rate']} Hz",
+    "noise": lambda truth: "clean" if truth["snr_db"] is None else "8-15 dB" if truth["snr_db"] < 15 else "15-30 dB",
+    "length": length_class,
+}
+
+
+def table(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    """Figures over all speech, and for each group of it."""
+    speech = [answer for answer in answers if answer.truth["kind"] == "speech"]
+    rows = {"all": score(speech)}
+    for group, name_of in GROUPS.items():
+        for name in sorted({name_of(answer.truth) for answer in speech}):
+            rows[f"{group} {name}"] = score([answer for answer in speech if name_of(answer.truth) == name])
+    return rows
+
+
+async def transcribe(session: aiohttp.ClientSession, url: str, path: Path, api_key: str | None) -> dict[str, Any]:
+    """The service's verbose_json of one file. Raises RuntimeError with its answer when it refuses."""
+    form = aiohttp.FormData({"model": "whisper-1", "response_format": "verbose_json"})
+    form.add_field("file", path.read_bytes(), filename=path.name)
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with session.post(f"{url}/v1/audio/transcriptions", data=form, headers=headers) as response:
+        if response.status != 200:
+            raise RuntimeError(f"{path.name}: {response.status} {await response.text()}")
+        transcript: dict[str, Any] = await response.json()
+        return transcript
+
+
+async def ask(url: str, folder: Path, concurrency: int, api_key: str | None) -> list[Answer]:
+    """Posts every recording of the folder, `concurrency` at a time."""
+    truths = json.loads((folder / "truth.json").read_text())["recordings"]
+    gate, done = asyncio.Semaphore(concurrency), 0
+
+    async def one(truth: dict[str, Any]) -> Answer:
+        nonlocal done
+        async with gate:
+            start = time.perf_counter()
+            transcript = await transcribe(session, url, folder / truth["file"], api_key)
+            answer = Answer(truth, transcript, time.perf_counter() - start)
+        done += 1
+        print(f"{done}/{len(truths)} {truth['file']} {truth['duration']:.1f} s in {answer.seconds:.1f} s", flush=True)
+        return answer
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3600)) as session, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(truth)) for truth in truths]
+    return [task.result() for task in tasks]
+
+
+def print_table(rows: dict[str, dict[str, Any]]) -> None:
+    """One line for each group."""
+    print(f"\n{'':24}{'files':>6}{'words':>7}{'WER':>8}{'boundaries':>12}{'language':>10}")
+    for name, row in rows.items():
+        print(f"{name:24}{row['recordings']:6}{row['words']:7}{row['wer']:8.2%}{row['boundaries']:12.1%}{row['language']:10.1%}")
+
+
+def worst(answers: Iterable[Answer]) -> list[Answer]:
+    """The recordings with the most wrong words, at most five."""
+    wrong = [answer for answer in answers if answer.truth["utterances"] and word_error_rate([answer.texts]) > 0]
+    return sorted(wrong, key=lambda answer: -word_error_rate([answer.texts]))[:5]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="made by benchmarks.heldout")
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--api-key", default=os.environ.get("OPENAI_API_KEY"), help="default: $OPENAI_API_KEY")
+    parser.add_argument("--concurrency", type=int, default=4, help="recordings at a time (4)")
+    parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    answers = asyncio.run(ask(arguments.url.rstrip("/"), arguments.folder, arguments.concurrency, arguments.api_key))
+    seconds = time.perf_counter() - start
+    rows = table(answers)
+    print_table(rows)
+    for answer in worst(answers):
+        print(f"{answer.truth['file']}: {word_error_rate([answer.texts]):.1%}")
+    invented = [a.truth["file"] for a in answers if a.truth["kind"] != "speech" and normalise(a.transcript["text"])]
+    quiet = sum(answer.truth["kind"] != "speech" for answer in answers)
+    audio = sum(answer.truth["duration"] for answer in answers)
+    print(f"silence and noise with text: {len(invented)} of {quiet} {' '.join(invented)}")
+    print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s: {audio / seconds:.1f} times real time")
+    if arguments.save:
+        result = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": {"platform": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "concurrency": arguments.concurrency,
+            "audio_s": round(audio, 1),
+            "wall_s": round(seconds, 1),
+            "silent_with_text": invented,
+            "figures": rows,
+        }
+        _RESULTS.mkdir(exist_ok=True)
+        path = _RESULTS / f"accuracy-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"saved {path}")
+    total = rows["all"]
+    if total["wer"] > MAX_WER or total["boundaries"] < MIN_BOUNDARIES or total["language"] < 1 or invented:
+        sys.exit("below the line: WER <= 3 %, boundaries >= 90 %, language 100 %, silence without text")
+
+
+if __name__ == "__main__":
+    main()

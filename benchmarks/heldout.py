@@ -1,0 +1,201 @@
+"""Make recordings that the embedded model never heard: its reserved voices saying its reserved digit sequences.
+
+    python -m benchmarks.heldout data/heldout
+
+Writes the recordings and truth.json, which says what each one holds. The same seed makes the
+same recordings. Needs espeak-ng, flite and festival (apt-get install espeak-ng flite festival festvox-kallpc16k).
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchaudio.functional import resample
+
+from serve_app.audio import SAMPLE_RATE
+from training.whisper_nano import noise
+from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S, spell
+from training.whisper_nano.speech import Clip, UnusableSpeechError, espeak_clip, festival_clip, flite_clip
+
+FORMATS = ("wav", "mp3", "opus")
+_CODECS = {"wav": "pcm_s16le", "mp3": "libmp3lame", "opus": "libopus"}
+_RATES = {"wav": (8000, 16000, 22050, 44100, 48000), "mp3": (16000, 22050, 44100), "opus": (8000, 16000, 48000)}
+_BIT_RATES = {"mp3": (32_000, 64_000, 128_000), "opus": (16_000, 24_000, 64_000)}
+_NOISES = ("white", "pink", "brown")
+_PAUSE_S = (0.8, 3.0)
+_LONG_S = 600.0
+
+Kind = Literal["speech", "silence", "noise"]
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """One word and its time in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Words without a pause of more than half a second between them."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[SpokenWord, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One line of truth.json. `snr_db` is null without noise, `language` without speech; `sound` names what is not speech."""
+
+    file: str
+    kind: Kind
+    language: str | None
+    duration: float
+    format: str
+    sample_rate: int
+    channels: int
+    snr_db: float | None
+    sound: str | None
+    voices: tuple[str, ...] = ()
+    utterances: tuple[Utterance, ...] = ()
+
+
+def reserved_clip(rng: random.Random, language: str) -> Clip:
+    """An utterance of one segment by a reserved voice; a quarter of the English ones are not by espeak-ng."""
+    while True:
+        voice = rng.random() if language == "en" else 1.0
+        try:
+            if voice < 0.15:
+                clip = flite_clip(rng, reserved=True)
+            elif voice < 0.25:
+                clip = festival_clip(rng)
+            else:
+                clip = espeak_clip(rng, language, reserved=True)
+        except UnusableSpeechError:
+            continue
+        if all(right - left <= SEGMENT_PAUSE_S - 0.05 for (_, left), (right, _) in pairwise(clip.words)):
+            return clip
+
+
+def speak(rng: random.Random, language: str, duration: float) -> tuple[npt.NDArray[np.float32], list[Clip], list[Utterance]]:
+    """`duration` seconds of utterances with pauses of 0.8-3 s, clean, at 16 kHz; at least one utterance."""
+    samples = np.zeros(round(duration * SAMPLE_RATE), np.float32)
+    clips: list[Clip] = []
+    utterances = []
+    time, misses = rng.uniform(0.2, 1.5), 0
+    while misses < (5 if utterances else 100):
+        clip = reserved_clip(rng, language)
+        length = len(clip.samples) / SAMPLE_RATE
+        if time + length > duration - 0.15:
+            time, misses = (time if utterances else 0.2), misses + 1
+            continue
+        start = round(time * SAMPLE_RATE)
+        samples[start : start + len(clip.samples)] += noise.levelled(clip.samples)
+        times = zip(spell(language, clip.digits), clip.words, strict=True)
+        words = tuple(SpokenWord(word, round(time + left, 2), round(time + right, 2)) for word, (left, right) in times)
+        utterances.append(Utterance(words[0].start, words[-1].end, " ".join(word.word for word in words), words))
+        clips.append(clip)
+        time += length + rng.uniform(*_PAUSE_S)
+    if not utterances:
+        raise ValueError(f"no utterance fits into {duration:.1f} s")
+    return samples, clips, utterances
+
+
+def loudness(rng: random.Random, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Samples at a random level, from quiet to just short of clipping."""
+    return samples * np.float32(10 ** (rng.uniform(-30, -1) / 20) / max(1e-9, float(np.abs(samples).max())))
+
+
+def encode(path: Path, samples: npt.NDArray[np.float32], recording: Recording, bit_rate: int | None) -> None:
+    """Writes 16 kHz samples in the recording's format, rate and channels (the same sound in each)."""
+    sound = resample(torch.from_numpy(samples), SAMPLE_RATE, recording.sample_rate).numpy()
+    pcm = np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
+    layout = "stereo" if recording.channels == 2 else "mono"
+    with av.open(str(path), "w", format="ogg" if recording.format == "opus" else None) as container:
+        stream = container.add_stream(_CODECS[recording.format], rate=recording.sample_rate, layout=layout)
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
+        frame = av.AudioFrame.from_ndarray(np.repeat(pcm, recording.channels)[None], format="s16", layout=layout)
+        frame.sample_rate = recording.sample_rate
+        converter = av.AudioResampler(stream.format, layout, recording.sample_rate, frame_size=stream.frame_size or None)
+        for piece in [*converter.resample(frame), *converter.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+
+
+def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Recording]:
+    """What to make, without its sound: formats, languages and noise in equal shares."""
+    for index in range(speech + long + other):
+        container = FORMATS[index % len(FORMATS)]
+        recording = Recording(
+            file=f"{index:03d}.{container}",
+            kind="speech",
+            language=LANGUAGES[index // len(FORMATS) % len(LANGUAGES)],
+            duration=round(_LONG_S if index < long else 10 ** rng.uniform(np.log10(3), 2), 2),
+            format=container,
+            sample_rate=rng.choice(_RATES[container]),
+            channels=rng.choice((1, 2)),
+            snr_db=round(rng.uniform(8, 30), 1) if index // 2 % 2 else None,
+            sound=rng.choice(_NOISES) if index // 2 % 2 else None,
+        )
+        if index >= speech + long:
+            sound = None if index % 4 == 0 else noise.KINDS[index % len(noise.KINDS)]
+            kind: Kind = "silence" if sound is None else "noise"
+            recording = replace(recording, kind=kind, language=None, snr_db=None, sound=sound)
+        yield recording
+
+
+def make(rng: random.Random, recording: Recording, folder: Path) -> Recording:
+    """Writes one recording; returns it with what it holds."""
+    sounds = np.random.default_rng(rng.getrandbits(64))
+    count = round(recording.duration * SAMPLE_RATE)
+    if recording.kind == "silence":
+        samples = np.zeros(count, np.float32)
+    elif recording.kind == "noise":
+        samples = loudness(rng, noise.make(sounds, str(recording.sound), count))
+    else:
+        samples, clips, utterances = speak(rng, str(recording.language), recording.duration)
+        voices = tuple(sorted({clip.voice for clip in clips}))
+        recording = replace(recording, voices=voices, utterances=tuple(utterances))
+        if recording.snr_db is not None:
+            samples += noise.make(sounds, str(recording.sound), count) * np.float32(10 ** (-recording.snr_db / 20))
+        samples = loudness(rng, samples)
+    encode(folder / recording.file, samples, recording, rng.choice(_BIT_RATES.get(recording.format, (None,))))
+    return recording
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--speech", type=int, default=48, help="recordings of 3-100 s of speech (48)")
+    parser.add_argument("--long", type=int, default=2, help="recordings of 10 minutes of speech (2)")
+    parser.add_argument("--other", type=int, default=16, help="recordings of silence or noise alone (16)")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(arguments.seed)
+    recordings = []
+    for recording in plan(rng, arguments.speech, arguments.long, arguments.other):
+        recordings.append(make(rng, recording, arguments.folder))
+        print(f"{recording.file} {recording.kind} {recording.language or ''} {recording.duration:.1f} s", flush=True)
+    truth = {"seed": arguments.seed, "recordings": [asdict(recording) for recording in recordings]}
+    (arguments.folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n")
+    words = sum(len(utterance.words) for recording in recordings for utterance in recording.utterances)
+    print(f"{len(recordings)} recordings, {sum(r.duration for r in recordings) / 60:.1f} minutes, {words} words")
+
+
+if __name__ == "__main__":
+    main()

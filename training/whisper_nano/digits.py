@@ -1,0 +1,40 @@
+"""The words the model learns, and what is kept from it for evaluation."""
+
+import random
+import zlib
+from collections.abc import Sequence
+
+LANGUAGES = ("en", "de", "fr", "es")
+WORDS: dict[str, list[str]] = {
+    "en": "zero one two three four five six seven eight nine".split(),
+    "de": "null eins zwei drei vier fünf sechs sieben acht neun".split(),
+    "fr": "zéro un deux trois quatre cinq six sept huit neuf".split(),
+    "es": "cero uno dos tres cuatro cinco seis siete ocho nueve".split(),
+}
+SEGMENT_PAUSE_S = 0.5
+"""A longer pause between two words starts a new segment."""
+
+
+def spell(language: str, digits: Sequence[int]) -> list[str]:
+    """The words of `digits` in `language`."""
+    return [WORDS[language][digit] for digit in digits]
+
+
+def is_reserved(digits: Sequence[int]) -> bool:
+    """Whether a sequence is for evaluation only: an eighth of those of three digits or more."""
+    return len(digits) >= 3 and zlib.crc32(bytes(digits)) % 8 == 0
+
+
+def random_digits(rng: random.Random, *, reserved: bool) -> tuple[int, ...]:
+    """A sequence of one to eight digits; three to eight where it must be reserved."""
+    lengths = (3, 4, 5, 6, 7, 8) if reserved else (1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8)
+    while True:
+        digits = tuple(rng.randrange(10) for _ in range(rng.choice(lengths)))
+        if is_reserved(digits) == reserved:
+            return digits
+
+
+def punctuate(rng: random.Random, words: Sequence[str]) -> str:
+    """The words as a line of text for a synthesiser, with commas in some places, all or none."""
+    comma = rng.choice((0.0, 0.0, 0.0, 0.3, 1.0))
+    return "".join(word + (", " if rng.random() < comma else " ") for word in words).rstrip(" ,")

@@ -1,0 +1,220 @@
+"""Score checkpoints, without the service, on held-out recordings (see benchmarks.heldout).
+
+    python -m training.whisper_nano.evaluate serve_app/models/whisper-nano data/training/whisper-nano/model --recordings data/heldout
+
+Recordings are cut into windows at the true pauses, and decoded greedily in float32 with transformers.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.utils import logging
+
+from benchmarks.accuracy import boundaries_found, normalise, word_error_rate
+from serve_app.audio import SAMPLE_RATE
+from training.whisper_nano.digits import WORDS
+
+TIMESTAMP_S = 0.02
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a recording and the utterances in it, with times from its start."""
+
+    recording: dict[str, Any]
+    samples: npt.NDArray[np.float32]
+    utterances: list[dict[str, Any]]
+    offset: float
+
+    @property
+    def language(self) -> str:
+        return str(self.recording["language"])
+
+    @property
+    def text(self) -> str:
+        return " ".join(utterance["text"] for utterance in self.utterances)
+
+
+def read(path: Path) -> npt.NDArray[np.float32]:
+    """A whole recording as 16 kHz mono."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
+        frames = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+        return np.concatenate([frame.to_ndarray()[0] for frame in [*frames, *resampler.resample(None)]])
+
+
+def windows(recording: dict[str, Any], samples: npt.NDArray[np.float32], longest: float) -> Iterator[Window]:
+    """As many utterances a window as fit into `longest` seconds, cut in the middle of pauses."""
+    spoken = recording["utterances"]
+    edges = [0.0, *((left["end"] + right["start"]) / 2 for left, right in zip(spoken, spoken[1:], strict=False)), len(samples) / SAMPLE_RATE]
+    edges[0], edges[-1] = max(0.0, spoken[0]["start"] - 1), min(edges[-1], spoken[-1]["end"] + 1)
+    first = 0
+    for index in range(1, len(spoken) + 1):
+        if index == len(spoken) or edges[index + 1] - edges[first] > longest:
+            cut = samples[round(edges[first] * SAMPLE_RATE) : round(edges[index] * SAMPLE_RATE)]
+            yield Window(recording, cut, spoken[first:index], edges[first])
+            first = index
+
+
+class Scorer:
+    """One checkpoint with its processor."""
+
+    def __init__(self, checkpoint: str) -> None:
+        self.model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self.processor = WhisperProcessor.from_pretrained(checkpoint)
+        self.tokenizer = self.processor.tokenizer
+        self.first_timestamp = self.tokenizer.convert_tokens_to_ids("<|0.00|>")
+
+    def features(self, batch: Sequence[npt.NDArray[np.float32]]) -> torch.Tensor:
+        features: torch.Tensor = self.processor.feature_extractor(
+            list(batch), sampling_rate=SAMPLE_RATE, return_tensors="pt"
+        ).input_features
+        return features
+
+    def batches(self, cut: Sequence[Window]) -> Iterator[tuple[list[Window], torch.Tensor]]:
+        for _, same in groupby(sorted(cut, key=lambda window: window.language), key=lambda window: window.language):
+            group = list(same)
+            for start in range(0, len(group), BATCH):
+                batch = group[start : start + BATCH]
+                yield batch, self.features([window.samples for window in batch])
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode([token for token in tokens if token < self.first_timestamp], skip_special_tokens=True))
+
+    def segments(self, tokens: Sequence[int]) -> list[tuple[float, float]]:
+        times = [(token - self.first_timestamp) * TIMESTAMP_S for token in tokens if token >= self.first_timestamp]
+        return list(zip(times[::2], times[1::2], strict=False))
+
+    def transcribed(self, cut: Sequence[Window]) -> dict[str, float]:
+        """Word errors and boundaries with timestamps; the language detected; starts of words in error-free windows."""
+        pairs, found, detected, late = [], [], [], []
+        for batch, features in self.batches(cut):
+            language = batch[0].language
+            answer = self.model.generate(
+                features, language=language, task="transcribe", return_timestamps=True, return_token_timestamps=True
+            )
+            heard_languages = self.model.detect_language(features, generation_config=self.model.generation_config)
+            detected += [self.tokenizer.decode([token]) == f"<|{language}|>" for token in heard_languages.tolist()]
+            for window, tokens, times in zip(
+                batch, answer["sequences"].tolist(), answer["token_timestamps"].tolist(), strict=True
+            ):
+                pairs.append((window.text, self.text(tokens)))
+                spoken = [(u["start"] - window.offset, u["end"] - window.offset) for u in window.utterances]
+                found += boundaries_found(spoken, self.segments(tokens))
+                if normalise(pairs[-1][0]) == normalise(pairs[-1][1]):
+                    late += self.word_start_errors(window, tokens, times)
+        return {
+            "wer": word_error_rate(pairs),
+            "boundaries": float(np.mean(found)),
+            "language": float(np.mean(detected)),
+            "word starts 0.1 s": float(np.mean(np.array(late) <= 0.1)),
+            "word starts 0.2 s": float(np.mean(np.array(late) <= 0.2)),
+        }
+
+    def word_start_errors(self, window: Window, tokens: list[int], times: list[float]) -> list[float]:
+        """Seconds by which each word's start is wrong. A token's time is its end, so a word starts at the one before."""
+        first_special = self.tokenizer.eos_token_id
+        positions = [index for index, token in enumerate(tokens) if token < first_special]
+        words = [word for utterance in window.utterances for word in utterance["words"]]
+        if len(positions) != len(words):
+            return []
+        return [
+            abs(times[position - 1] + window.offset - word["start"])
+            for position, word in zip(positions, words, strict=True)
+        ]
+
+    def translated(self, cut: Sequence[Window]) -> dict[str, float]:
+        """Word errors of the English translation of what is not English."""
+        pairs = []
+        for batch, features in self.batches([window for window in cut if window.language != "en"]):
+            tokens = self.model.generate(features, language=batch[0].language, task="translate", return_timestamps=True)
+            english = dict(zip(WORDS[batch[0].language], WORDS["en"], strict=True))
+            pairs += [
+                (" ".join(english[word] for word in window.text.split()), self.text(heard))
+                for window, heard in zip(batch, tokens.tolist(), strict=True)
+            ]
+        return {"wer translated": word_error_rate(pairs)}
+
+    def conditioned(self, cut: Sequence[Window]) -> dict[str, float]:
+        """Word errors with what was heard in the recording's window before, timestamps and all, as the prompt."""
+        previous_token = self.model.generation_config.prev_sot_token_id
+        pairs = []
+        for _, same in groupby(cut, key=lambda window: window.recording["file"]):
+            previous: list[int] = []
+            for window in same:
+                prompt = torch.tensor([previous_token, *previous]) if previous else None
+                tokens = self.model.generate(
+                    self.features([window.samples]),
+                    language=window.language,
+                    task="transcribe",
+                    return_timestamps=True,
+                    prompt_ids=prompt,
+                )[0].tolist()
+                start = tokens.index(self.model.generation_config.decoder_start_token_id) if prompt is not None else 0
+                heard = [t for t in tokens[start:] if t >= self.first_timestamp or t < self.tokenizer.eos_token_id]
+                pairs.append((window.text, self.text(heard)))
+                previous = heard
+        return {"wer conditioned": word_error_rate(pairs)}
+
+    def invented(self, quiet: Sequence[npt.NDArray[np.float32]], longest: float) -> dict[str, float]:
+        """Share of windows without speech in which it hears words."""
+        pieces = [
+            samples[start : start + round(longest * SAMPLE_RATE)]
+            for samples in quiet
+            for start in range(0, len(samples), round(longest * SAMPLE_RATE))
+        ]
+        wordy = []
+        for start in range(0, len(pieces), BATCH):
+            features = self.features(pieces[start : start + BATCH])
+            tokens = self.model.generate(features, language="en", task="transcribe", return_timestamps=True)
+            wordy += [bool(normalise(self.text(heard))) for heard in tokens.tolist()]
+        return {"silence with text": float(np.mean(wordy))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", help="folders")
+    parser.add_argument("--recordings", type=Path, default=Path("data/heldout"))
+    parser.add_argument("--window", type=float, default=10.0, help="longest window in seconds (10)")
+    parser.add_argument("--most", type=int, default=100_000, help="windows of each recording at most")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.set_grad_enabled(False)
+    logging.set_verbosity_error()
+    cut: list[Window] = []
+    quiet = []
+    for recording in json.loads((arguments.recordings / "truth.json").read_text())["recordings"]:
+        samples = read(arguments.recordings / recording["file"])
+        if recording["kind"] == "speech":
+            cut += list(windows(recording, samples, arguments.window))[: arguments.most]
+        else:
+            quiet.append(samples)
+    print(f"{len(cut)} windows of at most {arguments.window:g} s, {len(quiet)} recordings without speech", flush=True)
+    for checkpoint in arguments.checkpoints:
+        scorer = Scorer(checkpoint)
+        print(checkpoint)
+        parts = (
+            lambda scorer=scorer: scorer.transcribed(cut),
+            lambda scorer=scorer: scorer.translated(cut),
+            lambda scorer=scorer: scorer.conditioned(cut),
+            lambda scorer=scorer: scorer.invented(quiet, arguments.window),
+        )
+        for part in parts:
+            for name, share in part().items():
+                print(f"  {name:20}{share:8.2%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
