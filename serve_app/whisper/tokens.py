@@ -1,0 +1,93 @@
+"""A checkpoint's special tokens, from its generation config."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from serve_app.options import Task
+
+SECONDS_PER_TIMESTAMP = 0.02
+"""Neighbouring timestamp tokens are this far apart (Whisper paper, section 2.3)."""
+
+
+class CheckpointError(ValueError):
+    """The checkpoint's files lack what decoding needs."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids that steer Whisper's decoder.
+
+    Every Whisper vocabulary ends `<|startofprev|> <|nospeech|> <|notimestamps|> <|0.00|> <|0.02|> …`,
+    so the ids around `no_timestamps` follow from it. `languages` (by ISO-639-1 code) and `tasks`
+    are empty for an English-only checkpoint, whose prefix is `<|startoftranscript|>` alone.
+    `max_initial_timestamp` counts timestamp tokens after `<|0.00|>`; null: no limit.
+    """
+
+    start: int
+    end: int
+    no_timestamps: int
+    languages: Mapping[str, int]
+    tasks: Mapping[str, int]
+    suppressed: tuple[int, ...]
+    suppressed_at_begin: tuple[int, ...]
+    max_initial_timestamp: int | None
+
+    @property
+    def start_of_previous(self) -> int:
+        return self.no_timestamps - 2
+
+    @property
+    def no_speech(self) -> int:
+        return self.no_timestamps - 1
+
+    @property
+    def first_timestamp(self) -> int:
+        return self.no_timestamps + 1
+
+    @property
+    def multilingual(self) -> bool:
+        return bool(self.languages)
+
+    def language_of(self, token: int) -> str:
+        """The ISO-639-1 code of a language token; KeyError when it is none."""
+        return {token: code for code, token in self.languages.items()}[token]
+
+    def prompt(self, text: Iterable[int], positions: int) -> tuple[int, ...]:
+        """`<|startofprev|>` and the last tokens of a prompt that fit a decoder of so many positions.
+
+        Half of the positions, less one, as in OpenAI's DecodingTask: 223 of 448.
+        """
+        kept = tuple(text)[-(positions // 2 - 1) :]
+        return (self.start_of_previous, *kept) if kept else ()
+
+    def prefix(self, language: int | None, task: Task) -> tuple[int, ...]:
+        """What generation starts from: `<|startoftranscript|>`, language token, task."""
+        if language is None:
+            return (self.start,)
+        return (self.start, language, self.tasks[task])
+
+    @classmethod
+    def from_generation_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read `generation_config.json`; CheckpointError names what it lacks."""
+        missing = [
+            key for key in ("decoder_start_token_id", "eos_token_id", "no_timestamps_token_id") if key not in config
+        ]
+        multilingual = bool(config.get("is_multilingual", "lang_to_id" in config))
+        if multilingual:
+            missing += [key for key in ("lang_to_id", "task_to_id") if not config.get(key)]
+        if missing:
+            raise CheckpointError(
+                f"generation_config.json lacks {', '.join(missing)}: "
+                "take the one of the Whisper model that this one was tuned from"
+            )
+        return cls(
+            start=config["decoder_start_token_id"],
+            end=config["eos_token_id"],
+            no_timestamps=config["no_timestamps_token_id"],
+            languages={t.strip("<|>"): i for t, i in config["lang_to_id"].items()} if multilingual else {},
+            tasks=dict(config["task_to_id"]) if multilingual else {},
+            suppressed=tuple(config.get("suppress_tokens") or ()),
+            suppressed_at_begin=tuple(config.get("begin_suppress_tokens") or ()),
+            max_initial_timestamp=config.get("max_initial_timestamp_index"),
+        )
