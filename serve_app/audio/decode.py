@@ -1,0 +1,230 @@
+"""From a media file to 16 kHz mono PCM, streaming, in bounded memory.
+
+The file is a stranger's. Only formats whose demuxers read nothing but the file itself are
+allowed (a playlist such as HLS, DASH, SDP or a concat script names other files and URLs to open),
+FFmpeg may open nothing by name, and no video decoder runs.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.errors import AudioError, TooLarge
+
+CHUNK_SAMPLES = 5 * SAMPLE_RATE
+
+_FORMATS = (
+    *("wav", "w64", "aiff", "au", "caf", "voc", "sox", "nistsphere", "ircam", "dsf"),
+    *("flac", "ogg", "mp3", "aac", "loas", "ac3", "eac3", "dts", "amr", "gsm", "qcp"),
+    *("ape", "mpc", "mpc8", "shn", "tak", "tta", "wv", "xwma"),
+    *("mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegts", "mxf", "nut", "rm", "dv"),
+)
+
+
+def _is_audio_decoder(name: str) -> bool:
+    try:
+        return bool(av.Codec(name, "r").type == "audio")
+    except av.codec.codec.UnknownCodecError:
+        return False  # an encoder
+
+
+_AUDIO_DECODERS = tuple(sorted(filter(_is_audio_decoder, av.codecs_available)))
+
+# Limits on one packet and one frame, so that a hostile header can't ask for gigabytes.
+_MAX_PACKET_BYTES = 4 * 2**20
+_SAMPLE_RATES = range(4_000, 768_001)
+
+# These have no header that states a duration; FFmpeg guesses one from the first bit rate it meets.
+_HEADERLESS = ("mp3", "aac", "loas", "ac3", "eac3", "dts", "amr", "gsm", "mpegts", "mpeg")
+_BROKE_OFF_S = 1.0
+
+
+class _Input(io.FileIO):
+    """The file, opened here so that FFmpeg's own file protocol can stay forbidden."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            # A damaged file leads anywhere. PyAV would raise this error at a later, unrelated call.
+            return -1
+
+
+class Decoding:
+    """The sound of a file as int16 chunks of shape (n,), at `SAMPLE_RATE`, n ≤ `CHUNK_SAMPLES`.
+
+    Iterate once. `samples` counts what was given out so far; `warnings` is complete at the end.
+    The best audio stream is read, its channels mixed down. A file that breaks off, or is
+    damaged midway, gives what can be read and a warning.
+
+    Raises `AudioError` with the code `empty_file`, `not_audio`, `no_audio_stream` or
+    `undecodable_audio`, and `TooLarge` as soon as the sound is longer than `max_audio_s` seconds;
+    both name `param`.
+    """
+
+    def __init__(self, path: Path, max_audio_s: float, param: str = "file") -> None:
+        self.samples = 0
+        self.warnings: list[str] = []
+        self._path = path
+        self._max_audio_s = max_audio_s
+        self._param = param
+        self._damaged = 0
+        self._broke_off = False
+
+    def __iter__(self) -> Iterator[NDArray[np.int16]]:
+        if not self._path.stat().st_size:
+            raise self._error("the file is empty", "empty_file")
+        with _Input(self._path) as file, self._open(file) as container:
+            stream = self._best_stream(container)
+            for chunk in _resampled(self._frames(container, stream)):
+                self.samples += len(chunk)
+                if self.samples > self._max_audio_s * SAMPLE_RATE:
+                    raise TooLarge(
+                        f"the recording is longer than {self._max_audio_s:g} s", self._param, "audio_too_long"
+                    )
+                yield chunk
+            if not self.samples:
+                raise self._error(
+                    f"the file's {stream.codec_context.name} audio holds no sound that can be decoded",
+                    "undecodable_audio",
+                )
+            if not _is_piped_wav(container, file):
+                self._warn(_stated_duration(container, stream, file))
+
+    def _open(self, file: BinaryIO) -> InputContainer:
+        try:
+            return av.open(
+                file,
+                "r",
+                container_options={
+                    "format_whitelist": ",".join(_FORMATS),
+                    "protocol_whitelist": "none",
+                    "codec_whitelist": ",".join(_AUDIO_DECODERS),
+                },
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise self._error(
+                "the file is not a recording that can be read (such as wav, mp3, m4a, flac, ogg, webm or mp4), "
+                "or its beginning is damaged",
+                "not_audio",
+            ) from error
+
+    def _best_stream(self, container: InputContainer) -> AudioStream:
+        streams = container.streams.audio
+        if not streams:
+            raise self._error(f"the file ({container.format.name}) has no audio stream", "no_audio_stream")
+        best = container.streams.best("audio")
+        decodable = [stream for stream in streams if stream.codec_context is not None]
+        if not decodable:
+            raise self._error("the file's audio has a codec that can't be decoded", "undecodable_audio")
+        return best if best in decodable else decodable[0]
+
+    def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+        try:
+            for packet in container.demux(stream):
+                if packet.size > _MAX_PACKET_BYTES:
+                    self._damaged += 1
+                    continue
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    self._damaged += 1
+                    self._broke_off = True
+                    continue
+                if packet.size:
+                    # Only the last packet's state stays: damage there is a file that broke off.
+                    self._broke_off = packet.is_corrupt
+                yield from (frame for frame in frames if frame.sample_rate in _SAMPLE_RATES)
+        except av.FFmpegError:
+            self._broke_off = True
+
+    def _warn(self, stated_s: float | None) -> None:
+        read_s = self.samples / SAMPLE_RATE
+        if stated_s is not None and read_s < stated_s - _BROKE_OFF_S:
+            self.warnings.append(f"the file breaks off after {read_s:.1f} s of {stated_s:.1f} s")
+        elif self._broke_off:
+            self.warnings.append(f"the file breaks off after {read_s:.1f} s")
+        elif self._damaged:
+            self.warnings.append(f"the file is damaged: {self._damaged} parts of it could not be decoded")
+
+    def _error(self, message: str, code: str) -> AudioError:
+        return AudioError(message, self._param, code)
+
+
+def _resampled(frames: Iterable[AudioFrame]) -> Iterator[NDArray[np.int16]]:
+    resampler: AudioResampler | None = None
+    current = None
+    for frame in frames:
+        frame = _positioned(frame)
+        frame.pts = None  # sound is counted in samples; a hostile clock must not matter
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if resampler is None or kind != current:
+            yield from _converted(resampler, None)
+            resampler = AudioResampler("s16", "mono", SAMPLE_RATE, CHUNK_SAMPLES)
+            current = kind
+        yield from _converted(resampler, frame)
+    yield from _converted(resampler, None)
+
+
+def _positioned(frame: AudioFrame) -> AudioFrame:
+    """The frame, or the mean of its channels where the file does not say where they belong.
+
+    FFmpeg takes a position for granted up to eight channels (and drops the "subwoofer"), and fails beyond.
+    """
+    channels = frame.layout.nb_channels
+    if channels <= 2 or frame.layout.channels[0].name != "NONE":
+        return frame
+    sound = frame.to_ndarray()
+    if not frame.format.is_planar:
+        sound = sound.reshape(-1, channels).T
+    mixed = sound.mean(axis=0, keepdims=True, dtype=np.float64).astype(sound.dtype)
+    mono = AudioFrame.from_ndarray(mixed, frame.format.packed.name, "mono")
+    mono.sample_rate = frame.sample_rate
+    return mono
+
+
+def _converted(resampler: AudioResampler | None, frame: AudioFrame | None) -> Iterator[NDArray[np.int16]]:
+    if resampler is not None:
+        for piece in resampler.resample(frame):
+            yield piece.to_ndarray()[0]
+
+
+def _stated_duration(container: InputContainer, stream: AudioStream, file: BinaryIO) -> float | None:
+    """Seconds of sound that the file's header claims, where it does claim."""
+    if container.format.name in _HEADERLESS and not _has_xing_header(file):
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration / av.time_base)
+    return None
+
+
+def _has_xing_header(file: BinaryIO) -> bool:
+    """Whether an mp3 states its number of frames, in the first frame after an ID3v2 tag."""
+    file.seek(0)
+    tag = file.read(10)
+    if tag.startswith(b"ID3"):
+        seven_bits = tag[6:10]
+        file.seek(10 + sum(byte << shift for byte, shift in zip(seven_bits, (21, 14, 7, 0), strict=True)))
+    else:
+        file.seek(0)
+    head = file.read(256)
+    return b"Xing" in head or b"Info" in head
+
+
+def _is_piped_wav(container: InputContainer, file: BinaryIO) -> bool:
+    """Whether a wav was written without seeking back: its size is still next to 0, 2 GiB or 4 GiB."""
+    file.seek(4)
+    return container.format.name == "wav" and not 100 <= int.from_bytes(file.read(4), "little") < 0x7FFFF000
