@@ -1,0 +1,75 @@
+"""What a job is: its states, its error, and a page of jobs."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import Field
+
+from serve_app.errors import ServiceError
+from serve_app.options import JobRequest, Strict
+
+Mode = Literal["async", "sync"]
+WebhookState = Literal["pending", "delivered", "failed"]
+
+
+class JobState(StrEnum):
+    """Where a job stands: `queued → running → succeeded | failed | cancelled`, or `expired`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job in this state never changes again."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class JobError(Strict):
+    """Why a job failed, as a client is told. `status` is the HTTP status of the same error."""
+
+    message: str
+    param: str | None = None
+    code: str | None = None
+    type: str
+    status: int
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """A `ServiceError` as it is; of anything else nothing but that it happened."""
+        if not isinstance(error, ServiceError):
+            error = ServiceError("internal error", None, "internal_error")
+        return cls(message=error.message, param=error.param, code=error.code, type=error.type, status=error.status)
+
+
+class Job(Strict):
+    """One request and what has become of it.
+
+    `mode`: `async` jobs wait in the queue, `sync` ones run while their client waits. Times are
+    UTC. `attempts`: runs begun. `progress`: 0 to 1. `timings`: seconds spent in each stage.
+    `webhook`: null until the job ends, and for ever if nobody asked to be called.
+    """
+
+    id: str
+    state: JobState
+    mode: Mode
+    request: JobRequest
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = 0
+    progress: float = 0.0
+    error: JobError | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+    webhook: WebhookState | None = None
+
+
+class JobPage(Strict):
+    """Jobs, newest first. `next_cursor` fetches the page after, null on the last."""
+
+    data: tuple[Job, ...]
+    next_cursor: str | None

@@ -1,0 +1,41 @@
+"""A job as clients see it: in answers and in webhooks."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from serve_app.jobs.models import Job, JobError, JobState, Mode, WebhookState
+from serve_app.options import TranscriptionOptions, UrlSource
+
+
+class JobView(BaseModel):
+    """What a client may know of a job: not the webhook's headers, which may be secrets."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobState
+    mode: Mode
+    progress: float = Field(description="0 to 1.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: int
+    url: str | None = Field(description="The audio's URL, when it came from one.")
+    options: TranscriptionOptions
+    error: JobError | None
+    timings: dict[str, float] = Field(description="Seconds per stage.")
+    webhook: WebhookState | None = Field(description="Null without a webhook, or before the job has ended.")
+    transcript_url: str = Field(description="Where the text is once the job has succeeded.")
+
+
+def view(job: Job) -> JobView:
+    """What a client sees of a job."""
+    source = job.request.source
+    return JobView(
+        **job.model_dump(exclude={"request", "state"}),
+        status=job.state,
+        url=source.url if isinstance(source, UrlSource) else None,
+        options=job.request.options,
+        transcript_url=f"/v1/jobs/{job.id}/transcript",
+    )

@@ -1,0 +1,111 @@
+"""What the tests of jobs share: a transcript, runs that work or hold, a receiver of webhooks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from serve_app.jobs.manager import JobManager
+from serve_app.jobs.models import Job
+from serve_app.options import JobRequest, UrlSource, Webhook
+from serve_app.transcript import Segment, Transcript
+
+Managing = Callable[..., AbstractAsyncContextManager[JobManager]]
+"""`async with managing(run) as manager`: started, and closed at the end. Again: a restart."""
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+TRANSCRIPT = Transcript(
+    task="transcribe",
+    language="de",
+    duration=2.5,
+    text="eins zwei – drei",
+    segments=(
+        Segment(
+            start=0.0,
+            end=2.5,
+            text="eins zwei – drei",
+            seek=0,
+            tokens=(1, 2, 3),
+            temperature=0.0,
+            avg_logprob=-0.25,
+            compression_ratio=1.5,
+            no_speech_prob=0.01,
+        ),
+    ),
+    timings={"decode": 0.5, "whisper": 1.25},
+)
+
+
+def request(webhook: Webhook | None = None, url: str = "https://example.com/a.mp3") -> JobRequest:
+    return JobRequest(source=UrlSource(url=url), webhook=webhook)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+    """Wait until a condition holds; a TimeoutError if it never does."""
+    async with asyncio.timeout(within_s):
+        while not await condition():  # noqa: ASYNC110, the database tells nobody
+            await asyncio.sleep(0.005)
+
+
+async def ended(manager: JobManager, job: Job) -> Job:
+    """The job, once it has ended."""
+
+    async def terminal() -> bool:
+        return (await manager.get(job.id)).state.terminal
+
+    await eventually(terminal)
+    return await manager.get(job.id)
+
+
+async def succeed(job: Job) -> Transcript:
+    """A run that works."""
+    return TRANSCRIPT
+
+
+class Gate:
+    """A run that holds until it is opened, and knows what it began and what was cancelled."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
+        self.opened = asyncio.Event()
+
+    async def __call__(self, job: Job) -> Transcript:
+        self.begun.append(job.id)
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(job.id)
+            raise
+        return TRANSCRIPT
+
+    async def holds(self, count: int) -> None:
+        async def reached() -> bool:
+            return len(self.begun) >= count
+
+        await eventually(reached)
+
+
+@dataclass
+class Receiver:
+    """An HTTP server that gives the scripted answers in turn, then 200, and keeps what it got."""
+
+    url: str = ""
+    answers: list[web.Response] = field(default_factory=list)
+    received: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+
+    async def handle(self, incoming: web.Request) -> web.Response:
+        self.received.append((dict(incoming.headers), await incoming.read()))
+        if self.hold is not None:
+            await self.hold.wait()
+        return self.answers.pop(0) if self.answers else web.Response()
+
+    async def got(self, count: int) -> None:
+        async def reached() -> bool:
+            return len(self.received) >= count
+
+        await eventually(reached)
