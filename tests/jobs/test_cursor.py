@@ -33,3 +33,9 @@ def test_a_cursor_that_was_cut_is_refused(created_at: datetime, job_id: UUID, da
     cursor = to_cursor((created_at, job_id.hex))
     with pytest.raises(InvalidRequest):
         from_cursor(cursor[: data.draw(st.integers(0, len(cursor) - 1))])
+
+
+@given(TIMES, st.uuids(), st.text(min_size=1))
+def test_a_cursor_with_more_in_it_is_refused(created_at: datetime, job_id: UUID, more: str) -> None:
+    with pytest.raises(InvalidRequest):
+        from_cursor(to_cursor((created_at, job_id.hex + more)))

@@ -1,0 +1,505 @@
+import asyncio
+import pickle
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from job_helpers import TRANSCRIPT, Gate, Managing, ended, eventually, request, succeed
+
+from serve_app.errors import AudioError, Conflict, InvalidRequest, NotFound, Overloaded, ServiceError, Unavailable
+from serve_app.jobs import manager as manager_module
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.models import Job, JobError, JobState
+from serve_app.jobs.store import JobStore
+from serve_app.options import BlobSource, JobRequest
+from serve_app.settings import AppSettings
+from serve_app.transcript import Transcript
+
+ERROR = JobError(message="no sound in it", type="invalid_request_error", status=400)
+
+
+def with_jobs(settings: AppSettings, **jobs: object) -> AppSettings:
+    return settings.model_copy(update={"jobs": settings.jobs.model_copy(update=jobs)})
+
+
+async def upload(blobs: BlobStore) -> BlobSource:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"RIFF"
+
+    return BlobSource(key=await blobs.write(chunks()))
+
+
+async def no_uploads(tmp_path: Path) -> None:
+    async def gone() -> bool:
+        return list((tmp_path / "blobs").iterdir()) == []
+
+    await eventually(gone)
+
+
+async def test_a_job_is_run_and_its_transcript_kept(managing: Managing) -> None:
+    async with managing(succeed) as manager:
+        accepted = await manager.submit(request())
+        assert (accepted.state, accepted.mode, accepted.attempts) == (JobState.QUEUED, "async", 0)
+        job = await ended(manager, accepted)
+        assert (job.state, job.attempts, job.progress, job.error) == (JobState.SUCCEEDED, 1, 1.0, None)
+        assert job.timings == TRANSCRIPT.timings
+        assert job.started_at is not None
+        assert job.finished_at is not None
+        assert accepted.created_at <= job.started_at <= job.finished_at <= datetime.now(UTC)
+        assert await manager.result(job.id) == TRANSCRIPT
+
+
+async def test_a_job_is_in_the_database_before_it_is_answered(managing: Managing, store: JobStore) -> None:
+    async with managing(Gate()) as manager:
+        job = await manager.submit(request())
+        assert await store.get(job.id) is not None
+
+
+async def test_jobs_run_first_come_first_served_and_only_so_many(managing: Managing, settings: AppSettings) -> None:
+    running: set[str] = set()
+    begun: list[str] = []
+    most = 0
+
+    async def run(job: Job) -> Transcript:
+        nonlocal most
+        begun.append(job.id)
+        running.add(job.id)
+        most = max(most, len(running))
+        await asyncio.sleep(0.01)
+        running.remove(job.id)
+        return TRANSCRIPT
+
+    async with managing(run, with_jobs(settings, max_running=3)) as manager:
+        jobs = [await manager.submit(request()) for _ in range(10)]
+        for job in jobs:
+            assert (await ended(manager, job)).state is JobState.SUCCEEDED
+    assert most == 3
+    assert begun == [job.id for job in jobs]
+
+
+async def test_a_full_queue_refuses(managing: Managing, settings: AppSettings) -> None:
+    gate = Gate()
+    limits = settings.limits.model_copy(update={"max_queued_jobs": 2})
+    async with managing(gate, with_jobs(settings.model_copy(update={"limits": limits}), max_running=1)) as manager:
+        await manager.submit(request())
+        await gate.holds(1)
+        waiting = [await manager.submit(request()) for _ in range(2)]
+        with pytest.raises(Overloaded, match="2 jobs are waiting"):
+            await manager.submit(request())
+        await manager.announce(request())
+        await manager.cancel(waiting[0].id)
+        await manager.submit(request())
+
+
+async def test_bad_input_fails_at_once(managing: Managing) -> None:
+    async def run(job: Job) -> Transcript:
+        raise AudioError("no sound in it", "url", "no_audio")
+
+    async with managing(run) as manager:
+        job = await ended(manager, await manager.submit(request()))
+    assert (job.state, job.attempts) == (JobState.FAILED, 1)
+    assert job.error == JobError(
+        message="no sound in it", param="url", code="no_audio", type="invalid_request_error", status=400
+    )
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("secret"), Unavailable("replica away"), asyncio.CancelledError()])
+async def test_a_passing_failure_is_tried_again(managing: Managing, failure: BaseException) -> None:
+    runs: list[int] = []
+
+    async def run(job: Job) -> Transcript:
+        runs.append(job.attempts)
+        if job.attempts < 3:
+            raise failure
+        return TRANSCRIPT
+
+    async with managing(run) as manager:
+        job = await ended(manager, await manager.submit(request()))
+    assert (job.state, job.attempts, job.error) == (JobState.SUCCEEDED, 3, None)
+    assert runs == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("failure", "message", "status"),
+    [
+        (RuntimeError("secret"), "internal error", 500),
+        (Unavailable("replica away"), "replica away", 503),
+        (asyncio.CancelledError(), "interrupted: the service stopped while the job ran", 503),
+    ],
+)
+async def test_a_lasting_failure_fails_in_the_end(
+    managing: Managing, failure: BaseException, message: str, status: int
+) -> None:
+    async def run(job: Job) -> Transcript:
+        raise failure
+
+    async with managing(run) as manager:
+        job = await ended(manager, await manager.submit(request()))
+        with pytest.raises(Conflict, match="failed"):
+            await manager.result(job.id)
+    assert (job.state, job.attempts) == (JobState.FAILED, 3)
+    assert job.error is not None
+    assert (job.error.message, job.error.status) == (message, status)
+
+
+async def test_a_job_waiting_for_its_next_run_lets_others_run(
+    managing: Managing, settings: AppSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "RETRY_DELAY_S", 3600)
+
+    async def run(job: Job) -> Transcript:
+        if job.id == poisoned.id:
+            raise RuntimeError
+        return TRANSCRIPT
+
+    async with managing(run, with_jobs(settings, max_running=1)) as manager:
+        poisoned = await manager.submit(request())
+        assert (await ended(manager, await manager.submit(request()))).state is JobState.SUCCEEDED
+        assert (await manager.get(poisoned.id)).state is JobState.QUEUED
+
+
+async def test_progress_never_goes_back(managing: Managing) -> None:
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.submit(request())
+        await gate.holds(1)
+        for fraction, shown in ((0.25, 0.25), (0.5, 0.5), (0.125, 0.5), (1, 1.0)):
+            await manager.progress(job.id, fraction)
+            assert (await manager.get(job.id)).progress == shown
+        assert (await manager.list(None, 10, None)).data[0].progress == 1.0
+        for wrong in (-0.1, 1.1, float("nan")):
+            with pytest.raises(InvalidRequest):
+                await manager.progress(job.id, wrong)
+        await manager.cancel(job.id)
+        await manager.progress(job.id, 0.1)
+        assert (await manager.get(job.id)).progress == 1.0
+        await manager.progress("unknown", 0.5)
+
+
+async def test_a_queued_job_is_cancelled(managing: Managing, settings: AppSettings) -> None:
+    gate = Gate()
+    async with managing(gate, with_jobs(settings, max_running=1)) as manager:
+        first, second, third = [await manager.submit(request()) for _ in range(3)]
+        await gate.holds(1)
+        cancelled = await manager.cancel(second.id)
+        assert (cancelled.state, cancelled.attempts) == (JobState.CANCELLED, 0)
+        assert cancelled.finished_at is not None
+        gate.opened.set()
+        assert (await ended(manager, third)).state is JobState.SUCCEEDED
+    assert gate.begun == [first.id, third.id]
+
+
+async def test_a_running_job_is_cancelled_and_its_work_has_stopped(managing: Managing) -> None:
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.submit(request())
+        await gate.holds(1)
+        cancelled = await manager.cancel(job.id)
+        assert gate.cancelled == [job.id]
+        assert cancelled.state is JobState.CANCELLED
+        assert await manager.cancel(job.id) == cancelled
+        with pytest.raises(Conflict, match="cancelled"):
+            await manager.result(job.id)
+
+
+async def test_a_run_that_ends_while_it_is_cancelled_changes_nothing(managing: Managing) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(job: Job) -> Transcript:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return TRANSCRIPT
+        raise AssertionError
+
+    async with managing(stubborn) as manager:
+        job = await manager.submit(request())
+        await begun.wait()
+        cancelled = await manager.cancel(job.id)
+        assert cancelled.state is JobState.CANCELLED
+    async with managing(succeed) as manager:
+        assert await manager.get(job.id) == cancelled
+
+
+async def test_jobs_cancelled_at_any_moment_stay_cancelled(managing: Managing, settings: AppSettings) -> None:
+    gate = Gate()
+    async with managing(gate, with_jobs(settings, max_running=4)) as manager:
+
+        async def submit_and_cancel(pause_s: float) -> Job:
+            job = await manager.submit(request())
+            await asyncio.sleep(pause_s)
+            return await manager.cancel(job.id)
+
+        jobs = await asyncio.gather(*(submit_and_cancel(number / 1000) for number in range(40)))
+        assert {job.state for job in jobs} == {JobState.CANCELLED}
+    assert sorted(gate.cancelled) == sorted(gate.begun)
+
+
+async def test_an_ended_job_is_not_cancelled(managing: Managing) -> None:
+    async with managing(succeed) as manager:
+        job = await ended(manager, await manager.submit(request()))
+        assert await manager.cancel(job.id) == job
+        assert await manager.result(job.id) == TRANSCRIPT
+
+
+async def test_a_synchronous_job_is_listed_and_finished(managing: Managing, settings: AppSettings) -> None:
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.announce(request())
+        assert (job.state, job.mode, job.attempts) == (JobState.RUNNING, "sync", 1)
+        assert (await manager.list(JobState.RUNNING, 10, None)).data == (job,)
+        with pytest.raises(Conflict, match="synchronous"):
+            await manager.cancel(job.id)
+        with pytest.raises(Conflict, match="cancel it first"):
+            await manager.delete(job.id)
+        await manager.progress(job.id, 0.5)
+        assert (await manager.get(job.id)).progress == 0.5
+        await manager.finish(job.id, TRANSCRIPT)
+        assert (await manager.get(job.id)).state is JobState.SUCCEEDED
+        assert await manager.result(job.id) == TRANSCRIPT
+        for too_late in (manager.abandon(job.id), manager.fail(job.id, ERROR)):
+            await too_late
+        assert (await manager.get(job.id)).state is JobState.SUCCEEDED
+    assert gate.begun == []
+
+
+async def test_a_synchronous_job_fails_or_is_abandoned(managing: Managing) -> None:
+    async with managing(succeed) as manager:
+        failed, abandoned = await manager.announce(request()), await manager.announce(request())
+        await manager.fail(failed.id, ERROR)
+        await manager.abandon(abandoned.id)
+        failed, abandoned = await manager.get(failed.id), await manager.get(abandoned.id)
+    assert (failed.state, failed.error) == (JobState.FAILED, ERROR)
+    assert abandoned.state is JobState.CANCELLED
+
+
+async def test_an_asynchronous_job_is_not_ended_from_outside(managing: Managing) -> None:
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.submit(request())
+        for meddling in (manager.finish(job.id, TRANSCRIPT), manager.fail(job.id, ERROR), manager.abandon(job.id)):
+            with pytest.raises(Conflict):
+                await meddling
+
+
+async def test_unknown_jobs(managing: Managing) -> None:
+    async with managing(succeed) as manager:
+        for call in (
+            manager.get,
+            manager.result,
+            manager.cancel,
+            manager.delete,
+            manager.abandon,
+        ):
+            with pytest.raises(NotFound, match="no job 'unknown'"):
+                await call("unknown")
+
+
+async def test_a_closed_manager_gives_its_jobs_back(managing: Managing, store: JobStore, settings: AppSettings) -> None:
+    gate = Gate()
+    async with managing(gate, with_jobs(settings, max_running=1, max_attempts=1)) as manager:
+        jobs = [await manager.submit(request()) for _ in range(2)]
+        await gate.holds(1)
+    assert gate.cancelled == [jobs[0].id]
+    found = await store.get(jobs[0].id)
+    assert found is not None
+    assert (found.state, found.attempts) == (JobState.QUEUED, 0)
+    async with managing(succeed) as manager:
+        for job in jobs:
+            assert (await ended(manager, job)).state is JobState.SUCCEEDED
+
+
+async def died_while_running(store: JobStore, mode: str, attempts: int = 1) -> Job:
+    """What a process that was killed leaves in the database."""
+    now = datetime.now(UTC)
+    job = Job.model_validate(
+        {
+            "id": f"{mode}{attempts}",
+            "state": "running",
+            "mode": mode,
+            "request": request(),
+            "created_at": now,
+            "started_at": now,
+            "attempts": attempts,
+        }
+    )
+    await store.add(job)
+    return job
+
+
+async def test_what_a_killed_process_left_is_taken_up(managing: Managing, store: JobStore) -> None:
+    again = await died_while_running(store, "async", attempts=2)
+    used_up = await died_while_running(store, "async", attempts=3)
+    orphan = await died_while_running(store, "sync")
+    async with managing(succeed) as manager:
+        assert (await ended(manager, again)).attempts == 3
+        assert (await manager.get(again.id)).state is JobState.SUCCEEDED
+        for job in (used_up, orphan):
+            failed = await manager.get(job.id)
+            assert failed.state is JobState.FAILED
+            assert failed.error is not None
+            assert (failed.error.code, failed.error.status) == ("interrupted", 503)
+
+
+async def test_the_sweep_finds_stranded_jobs_and_leaves_the_others(
+    managing: Managing, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "SWEEP_S", 0.01)
+    gate = Gate()
+    async with managing(gate) as manager:
+        held, waited_for = await manager.submit(request()), await manager.announce(request())
+        await gate.holds(1)
+        orphan = await died_while_running(store, "sync")
+        assert (await ended(manager, orphan)).state is JobState.FAILED
+        stranded = await died_while_running(store, "async")
+        await gate.holds(2)
+        assert gate.begun == [held.id, stranded.id]
+        assert (await manager.get(held.id)).state is JobState.RUNNING
+        assert (await manager.get(waited_for.id)).state is JobState.RUNNING
+
+
+async def test_a_synchronous_job_whose_client_was_lost_ends(
+    managing: Managing, settings: AppSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "SWEEP_S", 0.01)
+    monkeypatch.setattr(manager_module, "SYNC_GRACE_S", 0.05)
+    limits = settings.limits.model_copy(update={"request_timeout_s": 0.05})
+    async with managing(succeed, settings.model_copy(update={"limits": limits})) as manager:
+        job = await ended(manager, await manager.announce(request()))
+    assert job.state is JobState.FAILED
+
+
+async def test_an_upload_goes_when_its_job_ends(managing: Managing, blobs: BlobStore, tmp_path: Path) -> None:
+    gate = Gate()
+
+    async def run(job: Job) -> Transcript:
+        if job.attempts == 1:
+            raise RuntimeError
+        assert isinstance(job.request.source, BlobSource)
+        with await blobs.open(job.request.source.key):
+            return await gate(job)
+
+    async with managing(run) as manager:
+        jobs = [await manager.submit(JobRequest(source=await upload(blobs))) for _ in range(2)]
+        await gate.holds(2)
+        assert len(list((tmp_path / "blobs").iterdir())) == 2
+        await manager.cancel(jobs[0].id)
+        assert len(list((tmp_path / "blobs").iterdir())) == 1
+        gate.opened.set()
+        assert (await ended(manager, jobs[1])).state is JobState.SUCCEEDED
+        await no_uploads(tmp_path)
+        sync = await manager.announce(JobRequest(source=await upload(blobs)))
+        await manager.finish(sync.id, TRANSCRIPT)
+        await no_uploads(tmp_path)
+
+
+async def test_finished_jobs_are_forgotten_after_a_while(
+    managing: Managing, settings: AppSettings, blobs: BlobStore, store: JobStore, tmp_path: Path
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=25)
+    # A crash between the end of a job and the deletion of its upload leaves both.
+    old = Job(
+        id="old",
+        state=JobState.FAILED,
+        mode="async",
+        request=JobRequest(source=await upload(blobs)),
+        created_at=long_ago,
+        finished_at=long_ago,
+    )
+    await store.add(old)
+    async with managing(succeed) as manager:
+        await no_uploads(tmp_path)
+        with pytest.raises(NotFound):
+            await manager.get("old")
+        young = await ended(manager, await manager.submit(request()))
+        assert await manager.get(young.id) == young
+    async with managing(succeed, with_jobs(settings, retention_s=0.01)) as manager:
+
+        async def gone() -> bool:
+            return (await manager.list(None, 10, None)).data == ()
+
+        await eventually(gone)
+
+
+async def test_a_finished_job_is_deleted(managing: Managing) -> None:
+    async with managing(succeed) as manager:
+        job = await ended(manager, await manager.submit(request()))
+        await manager.delete(job.id)
+        for call in (manager.get, manager.delete):
+            with pytest.raises(NotFound):
+                await call(job.id)
+
+
+async def test_a_thousand_jobs_are_listed_page_by_page(managing: Managing) -> None:
+    async with managing(Gate()) as manager:
+        jobs = await asyncio.gather(*(manager.submit(request()) for _ in range(1000)))
+        seen: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await manager.list(None, 100, cursor)
+            seen += [job.id for job in page.data]
+            if page.next_cursor is None:
+                break
+            cursor = page.next_cursor
+            await manager.announce(request())  # newer ones shift nothing
+        newest_first = sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)
+        assert seen == [job.id for job in newest_first]
+        last = await manager.list(JobState.RUNNING, 11, None)
+        assert (len(last.data), last.next_cursor) == (11, None)
+        assert (await manager.list("succeeded", 10, None)).data == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        (("done", 10, None), "state"),
+        ((None, 0, None), "limit"),
+        ((None, 101, None), "limit"),
+        ((None, 10, "x"), "cursor"),
+        ((None, 10, ""), "cursor"),
+    ],
+)
+async def test_a_bad_list_is_refused_by_name(
+    managing: Managing, arguments: tuple[str | None, int, str | None], param: str
+) -> None:
+    async with managing(succeed) as manager:
+        with pytest.raises(InvalidRequest) as refused:
+            await manager.list(*arguments)
+    assert refused.value.param == param
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_half_made(managing: Managing, store: JobStore) -> None:
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.submit(request())
+        await gate.holds(1)
+        cancelling = asyncio.create_task(manager.cancel(job.id))
+        await asyncio.sleep(0)
+        cancelling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelling
+        assert (await ended(manager, job)).state is JobState.CANCELLED
+
+        async def stopped() -> bool:
+            return gate.cancelled == [job.id]
+
+        await eventually(stopped)
+
+
+async def test_everything_that_crosses_to_the_actor_is_picklable(managing: Managing) -> None:
+    async def run(job: Job) -> Transcript:
+        raise AudioError("no sound in it", "url")
+
+    async with managing(run) as manager:
+        job = await ended(manager, await manager.submit(request()))
+        answers = (job, await manager.list(None, 10, None))
+        errors = await asyncio.gather(
+            manager.result(job.id), manager.get("unknown"), manager.list(None, 0, None), return_exceptions=True
+        )
+    assert pickle.loads(pickle.dumps(answers)) == answers
+    for error in errors:
+        assert isinstance(error, ServiceError)
+        crossed = pickle.loads(pickle.dumps(error))
+        assert (type(crossed), crossed.message, crossed.param) == (type(error), error.message, error.param)
