@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.errors import AudioError, TooLarge
+from serve_app.settings import LimitSettings
 
 CHUNK_SAMPLES = 5 * SAMPLE_RATE
 
@@ -68,15 +69,15 @@ class Decoding:
     damaged midway, gives what can be read and a warning.
 
     Raises `AudioError` with the code `empty_file`, `not_audio`, `no_audio_stream` or
-    `undecodable_audio`, and `TooLarge` as soon as the sound is longer than `max_audio_s` seconds;
+    `undecodable_audio`, and `TooLarge` as soon as the sound is longer than `limits.max_audio_s`;
     both name `param`.
     """
 
-    def __init__(self, path: Path, max_audio_s: float, param: str = "file") -> None:
+    def __init__(self, path: Path, limits: LimitSettings, param: str = "file") -> None:
         self.samples = 0
         self.warnings: list[str] = []
         self._path = path
-        self._max_audio_s = max_audio_s
+        self._max_audio_s = limits.max_audio_s
         self._param = param
         self._damaged = 0
         self._broke_off = False

@@ -16,6 +16,7 @@ from sounds import peak_hertz, tone, write
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import CHUNK_SAMPLES, Decoding
 from serve_app.errors import AudioError, TooLarge
+from serve_app.settings import LimitSettings
 
 CONTAINERS = {
     "wav-8": ("wav", "pcm_u8"),
@@ -50,7 +51,7 @@ CONTAINERS = {
 
 
 def decode(path: Path, max_audio_s: float = 3600.0) -> tuple[NDArray[np.int16], list[str]]:
-    decoding = Decoding(path, max_audio_s)
+    decoding = Decoding(path, LimitSettings(max_audio_s=max_audio_s))
     chunks = list(decoding)
     assert all(chunk.dtype == np.int16 and chunk.ndim == 1 and 0 < len(chunk) <= CHUNK_SAMPLES for chunk in chunks)
     pcm = np.concatenate(chunks)
@@ -172,7 +173,7 @@ def wav(data: bytes, channels: int = 1, rate: int = SAMPLE_RATE, claimed: int | 
 def test_what_is_not_audio(content: bytes, code: str, tmp_path: Path) -> None:
     path = tmp_path / "audio"
     path.write_bytes(content)
-    decoding = Decoding(path, 3600, param="url")
+    decoding = Decoding(path, LimitSettings(), param="url")
     with pytest.raises(AudioError) as caught:
         list(decoding)
     assert (caught.value.code, caught.value.param, caught.value.status) == (code, "url", 400)
@@ -184,14 +185,14 @@ def test_a_film_without_sound(tmp_path: Path) -> None:
         container.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
         container.mux(video.encode(None))
     with pytest.raises(AudioError, match="no audio stream") as caught:
-        list(Decoding(tmp_path / "film", 3600))
+        list(Decoding(tmp_path / "film", LimitSettings()))
     assert caught.value.code == "no_audio_stream"
 
 
 def test_a_recording_that_is_too_long(tmp_path: Path) -> None:
     path = write(tmp_path / "audio", "flac", "flac", tone(60))
     assert len(decode(path, 60.0)[0]) == 60 * SAMPLE_RATE
-    decoding = Decoding(path, 20.0, param="upload_id")
+    decoding = Decoding(path, LimitSettings(max_audio_s=20), param="upload_id")
     with pytest.raises(TooLarge, match="longer than 20 s") as caught:
         list(decoding)
     assert caught.value.param == "upload_id"
@@ -254,7 +255,7 @@ def test_playlists_open_nothing(name: str, tmp_path: Path) -> None:
     with av.open(str(playlist), options={"safe": "0", "allowed_extensions": "ALL"}) as container:
         assert next(container.decode(audio=0)).samples  # FFmpeg by itself does open it
     with pytest.raises(AudioError) as caught:
-        list(Decoding(playlist, 3600))
+        list(Decoding(playlist, LimitSettings()))
     assert caught.value.code == "not_audio"
 
 
@@ -276,7 +277,7 @@ def test_either_barrier_holds_alone(barrier: str, tmp_path: Path, monkeypatch: p
         playlist = tmp_path / name
         playlist.write_text(text.format(path=secret))
         with pytest.raises(AudioError):
-            list(Decoding(playlist, 3600))
+            list(Decoding(playlist, LimitSettings()))
     assert len(used) == 2
 
 
@@ -285,6 +286,7 @@ import random, sys
 from pathlib import Path
 from serve_app.audio.decode import Decoding
 from serve_app.errors import ServiceError
+from serve_app.settings import LimitSettings
 rng, work = random.Random(7), Path(sys.argv[1])
 for whole in sorted(work.glob("whole-*")):
     content = whole.read_bytes()
@@ -297,7 +299,7 @@ for whole in sorted(work.glob("whole-*")):
     for cut in cuts:
         (work / "hostile").write_bytes(cut)
         try:
-            for chunk in Decoding(work / "hostile", 60.0):
+            for chunk in Decoding(work / "hostile", LimitSettings(max_audio_s=60)):
                 pass
         except ServiceError:
             pass
@@ -323,8 +325,9 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from serve_app.audio.decode import Decoding
+from serve_app.settings import LimitSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for chunk in (decoding := Decoding(Path(sys.argv[1]), 1e6)):
+for chunk in (decoding := Decoding(Path(sys.argv[1]), LimitSettings())):
     pass
 print(decoding.samples, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

@@ -1,0 +1,171 @@
+"""A recording cut in silence into windows of speech, as a stream in bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches, Stretch
+from serve_app.settings import VadSettings
+
+Pcm = NDArray[np.int16]
+SpeechProbability = Callable[[Pcm], NDArray[np.float32]]
+"""(n · 512,) samples that follow the last ones → (n,) probabilities; a `SpeechDetector` is one."""
+
+# Windows begin and end on Whisper's feature frames (10 ms), so that times in a window map exactly.
+_GRID = SAMPLE_RATE // 100
+# Always the same chunks to the detector, so that cuts do not depend on how the sound arrives.
+_CHUNK_SAMPLES = 128 * FRAME_SAMPLES
+_LEAST_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """What Whisper hears at once: samples `start` up to `end`, without it, of the recording."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Windows that are recognised in one call.
+
+    `pcm`: the recording from sample `start`, shape (n,), as far as the last window reaches.
+    The windows' positions are the recording's.
+    """
+
+    start: int
+    pcm: Pcm
+    windows: tuple[Window, ...]
+
+
+def cut(
+    pcm: Iterable[Pcm], speech_probability: SpeechProbability, vad: VadSettings, max_window_s: float, block_s: float
+) -> Iterator[Block]:
+    """The windows of a recording, in blocks of about `block_s` seconds, each as soon as it is known.
+
+    Every stretch of speech lies in windows: as many stretches in one as fit `max_window_s`, with
+    the silence between them, and `vad.pad_ms` around them as far as there is room. Windows are in
+    order and do not overlap. Where `pcm` is cut into chunks makes no difference.
+
+    Raises ValueError for a `max_window_s` below 1.
+    """
+    if max_window_s < _LEAST_WINDOW_S:
+        raise ValueError(f"max_window_s is {max_window_s:g}; windows of less than {_LEAST_WINDOW_S:g} s make no sense")
+    block_samples = int(block_s * SAMPLE_RATE)
+    sound = _Sound()
+    windows: list[Window] = []
+    for found, settled in _windows(pcm, sound, speech_probability, _Packer(vad, int(max_window_s * SAMPLE_RATE))):
+        for window in found:
+            if windows and window.end - windows[0].start > block_samples:
+                yield sound.block(windows)
+                windows = []
+            windows.append(window)
+        if windows and settled - windows[0].start >= block_samples:
+            yield sound.block(windows)
+            windows = []
+        sound.drop(windows[0].start if windows else settled)
+    if windows:
+        yield sound.block(windows)
+
+
+def _windows(
+    pcm: Iterable[Pcm], sound: "_Sound", speech_probability: SpeechProbability, packer: "_Packer"
+) -> Iterator[tuple[list[Window], int]]:
+    """The windows that each piece of sound brings, and a sample before which no later one begins."""
+    for chunk in _even(pcm, _CHUNK_SAMPLES):
+        sound.append(chunk)
+        probabilities = speech_probability(np.pad(chunk, (0, -len(chunk) % FRAME_SAMPLES)))
+        yield packer.feed(probabilities), packer.settled
+    yield packer.finish(sound.end), sound.end
+
+
+class _Packer:
+    """Speech probabilities in, windows out; everything but the frames in samples."""
+
+    def __init__(self, vad: VadSettings, longest: int) -> None:
+        self._pad = vad.pad_ms * SAMPLE_RATE // 1000
+        self._longest = longest - 2 * _GRID  # both ends may be moved outwards to the grid
+        room_for_speech = max(self._longest - 2 * self._pad, self._longest // 2)
+        self._stretches = SpeechStretches(vad, room_for_speech // FRAME_SAMPLES)
+        self._speech: Window | None = None  # of the window that may still grow
+        self._last_end = 0
+
+    @property
+    def settled(self) -> int:
+        """No later window begins before this sample."""
+        begin = self._stretches.settled * FRAME_SAMPLES if self._speech is None else self._speech.start
+        return max(_floor(begin - self._pad), self._last_end)
+
+    def feed(self, probabilities: Iterable[float]) -> list[Window]:
+        windows = [window for stretch in self._stretches.feed(probabilities) for window in self._add(stretch)]
+        begin = self._stretches.settled * FRAME_SAMPLES
+        if self._speech and begin - self._speech.start >= self._longest and begin - self._speech.end >= 4 * self._pad:
+            windows.append(self._close(self._speech, begin))
+            self._speech = None
+        return windows
+
+    def finish(self, end: int) -> list[Window]:
+        windows = [window for stretch in self._stretches.finish() for window in self._add(stretch)]
+        if self._speech:
+            window = self._close(self._speech, 2 * end)
+            windows.append(Window(window.start, min(window.end, end)))
+        return windows
+
+    def _add(self, stretch: Stretch) -> Iterator[Window]:
+        start, end = stretch.start * FRAME_SAMPLES, stretch.end * FRAME_SAMPLES
+        if self._speech and end + self._pad - (self._speech.start - self._pad) > self._longest:
+            yield self._close(self._speech, start)
+            self._speech = None
+        self._speech = Window(self._speech.start if self._speech else start, end)
+
+    def _close(self, speech: Window, next_speech: int) -> Window:
+        """The window around `speech`; the gap to what comes next is shared in its middle."""
+        room = min(self._pad, (self._longest - (speech.end - speech.start)) // 2)
+        start = max(_floor(speech.start - room), self._last_end)
+        end = min(-_floor(-speech.end - room), _floor((speech.end + next_speech) // 2))
+        self._last_end = end
+        return Window(start, end)
+
+
+class _Sound:
+    """The part of the recording that later blocks need."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[Pcm] = deque()
+        self._start = 0
+        self.end = 0
+
+    def append(self, chunk: Pcm) -> None:
+        self._chunks.append(chunk)
+        self.end += len(chunk)
+
+    def drop(self, before: int) -> None:
+        """Forget chunks that end before a sample."""
+        while self._chunks and self._start + len(self._chunks[0]) <= before:
+            self._start += len(self._chunks.popleft())
+
+    def block(self, windows: list[Window]) -> Block:
+        start, end = windows[0].start, windows[-1].end
+        pcm = np.concatenate(self._chunks)[start - self._start : end - self._start]
+        return Block(start, pcm.copy(), tuple(windows))
+
+
+def _even(pcm: Iterable[Pcm], size: int) -> Iterator[Pcm]:
+    """The same samples in chunks of `size`; the last one may be shorter."""
+    left = np.empty(0, np.int16)
+    for piece in pcm:
+        left = np.concatenate((left, piece))
+        while len(left) >= size:
+            yield left[:size]
+            left = left[size:]
+    if len(left):
+        yield left
+
+
+def _floor(sample: int) -> int:
+    return sample // _GRID * _GRID
