@@ -64,7 +64,8 @@ class _Input(io.FileIO):
 class Decoding:
     """The sound of a file as int16 chunks of shape (n,), at `SAMPLE_RATE`, n ≤ `CHUNK_SAMPLES`.
 
-    Iterate once. `samples` counts what was given out so far; `warnings` is complete at the end.
+    Iterate once. `samples` counts what was given out so far, `share_read` is how much of the file
+    that took, from 0 to 1; `warnings` is complete at the end.
     The best audio stream is read, its channels mixed down. A file that breaks off, or is
     damaged midway, gives what can be read and a warning.
 
@@ -75,6 +76,7 @@ class Decoding:
 
     def __init__(self, path: Path, limits: LimitSettings, param: str = "file") -> None:
         self.samples = 0
+        self.share_read = 0.0
         self.warnings: list[str] = []
         self._path = path
         self._max_audio_s = limits.max_audio_s
@@ -83,12 +85,14 @@ class Decoding:
         self._broke_off = False
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
-        if not self._path.stat().st_size:
+        size = self._path.stat().st_size
+        if not size:
             raise self._error("the file is empty", "empty_file")
         with _Input(self._path) as file, self._open(file) as container:
             stream = self._best_stream(container)
-            for chunk in _resampled(self._frames(container, stream)):
+            for chunk in self._chunks(container, stream):
                 self.samples += len(chunk)
+                self.share_read = min(1.0, file.tell() / size)
                 if self.samples > self._max_audio_s * SAMPLE_RATE:
                     raise TooLarge(
                         f"the recording is longer than {self._max_audio_s:g} s", self._param, "audio_too_long"
@@ -131,6 +135,12 @@ class Decoding:
             raise self._error("the file's audio has a codec that can't be decoded", "undecodable_audio")
         return best if best in decodable else decodable[0]
 
+    def _chunks(self, container: InputContainer, stream: AudioStream) -> Iterator[NDArray[np.int16]]:
+        try:
+            yield from _resampled(self._frames(container, stream))
+        except av.FFmpegError:  # a layout or format that can't be converted
+            self._broke_off = True
+
     def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
         try:
             for packet in container.demux(stream):
@@ -149,6 +159,8 @@ class Decoding:
                 yield from (frame for frame in frames if frame.sample_rate in _SAMPLE_RATES)
         except av.FFmpegError:
             self._broke_off = True
+        except IndexError:
+            pass  # PyAV's way to end a file in which another stream began midway
 
     def _warn(self, stated_s: float | None) -> None:
         read_s = self.samples / SAMPLE_RATE
