@@ -64,7 +64,8 @@ async def dispatching(work: Work, limit: int = 2) -> AsyncIterator[Dispatcher[Er
         await dispatcher.close()
 
 
-async def test_no_more_than_the_limit_is_in_work() -> None:
+async def test_no_more_than_the_limit_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "POLL_S", 3600)  # a place that gets free is filled at once
     work = Work("a", "b", "c")
     async with dispatching(work) as dispatcher:
         await work.until_begun(2)
@@ -84,6 +85,44 @@ async def test_stopping_one_cancels_only_it() -> None:
         await work.until_settled(1)
         assert work.settled == [("a", True)]
         assert await dispatcher.ids() == {"b"}
+
+
+async def test_stopping_waits_for_the_end() -> None:
+    class Slow(Work):
+        wound_up = False
+
+        async def do(self, errand: Errand) -> str:
+            try:
+                return await super().do(errand)
+            finally:
+                await asyncio.sleep(0.05)
+                self.wound_up = True
+
+    work = Slow("a")
+    async with dispatching(work) as dispatcher:
+        await work.until_begun(1)
+        await dispatcher.stop("a")
+        assert work.wound_up
+
+
+async def test_what_is_just_being_taken_can_be_stopped() -> None:
+    class Hesitant(Work):
+        def __init__(self, *ids: str) -> None:
+            super().__init__(*ids)
+            self.taken = asyncio.Event()
+
+        async def take(self) -> Errand | None:
+            errand = await super().take()
+            self.taken.set()
+            await asyncio.sleep(0.05)
+            return errand
+
+    work = Hesitant("a")
+    async with dispatching(work) as dispatcher:
+        await work.taken.wait()
+        await dispatcher.stop("a")
+        await work.until_settled(1)
+        assert work.settled == [("a", True)]
 
 
 async def test_closing_settles_everything_and_takes_no_more() -> None:

@@ -57,25 +57,16 @@ async def test_a_job_is_in_the_database_before_it_is_answered(managing: Managing
 
 
 async def test_jobs_run_first_come_first_served_and_only_so_many(managing: Managing, settings: AppSettings) -> None:
-    running: set[str] = set()
-    begun: list[str] = []
-    most = 0
-
-    async def run(job: Job) -> Transcript:
-        nonlocal most
-        begun.append(job.id)
-        running.add(job.id)
-        most = max(most, len(running))
-        await asyncio.sleep(0.01)
-        running.remove(job.id)
-        return TRANSCRIPT
-
-    async with managing(run, with_jobs(settings, max_running=3)) as manager:
+    gate = Gate()
+    async with managing(gate, with_jobs(settings, max_running=3)) as manager:
         jobs = [await manager.submit(request()) for _ in range(10)]
+        await gate.holds(3)
+        assert len((await manager.list(JobState.RUNNING, 10, None)).data) == 3
+        assert len((await manager.list(JobState.QUEUED, 10, None)).data) == 7
+        gate.opened.set()
         for job in jobs:
             assert (await ended(manager, job)).state is JobState.SUCCEEDED
-    assert most == 3
-    assert begun == [job.id for job in jobs]
+    assert gate.begun == [job.id for job in jobs]
 
 
 async def test_a_full_queue_refuses(managing: Managing, settings: AppSettings) -> None:

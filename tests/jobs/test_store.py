@@ -1,5 +1,5 @@
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ def job(created_at: datetime = NOW) -> Job:
 
 
 async def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
-    stored = job(NOW.astimezone())
+    stored = job(NOW.astimezone(timezone(timedelta(hours=5))))
     assert await store.add(stored)
     assert await store.get(stored.id) == stored
     assert await store.get("unknown") is None
