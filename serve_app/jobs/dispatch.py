@@ -115,6 +115,6 @@ class Dispatcher(Generic[ItemT, ResultT]):
             log.exception("could not settle %s", item.id)
         finally:
             # What was put back to be done again may already be taken again.
-            if self._doing[item.id] is doing:
+            if self._doing.get(item.id) is doing:
                 del self._doing[item.id]
             self._awake.set()

@@ -21,6 +21,7 @@ from serve_app.guard import check_url
 from serve_app.jobs.dispatch import Dispatcher
 from serve_app.jobs.models import Job, JobState
 from serve_app.jobs.store import Delivery, JobStore
+from serve_app.jobs.view import view
 from serve_app.options import Webhook, WebhookEvent
 from serve_app.settings import WebhookSettings
 from serve_app.transcript import Transcript
@@ -73,12 +74,12 @@ def wanted(job: Job, state: JobState) -> bool:
 
 
 def body(job: Job, transcript: Transcript | None) -> bytes:
-    """`{type, timestamp, data}`: the end, when it came, the job and its transcript.
+    """`{type, timestamp, data}`: the end, when it came, the job as clients see it and its transcript.
 
-    The same bytes on every try. The webhook itself stays out: its headers may be secrets.
+    The same bytes on every try.
     """
     assert job.finished_at is not None
-    data = job.model_dump(mode="json", exclude={"webhook": True, "request": {"webhook"}})
+    data = view(job).model_dump(mode="json", exclude={"webhook"})
     data["transcript"] = None if transcript is None else transcript.model_dump(mode="json")
     message = {"type": f"job.{EVENTS[job.state]}", "timestamp": job.finished_at.isoformat(), "data": data}
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()

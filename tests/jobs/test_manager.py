@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -332,6 +333,51 @@ async def test_what_a_killed_process_left_is_taken_up(managing: Managing, store:
             assert failed.state is JobState.FAILED
             assert failed.error is not None
             assert (failed.error.code, failed.error.status) == ("interrupted", 503)
+
+
+SUBMIT_AND_HANG = """
+import asyncio, sys
+from serve_app.guard import guarded_session
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.manager import JobManager
+from serve_app.jobs.store import JobStore
+from serve_app.options import JobRequest, UrlSource
+from serve_app.settings import AppSettings, JobSettings
+
+async def hang(job):
+    await asyncio.Event().wait()
+
+async def main(folder):
+    settings = AppSettings(data_dir=folder, jobs=JobSettings(max_running=1))
+    store = await JobStore.open(f"sqlite+aiosqlite:///{folder}/db/jobs.db")
+    async with guarded_session(settings.network) as session:
+        manager = JobManager(settings, store, BlobStore(f"{folder}/blobs"), hang, session)
+        await manager.start()
+        request = JobRequest(source=UrlSource(url="https://example.com/a.mp3"))
+        for job in [await manager.submit(request) for _ in range(3)] + [await manager.announce(request)]:
+            print(job.id)
+        while not (await manager.list("running", 10, None)).data[1:]:
+            await asyncio.sleep(0.01)
+        print("", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_nothing_accepted_is_lost_when_the_process_is_killed(managing: Managing, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SUBMIT_AND_HANG, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    ids = [(await process.stdout.readline()).decode().strip() for _ in range(4)]
+    await process.stdout.readline()
+    process.kill()
+    await process.wait()
+    async with managing(succeed) as manager:
+        jobs = [await ended(manager, await manager.get(job_id)) for job_id in ids]
+    assert [job.state for job in jobs] == [*[JobState.SUCCEEDED] * 3, JobState.FAILED]
+    assert [job.attempts for job in jobs] == [2, 1, 1, 1]
 
 
 async def test_the_sweep_finds_stranded_jobs_and_leaves_the_others(

@@ -41,7 +41,7 @@ async def test_a_finished_job_is_reported_signed(managing: Managing, receiver: R
     message = Verifier(SECRET).verify(body, headers)
     assert (message["type"], datetime.fromisoformat(message["timestamp"])) == ("job.completed", job.finished_at)
     assert message["data"]["id"] == job.id
-    assert message["data"]["state"] == "succeeded"
+    assert message["data"]["status"] == "succeeded"
     assert Transcript.model_validate(message["data"]["transcript"]) == TRANSCRIPT
     assert (headers["X-Token"], headers["Authorization"], headers["Content-Type"]) == ("t0k", "B x", "application/json")
     assert b"t0k" not in body
