@@ -13,9 +13,9 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.filter import Graph
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
@@ -176,41 +176,44 @@ class Decoding:
 
 
 def _resampled(frames: Iterable[AudioFrame]) -> Iterator[NDArray[np.int16]]:
-    resampler: AudioResampler | None = None
+    graph: Graph | None = None
     current = None
     for frame in frames:
-        frame = _positioned(frame)
-        frame.pts = None  # sound is counted in samples; a hostile clock must not matter
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if resampler is None or kind != current:
-            yield from _converted(resampler, None)
-            resampler = AudioResampler("s16", "mono", SAMPLE_RATE, CHUNK_SAMPLES)
+        if graph is None or kind != current:
+            yield from _converted(graph, None)
+            graph = _graph(frame)
             current = kind
-        yield from _converted(resampler, frame)
-    yield from _converted(resampler, None)
+        frame.pts = None  # sound is counted in samples; a hostile clock must not matter
+        yield from _converted(graph, frame)
+    yield from _converted(graph, None)
 
 
-def _positioned(frame: AudioFrame) -> AudioFrame:
-    """The frame, or the mean of its channels where the file does not say where they belong.
-
-    FFmpeg takes a position for granted up to eight channels (and drops the "subwoofer"), and fails beyond.
-    """
+def _graph(frame: AudioFrame) -> Graph:
+    """From frames like this one to chunks of 16-bit mono at `SAMPLE_RATE`."""
+    graph = Graph()
+    nodes = [graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout)]
     channels = frame.layout.nb_channels
-    if channels <= 2 or frame.layout.channels[0].name != "NONE":
-        return frame
-    sound = frame.to_ndarray()
-    if not frame.format.is_planar:
-        sound = sound.reshape(-1, channels).T
-    mixed = sound.mean(axis=0, keepdims=True, dtype=np.float64).astype(sound.dtype)
-    mono = AudioFrame.from_ndarray(mixed, frame.format.packed.name, "mono")
-    mono.sample_rate = frame.sample_rate
-    return mono
+    if channels > 2 and frame.layout.channels[0].name == "NONE":
+        # The file does not say where its channels belong. FFmpeg would take positions for granted
+        # up to eight channels (and drop the "subwoofer"), and fail beyond: take their mean.
+        nodes.append(graph.add("pan", "mono|c0<" + "+".join(f"c{channel}" for channel in range(channels))))
+    nodes.append(graph.add("aformat", sample_fmts="s16", channel_layouts="mono", sample_rates=str(SAMPLE_RATE)))
+    graph.link_nodes(*nodes, graph.add("abuffersink")).configure()
+    graph.set_audio_frame_size(CHUNK_SAMPLES)
+    return graph
 
 
-def _converted(resampler: AudioResampler | None, frame: AudioFrame | None) -> Iterator[NDArray[np.int16]]:
-    if resampler is not None:
-        for piece in resampler.resample(frame):
-            yield piece.to_ndarray()[0]
+def _converted(graph: Graph | None, frame: AudioFrame | None) -> Iterator[NDArray[np.int16]]:
+    """What the graph gives out for one more frame, or at the end for None."""
+    if graph is None:
+        return
+    graph.push(frame)
+    while True:
+        try:
+            yield graph.pull().to_ndarray()[0]
+        except (av.BlockingIOError, av.EOFError):
+            return
 
 
 def _stated_duration(container: InputContainer, stream: AudioStream, file: BinaryIO) -> float | None:

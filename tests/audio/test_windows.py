@@ -1,0 +1,189 @@
+"""Windows and blocks: what must hold for any recording, any probabilities, any settings."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches
+from serve_app.audio.windows import Block, Window, cut
+from serve_app.settings import VadSettings
+
+VAD = VadSettings(threshold=0.5, min_speech_ms=100, min_silence_ms=200, pad_ms=250)
+NOT_CUT = 2**40
+
+
+class Scripted:
+    """A detector that says what it is told, frame after frame."""
+
+    def __init__(self, probabilities: NDArray[np.float32]) -> None:
+        self._left = probabilities
+
+    def __call__(self, pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+        frames, rest = divmod(len(pcm), FRAME_SAMPLES)
+        assert rest == 0
+        given, self._left = self._left[:frames], self._left[frames:]
+        return given
+
+
+def recording(samples: int) -> NDArray[np.int16]:
+    """Every sample tells its position."""
+    return (np.arange(samples) % 65521).astype(np.uint16).view(np.int16)
+
+
+def blocks_of(
+    probabilities: NDArray[np.float32],
+    samples: int,
+    vad: VadSettings = VAD,
+    max_window_s: float = 10.0,
+    block_s: float = 60.0,
+    chunk: int = 80_000,
+) -> list[Block]:
+    pcm = recording(samples)
+    pieces = (pcm[start : start + chunk] for start in range(0, samples, chunk))
+    return list(cut(pieces, Scripted(probabilities), vad, max_window_s, block_s))
+
+
+def windows_of(blocks: list[Block]) -> list[Window]:
+    return [window for block in blocks for window in block.windows]
+
+
+def script(*parts: tuple[float, float]) -> tuple[NDArray[np.float32], int]:
+    """(seconds, probability) parts → frames, and samples of the recording."""
+    frames = np.concatenate([np.full(round(s * SAMPLE_RATE / FRAME_SAMPLES), p, np.float32) for s, p in parts])
+    return frames, len(frames) * FRAME_SAMPLES
+
+
+@st.composite
+def speech(draw: st.DrawFn) -> tuple[NDArray[np.float32], int]:
+    """Alternating stretches of likely and unlikely speech, with noise; the last frame may be cut short."""
+    parts = draw(st.lists(st.tuples(st.integers(1, 200), st.sampled_from([0.0, 0.2, 0.45, 0.6, 1.0])), max_size=15))
+    noise = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    level = draw(st.sampled_from([0.0, 0.1, 0.5]))
+    frames = np.concatenate([np.empty(0), *(np.full(n, p) for n, p in parts)])
+    frames = np.clip(frames + noise.normal(0, level, len(frames)), 0, 1).astype(np.float32)
+    samples = max(0, len(frames) * FRAME_SAMPLES - draw(st.integers(0, FRAME_SAMPLES - 1)))
+    return frames, samples
+
+
+vads = st.builds(
+    VadSettings,
+    threshold=st.sampled_from([0.1, 0.3, 0.5, 0.9]),
+    min_speech_ms=st.sampled_from([0, 100, 500]),
+    min_silence_ms=st.sampled_from([0, 30, 200, 2000]),
+    pad_ms=st.sampled_from([0, 5, 30, 250, 1000, 8000]),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(speech(), vads, st.sampled_from([1.0, 1.7, 10.0, 30.0]), st.sampled_from([0.5, 20.0, 300.0]))
+def test_windows_hold(
+    spoken: tuple[NDArray[np.float32], int], vad: VadSettings, max_window_s: float, block_s: float
+) -> None:
+    frames, samples = spoken
+    blocks = blocks_of(frames, samples, vad, max_window_s, block_s)
+    windows = windows_of(blocks)
+
+    # Inside the recording, not empty, not too long, in order, apart.
+    assert all(0 <= w.start < w.end <= samples for w in windows)
+    assert all(w.end - w.start <= max_window_s * SAMPLE_RATE for w in windows)
+    assert all(before.end <= after.start for before, after in pairwise(windows))
+
+    # All speech is covered, and a window without speech does not exist.
+    covered = np.zeros(samples, bool)
+    for window in windows:
+        covered[window.start : window.end] = True
+    uncut = SpeechStretches(vad, NOT_CUT)
+    stretches = [*uncut.feed(frames.tolist()), *uncut.finish()]
+    for stretch in stretches:
+        assert covered[stretch.start * FRAME_SAMPLES : stretch.end * FRAME_SAMPLES].all()
+    longest_s = max_window_s / 2 - 0.1  # what a stretch may last at least, however wide the padding
+    if max(vad.min_speech_ms, vad.min_silence_ms) < 1000 * longest_s / 2:
+        for window in windows:
+            assert any(s.start * FRAME_SAMPLES < window.end and window.start < s.end * FRAME_SAMPLES for s in stretches)
+
+    # A time in a window is a time of the recording.
+    assert all(window.start % (SAMPLE_RATE // 100) == 0 for window in windows)
+
+    # Blocks hold the recording's own samples, cover their windows and nothing else, and are not too long.
+    for block in blocks:
+        assert (block.start, block.start + len(block.pcm)) == (block.windows[0].start, block.windows[-1].end)
+        assert len(block.pcm) <= block_s * SAMPLE_RATE or len(block.windows) == 1
+        np.testing.assert_array_equal(block.pcm, recording(samples)[block.start : block.start + len(block.pcm)])
+
+
+@settings(deadline=None, max_examples=20)
+@given(speech(), st.sampled_from([777, 512, 4000, 65_536, 10**9]))
+def test_chunks_make_no_difference(spoken: tuple[NDArray[np.float32], int], chunk: int) -> None:
+    frames, samples = spoken
+    one = blocks_of(frames, samples, chunk=chunk)
+    other = blocks_of(frames, samples, chunk=16_000)
+    assert [(b.start, b.windows) for b in one] == [(b.start, b.windows) for b in other]
+    assert all(np.array_equal(a.pcm, b.pcm) for a, b in zip(one, other, strict=True))
+
+
+def test_silence_has_no_windows() -> None:
+    assert blocks_of(*script((60, 0.0))) == []
+    assert blocks_of(np.empty(0, np.float32), 0) == []
+
+
+def test_padding_and_the_pauses_inside_are_kept() -> None:
+    frames, samples = script((3, 0), (2, 1), (1, 0), (2, 1), (3, 0))
+    (window,) = windows_of(blocks_of(frames, samples))
+    assert window.start == pytest.approx((3 - 0.25) * SAMPLE_RATE, abs=FRAME_SAMPLES)
+    assert window.end == pytest.approx((8 + 0.25) * SAMPLE_RATE, abs=FRAME_SAMPLES)
+
+
+def test_windows_are_cut_in_silence_as_late_as_they_can() -> None:
+    frames, samples = script(*[(2, 1), (0.5, 0)] * 12)
+    windows = windows_of(blocks_of(frames, samples))
+    assert len(windows) == 3  # four stretches of 2 s and their pauses in 10 s
+    middles = [round((before.end + after.start) / 2 / SAMPLE_RATE, 1) for before, after in pairwise(windows)]
+    assert middles == pytest.approx([9.75, 19.75], abs=0.1)
+
+
+def test_neighbours_share_a_short_pause() -> None:
+    frames, samples = script((7, 1), (0.3, 0), (7, 1))
+    first, second = windows_of(blocks_of(frames, samples))
+    assert first.end == second.start == pytest.approx(7.15 * SAMPLE_RATE, abs=2 * FRAME_SAMPLES)
+
+
+def test_endless_speech_is_cut_where_it_is_least_like_speech() -> None:
+    frames, samples = script((7, 1), (0.064, 0.6), (20, 1))
+    windows = windows_of(blocks_of(frames, samples))
+    assert windows[0].end == windows[1].start == pytest.approx(7.05 * SAMPLE_RATE, abs=2 * FRAME_SAMPLES)
+    assert all(a.end == b.start for a, b in pairwise(windows))
+
+
+def test_a_short_burst_is_not_speech_but_the_rest_of_a_long_stretch_is() -> None:
+    assert blocks_of(*script((3, 0), (0.064, 1), (3, 0))) == []
+    frames, samples = script((9.6, 1), (3, 0))
+    assert sum(w.end - w.start for w in windows_of(blocks_of(frames, samples))) >= 9.6 * SAMPLE_RATE
+
+
+def test_blocks_come_while_the_recording_goes_on() -> None:
+    """A block is out as soon as nothing can join it, and old sound is forgotten."""
+    frames, samples = script(*[(5, 1), (1, 0)] * 20, (600, 0))
+    pcm, read = recording(samples), 0
+
+    def reading() -> Iterator[NDArray[np.int16]]:
+        nonlocal read
+        for start in range(0, samples, SAMPLE_RATE):
+            read = start + SAMPLE_RATE
+            yield pcm[start:read]
+
+    delays = [
+        (read - block.windows[-1].end) / SAMPLE_RATE for block in cut(reading(), Scripted(frames), VAD, 10.0, 30.0)
+    ]
+    assert len(delays) >= 4
+    assert max(delays) < 10 + 30 + 5
+
+
+def test_a_window_has_a_least_length() -> None:
+    with pytest.raises(ValueError, match="max_window_s"):
+        blocks_of(*script((3, 1)), max_window_s=0.5)
