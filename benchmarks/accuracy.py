@@ -73,7 +73,7 @@ class Answer:
     @property
     def language_right(self) -> bool:
         try:
-            return language_code(self.transcript["language"]) == self.truth["language"]
+            return language_code(self.transcript["language"]) == str(self.truth["language"])
         except ValueError:
             return False
 
@@ -92,7 +92,8 @@ def score(answers: Sequence[Answer]) -> dict[str, Any]:
 
 def length_class(truth: dict[str, Any]) -> str:
     """How long a recording is, as the table shows it."""
-    return next((name for limit, name in ((10, "3-10 s"), (30, "10-30 s"), (100, "30-100 s")) if truth["duration"] <= limit), "10 min")
+    classes = ((10, "3-10 s"), (30, "10-30 s"), (100, "30-100 s"))
+    return next((name for limit, name in classes if truth["duration"] <= limit), "10 min")
 
 
 GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -114,14 +115,16 @@ def table(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-async def transcribe(session: aiohttp.ClientSession, url: str, path: Path, api_key: str | None) -> dict[str, Any]:
+async def transcribe(
+    session: aiohttp.ClientSession, url: str, name: str, content: bytes, api_key: str | None
+) -> dict[str, Any]:
     """The service's verbose_json of one file. Raises RuntimeError with its answer when it refuses."""
     form = aiohttp.FormData({"model": "whisper-1", "response_format": "verbose_json"})
-    form.add_field("file", path.read_bytes(), filename=path.name)
+    form.add_field("file", content, filename=name)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     async with session.post(f"{url}/v1/audio/transcriptions", data=form, headers=headers) as response:
         if response.status != 200:
-            raise RuntimeError(f"{path.name}: {response.status} {await response.text()}")
+            raise RuntimeError(f"{name}: {response.status} {await response.text()}")
         transcript: dict[str, Any] = await response.json()
         return transcript
 
@@ -134,14 +137,16 @@ async def ask(url: str, folder: Path, concurrency: int, api_key: str | None) -> 
     async def one(truth: dict[str, Any]) -> Answer:
         nonlocal done
         async with gate:
+            content = await asyncio.to_thread((folder / truth["file"]).read_bytes)
             start = time.perf_counter()
-            transcript = await transcribe(session, url, folder / truth["file"], api_key)
+            transcript = await transcribe(session, url, truth["file"], content, api_key)
             answer = Answer(truth, transcript, time.perf_counter() - start)
         done += 1
         print(f"{done}/{len(truths)} {truth['file']} {truth['duration']:.1f} s in {answer.seconds:.1f} s", flush=True)
         return answer
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3600)) as session, asyncio.TaskGroup() as group:
+    timeout = aiohttp.ClientTimeout(total=3600)
+    async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(truth)) for truth in truths]
     return [task.result() for task in tasks]
 
@@ -150,7 +155,8 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
     """One line for each group."""
     print(f"\n{'':24}{'files':>6}{'words':>7}{'WER':>8}{'boundaries':>12}{'language':>10}")
     for name, row in rows.items():
-        print(f"{name:24}{row['recordings']:6}{row['words']:7}{row['wer']:8.2%}{row['boundaries']:12.1%}{row['language']:10.1%}")
+        counts = f"{name:24}{row['recordings']:6}{row['words']:7}"
+        print(f"{counts}{row['wer']:8.2%}{row['boundaries']:12.1%}{row['language']:10.1%}")
 
 
 def worst(answers: Iterable[Answer]) -> list[Answer]:

@@ -17,14 +17,13 @@ from typing import Literal
 
 import av
 import numpy as np
-import numpy.typing as npt
 import torch
 from torchaudio.functional import resample
 
 from serve_app.audio import SAMPLE_RATE
 from training.whisper_nano import noise
 from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S, spell
-from training.whisper_nano.speech import Clip, UnusableSpeechError, espeak_clip, festival_clip, flite_clip
+from training.whisper_nano.speech import Clip, Samples, UnusableSpeechError, espeak_clip, festival_clip, flite_clip
 
 FORMATS = ("wav", "mp3", "opus")
 _CODECS = {"wav": "pcm_s16le", "mp3": "libmp3lame", "opus": "libopus"}
@@ -58,7 +57,10 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Recording:
-    """One line of truth.json. `snr_db` is null without noise, `language` without speech; `sound` names what is not speech."""
+    """One line of truth.json.
+
+    `language` is null without speech, `snr_db` without noise under it; `sound` names what is not speech.
+    """
 
     file: str
     kind: Kind
@@ -90,11 +92,11 @@ def reserved_clip(rng: random.Random, language: str) -> Clip:
             return clip
 
 
-def speak(rng: random.Random, language: str, duration: float) -> tuple[npt.NDArray[np.float32], list[Clip], list[Utterance]]:
+def speak(rng: random.Random, language: str, duration: float) -> tuple[Samples, list[Clip], list[Utterance]]:
     """`duration` seconds of utterances with pauses of 0.8-3 s, clean, at 16 kHz; at least one utterance."""
     samples = np.zeros(round(duration * SAMPLE_RATE), np.float32)
     clips: list[Clip] = []
-    utterances = []
+    utterances: list[Utterance] = []
     time, misses = rng.uniform(0.2, 1.5), 0
     while misses < (5 if utterances else 100):
         clip = reserved_clip(rng, language)
@@ -114,12 +116,12 @@ def speak(rng: random.Random, language: str, duration: float) -> tuple[npt.NDArr
     return samples, clips, utterances
 
 
-def loudness(rng: random.Random, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def loudness(rng: random.Random, samples: Samples) -> Samples:
     """Samples at a random level, from quiet to just short of clipping."""
     return samples * np.float32(10 ** (rng.uniform(-30, -1) / 20) / max(1e-9, float(np.abs(samples).max())))
 
 
-def encode(path: Path, samples: npt.NDArray[np.float32], recording: Recording, bit_rate: int | None) -> None:
+def encode(path: Path, samples: Samples, recording: Recording, bit_rate: int | None) -> None:
     """Writes 16 kHz samples in the recording's format, rate and channels (the same sound in each)."""
     sound = resample(torch.from_numpy(samples), SAMPLE_RATE, recording.sample_rate).numpy()
     pcm = np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
@@ -130,8 +132,8 @@ def encode(path: Path, samples: npt.NDArray[np.float32], recording: Recording, b
             stream.bit_rate = bit_rate
         frame = av.AudioFrame.from_ndarray(np.repeat(pcm, recording.channels)[None], format="s16", layout=layout)
         frame.sample_rate = recording.sample_rate
-        converter = av.AudioResampler(stream.format, layout, recording.sample_rate, frame_size=stream.frame_size or None)
-        for piece in [*converter.resample(frame), *converter.resample(None)]:
+        frames = av.AudioResampler(stream.format, layout, recording.sample_rate, stream.frame_size or None)
+        for piece in [*frames.resample(frame), *frames.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
 
@@ -186,7 +188,7 @@ def main() -> None:
     parser.add_argument("--other", type=int, default=16, help="recordings of silence or noise alone (16)")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)  # noqa: S311 (recordings, no secrets)
     recordings = []
     for recording in plan(rng, arguments.speech, arguments.long, arguments.other):
         recordings.append(make(rng, recording, arguments.folder))

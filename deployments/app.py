@@ -1,6 +1,6 @@
 """The application: `deployments.app:build` is the import path of every Serve config file."""
 
-from ray.serve import Application
+from ray import serve
 
 from deployments.ingress import Ingress
 from deployments.transcriber import Transcriber
@@ -11,6 +11,8 @@ from serve_app.settings import AppSettings
 # and would hand over a raw dict.
 
 
-def build(args: AppSettings) -> Application:
+def build(args: AppSettings) -> serve.Application:
     """Ingress → Transcriber → Whisper, with the job manager beside them."""
-    return Ingress.bind(args, Transcriber.bind(args, Whisper.bind(args)))
+    whisper = serve.deployment(Whisper).bind(args)
+    transcriber = serve.deployment(Transcriber).bind(args, whisper)
+    return serve.deployment(serve.ingress()(Ingress)).bind(args, transcriber)

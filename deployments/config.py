@@ -15,7 +15,7 @@ from ray.serve.schema import (
 )
 
 from serve_app.settings import AppSettings
-from serve_app.whisper.engine import Batching
+from serve_app.whisper.scheduler import Batching
 
 
 class ConfigError(ValueError):

@@ -19,12 +19,10 @@ from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
 
 
-@serve.deployment
-@serve.ingress()
 class Ingress:
     """Parses one front's dialect, stores uploads, and calls the transcriber or the job manager."""
 
-    async def __init__(self, settings: AppSettings, transcriber: DeploymentHandle) -> None:
+    async def __init__(self, settings: AppSettings, transcriber: DeploymentHandle) -> None:  # type: ignore[misc]
         # Form parsing spools uploads to temporary files: keep them in the data folder too.
         spool = settings.data_dir / "tmp"
         spool.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ NAMESPACE = "whisper"
 class JobManagerActor:
     """The job manager of one application, in a process of its own that Ray restarts."""
 
-    async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:
+    async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:  # type: ignore[misc]
         self._fingerprint = fingerprint
         transcriber = serve.get_deployment_handle("Transcriber", app_name)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import aiohttp
 import ray
 import torch
 from ray import serve
@@ -19,7 +20,6 @@ from serve_app.transcription import transcribe
 from serve_app.whisper.text import WindowText
 
 
-@serve.deployment
 class Transcriber:
     """Fetches, decodes and cuts; sends blocks of windows to the Whisper replicas; merges."""
 
@@ -29,7 +29,7 @@ class Transcriber:
         self.whisper = whisper
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.data_dir / "blobs")
-        self.session = None
+        self.session: aiohttp.ClientSession | None = None
         self.reports: set[asyncio.Task[None]] = set()
 
     async def transcribe(self, job: Job) -> Transcript:

@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ray import serve
 
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import AppSettings
-from serve_app.whisper.engine import Batching, Engine
+from serve_app.whisper.engine import Engine, EngineStats
 from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.scheduler import Batching
 from serve_app.whisper.text import WindowText
 
 
-@serve.deployment
 class Whisper:
     """Windows of all requests meet in this replica's engine and leave it as text."""
 
@@ -36,9 +35,13 @@ class Whisper:
             for future in futures:
                 future.cancel()
 
-    def stats(self) -> Any:
+    def stats(self) -> EngineStats:
         """What the engine has done so far."""
         return self.engine.stats()
+
+    def batching(self) -> Batching:
+        """How the engine batches now."""
+        return self.engine.batching
 
     def check_health(self) -> None:
         """Raise when the engine's thread is gone: Serve then replaces the replica."""

@@ -13,7 +13,9 @@ def language_code(value: str) -> str:
         return word
     if word in TO_LANGUAGE_CODE:
         return str(TO_LANGUAGE_CODE[word])
-    raise ValueError(f"unknown language {value!r}: give an ISO-639-1 code or an English name, such as 'en' or 'english'")
+    raise ValueError(
+        f"unknown language {value!r}: give an ISO-639-1 code or an English name, such as 'en' or 'english'"
+    )
 
 
 def language_name(code: str) -> str:

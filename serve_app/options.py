@@ -55,9 +55,7 @@ class Webhook(Strict):
 
     url: str
     headers: dict[str, str] = Field(default_factory=dict, description="Sent with every delivery.")
-    events: tuple[WebhookEvent, ...] = Field(
-        ("completed", "failed", "cancelled"), description="Which ends to report."
-    )
+    events: tuple[WebhookEvent, ...] = Field(("completed", "failed", "cancelled"), description="Which ends to report.")
 
 
 class JobRequest(Strict):

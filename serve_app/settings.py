@@ -53,7 +53,7 @@ class WindowSettings(Section):
     """How a recording is cut."""
 
     max_s: float | None = Field(
-        None, gt=0, le=30, description="Longest window; null: what suits the model (10 for whisper-nano, else 30)."
+        None, ge=1, le=30, description="Longest window; null: what suits the model (10 for whisper-nano, else 30)."
     )
     block_s: PositiveFloat = Field(300.0, description="Audio sent to a Whisper replica in one call.")
     blocks_in_flight: PositiveInt = Field(4, description="Blocks of one job at the replicas at a time.")
@@ -99,7 +99,9 @@ class AppSettings(BaseSettings):
 
     model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
     model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
-    data_dir: Path = Field(Path("data"), description="Database, uploads and temporary files; nothing is written elsewhere.")
+    data_dir: Path = Field(
+        Path("data"), description="Database, uploads and temporary files; nothing is written elsewhere."
+    )
     api_keys: tuple[SecretStr, ...] = Field((), description="Accepted API keys; none: open to everyone.")
     limits: LimitSettings = LimitSettings()
     network: NetworkSettings = NetworkSettings()

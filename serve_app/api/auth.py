@@ -24,7 +24,8 @@ def require_key(
         return
     given = (bearer.credentials if bearer else header or "").encode()
     # Every key is compared, in constant time each, so that timing tells nothing about them.
-    if not any([secrets.compare_digest(given, key.get_secret_value().encode()) for key in keys]):
+    matches = [secrets.compare_digest(given, key.get_secret_value().encode()) for key in keys]
+    if not any(matches):
         raise Unauthorized(
             "a valid API key is required: send it as 'Authorization: Bearer KEY' or 'x-admin-api-key: KEY'",
             None,

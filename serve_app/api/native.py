@@ -1,6 +1,5 @@
 """The native jobs API: `/v1/jobs`."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,7 +12,8 @@ from serve_app.api.openai import respond
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
-from serve_app.jobs.models import Job, JobError, JobState
+from serve_app.jobs.models import JobState
+from serve_app.jobs.view import JobView, view
 from serve_app.options import JobRequest, Source, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service
 
@@ -40,45 +40,12 @@ class JobForm(TranscriptionOptions):
     webhook: Json[Webhook] | None = None
 
 
-class JobView(BaseModel):
-    """A job as clients see it."""
-
-    id: str
-    object: Literal["job"] = "job"
-    status: JobState
-    mode: Literal["async", "sync"]
-    progress: float = Field(description="0 to 1.")
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    attempts: int
-    url: str | None = Field(description="The audio's URL, when it came from one.")
-    options: TranscriptionOptions
-    error: JobError | None
-    timings: dict[str, float] = Field(description="Seconds per stage.")
-    webhook: str | None = Field(description="pending, delivered or failed; null without a webhook.")
-    transcript_url: str = Field(description="Where the text is once the job has succeeded.")
-
-
 class JobList(BaseModel):
     """A page of jobs, newest first; `next_cursor` is null on the last."""
 
     object: Literal["list"] = "list"
     data: list[JobView]
     next_cursor: str | None
-
-
-def view(job: Job) -> JobView:
-    """What a client sees of a job."""
-    source = job.request.source
-    return JobView(
-        **job.model_dump(exclude={"request", "state", "webhook"}),
-        status=job.state,
-        url=source.url if isinstance(source, UrlSource) else None,
-        options=job.request.options,
-        webhook=job.webhook,
-        transcript_url=f"/v1/jobs/{job.id}/transcript",
-    )
 
 
 _BODY = {

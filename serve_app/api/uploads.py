@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator
 
-from fastapi import UploadFile
+from starlette.datastructures import UploadFile
 
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.blobs import BlobStore

@@ -58,7 +58,9 @@ class ModelCard:
 
 
 def _json(source: str, file: str) -> dict[str, Any]:
-    path = cast(str, cached_file(source, file))
+    path = cached_file(source, file)
+    if path is None:
+        raise OSError(f"there is no {file} in {source}")
     return cast(dict[str, Any], json.loads(Path(path).read_text(encoding="utf-8")))
 
 

@@ -92,6 +92,15 @@ class Engine:
             self._batching = batching
             self._changed.notify()
 
+    @property
+    def batching(self) -> Batching:
+        return self._batching
+
+    def check(self) -> None:
+        """Raise RuntimeError when the engine's thread has ended: nothing would be done any more."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the engine's thread has ended")
+
     def stats(self) -> EngineStats:
         """What was done so far."""
         with self._changed:

@@ -1,4 +1,4 @@
-"""espeak-ng through its C library: in-process it makes 700 seconds of speech a second, and tells when each word starts."""
+"""espeak-ng through its C library: hundreds of seconds of speech a second, and the time at which each word starts."""
 
 import ctypes
 from functools import cache
@@ -73,12 +73,13 @@ class Espeak:
         self._starts = {}
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice!r}")
-        for parameter, value in ((_RATE, rate), (_VOLUME, 100), (_PITCH, pitch), (_RANGE, pitch_range), (_WORD_GAP, word_gap)):
+        parameters = {_RATE: rate, _VOLUME: 100, _PITCH: pitch, _RANGE: pitch_range, _WORD_GAP: word_gap}
+        for parameter, value in parameters.items():
             self._library.espeak_SetParameter(parameter, value, 0)
         line = text.encode() + b"\0"
         self._library.espeak_Synth(line, len(line), 0, _CHARACTERS, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
-        return np.concatenate(self._pieces).astype(np.float32) / 32768, self._starts
+        return np.concatenate(self._pieces).astype(np.float32) / np.float32(32768), self._starts
 
 
 @cache

@@ -1,6 +1,6 @@
 """Score checkpoints, without the service, on held-out recordings (see benchmarks.heldout).
 
-    python -m training.whisper_nano.evaluate serve_app/models/whisper-nano data/training/whisper-nano/model --recordings data/heldout
+    python -m training.whisper_nano.evaluate serve_app/models/whisper-nano data/training/whisper-nano/model
 
 Recordings are cut into windows at the true pauses, and decoded greedily in float32 with transformers.
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from transformers.utils import logging
 from benchmarks.accuracy import boundaries_found, normalise, word_error_rate
 from serve_app.audio import SAMPLE_RATE
 from training.whisper_nano.digits import WORDS
+from training.whisper_nano.tokenizer import TIMESTAMPS, token_id
 
 TIMESTAMP_S = 0.02
 BATCH = 8
@@ -57,8 +58,8 @@ def read(path: Path) -> npt.NDArray[np.float32]:
 def windows(recording: dict[str, Any], samples: npt.NDArray[np.float32], longest: float) -> Iterator[Window]:
     """As many utterances a window as fit into `longest` seconds, cut in the middle of pauses."""
     spoken = recording["utterances"]
-    edges = [0.0, *((left["end"] + right["start"]) / 2 for left, right in zip(spoken, spoken[1:], strict=False)), len(samples) / SAMPLE_RATE]
-    edges[0], edges[-1] = max(0.0, spoken[0]["start"] - 1), min(edges[-1], spoken[-1]["end"] + 1)
+    begin, end = max(0.0, spoken[0]["start"] - 1), min(len(samples) / SAMPLE_RATE, spoken[-1]["end"] + 1)
+    edges = [begin, *((left["end"] + right["start"]) / 2 for left, right in pairwise(spoken)), end]
     first = 0
     for index in range(1, len(spoken) + 1):
         if index == len(spoken) or edges[index + 1] - edges[first] > longest:
@@ -74,7 +75,7 @@ class Scorer:
         self.model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.processor = WhisperProcessor.from_pretrained(checkpoint)
         self.tokenizer = self.processor.tokenizer
-        self.first_timestamp = self.tokenizer.convert_tokens_to_ids("<|0.00|>")
+        self.first_timestamp = token_id(self.tokenizer, TIMESTAMPS[0])
 
     def features(self, batch: Sequence[npt.NDArray[np.float32]]) -> torch.Tensor:
         features: torch.Tensor = self.processor.feature_extractor(
@@ -90,7 +91,8 @@ class Scorer:
                 yield batch, self.features([window.samples for window in batch])
 
     def text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode([token for token in tokens if token < self.first_timestamp], skip_special_tokens=True))
+        words = [token for token in tokens if token < self.first_timestamp]
+        return str(self.tokenizer.decode(words, skip_special_tokens=True))
 
     def segments(self, tokens: Sequence[int]) -> list[tuple[float, float]]:
         times = [(token - self.first_timestamp) * TIMESTAMP_S for token in tokens if token >= self.first_timestamp]
@@ -123,7 +125,7 @@ class Scorer:
         }
 
     def word_start_errors(self, window: Window, tokens: list[int], times: list[float]) -> list[float]:
-        """Seconds by which each word's start is wrong. A token's time is its end, so a word starts at the one before."""
+        """Seconds by which each word's start is wrong. A token's time is its end: a word starts at the one before's."""
         first_special = self.tokenizer.eos_token_id
         positions = [index for index, token in enumerate(tokens) if token < first_special]
         words = [word for utterance in window.utterances for word in utterance["words"]]
@@ -161,8 +163,7 @@ class Scorer:
                     return_timestamps=True,
                     prompt_ids=prompt,
                 )[0].tolist()
-                start = tokens.index(self.model.generation_config.decoder_start_token_id) if prompt is not None else 0
-                heard = [t for t in tokens[start:] if t >= self.first_timestamp or t < self.tokenizer.eos_token_id]
+                heard = [t for t in tokens if t >= self.first_timestamp or t < self.tokenizer.eos_token_id]
                 pairs.append((window.text, self.text(heard)))
                 previous = heard
         return {"wer conditioned": word_error_rate(pairs)}

@@ -26,10 +26,15 @@ ESPEAK_LANGUAGE_VOICES = {
     "es": ["es", "es-419"],
 }
 ESPEAK_VARIANTS = ["", "m1", "m2", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f4", "f5"]
-ESPEAK_CHARACTERS = """Alex Alicia Andrea Andy Annie Denis Diogo Gene Jacky Lee Marco Michael Mike adam anika antonio
-    aunty belinda benjamin boris caleb david ed edward gustave iven john klatt klatt2 klatt3 klatt4 max michel miguel
-    norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac grandma grandpa croak whisper
-    whisperf announcer""".split()
+# fmt: off
+ESPEAK_CHARACTERS = [
+    "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Marco", "Michael",
+    "Mike", "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed",
+    "edward", "gustave", "iven", "john", "klatt", "klatt2", "klatt3", "klatt4", "max", "michel", "miguel",
+    "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "travis",
+    "victor", "zac", "grandma", "grandpa", "croak", "whisper", "whisperf", "announcer",
+]
+# fmt: on
 RESERVED_ESPEAK_VARIANTS = ["m5", "f3", "linda"]
 FLITE_PITCH_HZ = {"kal": 105, "awb": 130, "rms": 105, "slt": 180}
 RESERVED_FLITE_PITCH_HZ = {"kal16": 105}
@@ -113,7 +118,7 @@ def flite_clip(rng: random.Random, *, reserved: bool) -> Clip:
         settings = {"duration_stretch": rng.uniform(0.75, 1.4), "int_f0_target_mean": pitch * rng.uniform(0.8, 1.25)}
         options = [part for name, value in settings.items() for part in ("--setf", f"{name}={value:.3f}")]
         command = ["flite", "-psdur", "-voice", voice, *options, "-t", punctuate(rng, words), "-o", str(path)]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
         samples = read_wav(path)
     phones = [phone.rsplit(":", 1) for phone in output.split() if ":" in phone]
     phone_starts = [float(left[1]) for left, (name, _) in pairwise([["pau", "0"], *phones]) if name != "pau"]
@@ -133,7 +138,8 @@ def festival_clip(rng: random.Random) -> Clip:
         path = Path(folder, "speech.wav")
         script = Path(folder, "speech.scm")
         script.write_text(_FESTIVAL_SCRIPT.format(text=punctuate(rng, spell("en", digits)), path=path))
-        output = subprocess.run(["festival", "-b", str(script)], capture_output=True, text=True, check=True).stdout
+        command = ["festival", "-b", str(script)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
         samples = read_wav(path)
     starts = [float(line) for line in output.split()]
     if len(starts) != len(digits):
@@ -144,7 +150,9 @@ def festival_clip(rng: random.Random) -> Clip:
 def read_wav(path: Path) -> Samples:
     """A 16-bit mono WAV file at 16 kHz."""
     with wave.open(str(path)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16).astype(np.float32) / 32768
+        samples = np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16).astype(np.float32) / np.float32(
+            32768
+        )
         return to_16khz(samples, file.getframerate())
 
 

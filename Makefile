@@ -1,0 +1,46 @@
+# Everyday commands. Bare `make` lists them.
+PORT     ?= 8000
+DATA_DIR ?= data
+CONFIG   ?= configs/local.yaml
+PYTHON   ?= python3
+
+BIN := .venv/bin
+
+.PHONY: help demo serve test lint install clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@echo "Variables: PORT=$(PORT) DATA_DIR=$(DATA_DIR) CONFIG=$(CONFIG) PYTHON=$(PYTHON)"
+
+demo: .venv/installed ## start the service, transcribe a sample over HTTP twice, stop
+	$(BIN)/python examples/demo.py --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
+
+serve: .venv/installed ## run the service in the foreground until Ctrl-C
+	$(BIN)/python -m deployments --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
+
+test: lint ## lint, types, import rules and all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: .venv/installed-dev ## create .venv with everything, tests and linters included
+
+# Two stamps, so that a newcomer's demo need not wait for the linters.
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (torch alone is about 6 GB on disk; a few minutes the first time) …"
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed: make PYTHON=python3.12 …" if not (3, 11) <= sys.version_info < (3, 13) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## remove .venv, caches and the data folder's temporary files
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info $(DATA_DIR)/tmp

@@ -1,0 +1,115 @@
+"""`make demo`: start the service, transcribe the sample twice over HTTP, stop.
+
+Once the way OpenAI's clients do it, once as a job whose webhook arrives at a receiver here.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+SAMPLE = Path(__file__).parent / "digits.mp3"
+START_TIMEOUT_S = 300
+WEBHOOK_TIMEOUT_S = 60
+
+
+async def main() -> int:
+    """Run the demo; 0 when both transcripts came."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/local.yaml")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--data-dir", default="data")
+    options = parser.parse_args()
+    base = f"http://127.0.0.1:{options.port}"
+    service = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deployments", "--config", options.config),
+        *("--port", str(options.port), "--data-dir", options.data_dir),
+    )
+    try:
+        async with aiohttp.ClientSession(base) as http:
+            await until_ready(http, service)
+            await synchronous(http)
+            await asynchronous(http)
+    finally:
+        if service.returncode is None:
+            service.terminate()
+        await service.wait()
+    print(
+        "\nDone. Where to look next:\n"
+        "  make serve          the same service, until Ctrl-C\n"
+        f"  {base}/docs   every path, to try out\n"
+        f"  curl {base}/v1/audio/transcriptions -F model=whisper-1 -F file=@{SAMPLE.relative_to(Path.cwd())}\n"
+        "  README.md           a real model, a GPU cluster"
+    )
+    return 0
+
+
+async def until_ready(http: aiohttp.ClientSession, service: asyncio.subprocess.Process) -> None:
+    """Return when `/readyz` answers 200; SystemExit when the service ends or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if service.returncode is not None:
+            raise SystemExit(f"the service ended with code {service.returncode} before it was ready")
+        try:
+            async with http.get("/readyz") as answer:
+                if answer.status == 200:
+                    return
+        except aiohttp.ClientConnectionError:
+            pass
+        await asyncio.sleep(0.5)
+    raise SystemExit(f"the service was not ready within {START_TIMEOUT_S} s")
+
+
+async def synchronous(http: aiohttp.ClientSession) -> None:
+    """POST the file, wait for the text."""
+    print(f"\n1. POST /v1/audio/transcriptions with {SAMPLE.name}", flush=True)
+    start = time.perf_counter()
+    with SAMPLE.open("rb") as file:
+        form = {"file": file, "model": "whisper-1", "response_format": "verbose_json"}
+        async with http.post("/v1/audio/transcriptions", data=form, raise_for_status=True) as answer:
+            transcript = await answer.json()
+    took = time.perf_counter() - start
+    for segment in transcript["segments"]:
+        print(f"   {segment['start']:6.2f} – {segment['end']:6.2f} s {segment['text']}")
+    duration = transcript["duration"]
+    print(f"   {duration:.1f} s of audio in {took:.2f} s ({duration / took:.0f} × real time)", flush=True)
+
+
+async def asynchronous(http: aiohttp.ClientSession) -> None:
+    """Submit a job, wait for its webhook."""
+    received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def receive(request: web.Request) -> web.Response:
+        await received.put(await request.json())
+        return web.Response()
+
+    receiver = web.Application()
+    receiver.router.add_post("/done", receive)
+    runner = web.AppRunner(receiver)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    hook = f"{site.name}/done"
+    try:
+        print(f"\n2. POST /v1/jobs with {SAMPLE.name} and a webhook to {hook}", flush=True)
+        start = time.perf_counter()
+        with SAMPLE.open("rb") as file:
+            form = {"file": file, "webhook": f'{{"url": "{hook}"}}'}
+            async with http.post("/v1/jobs", data=form, raise_for_status=True) as answer:
+                job = await answer.json()
+        print(f"   accepted in {time.perf_counter() - start:.2f} s: job {job['id']} is {job['status']}", flush=True)
+        event = await asyncio.wait_for(received.get(), WEBHOOK_TIMEOUT_S)
+        print(f"   webhook after {time.perf_counter() - start:.2f} s: {event['type']}")
+        async with http.get(f"/v1/jobs/{job['id']}/transcript?format=text", raise_for_status=True) as answer:
+            print(f"   {(await answer.text()).strip()}")
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,45 @@
+"""Texts of windows, put back where they were spoken."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.windows import Window
+from serve_app.options import Task
+from serve_app.transcript import Segment, Transcript
+from serve_app.whisper.text import WindowText
+
+FRAMES_PER_SECOND = 100
+"""Whisper's feature frames; `seek` counts them."""
+
+
+def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]) -> Transcript:
+    """One transcript of a recording of `samples` samples from the texts of its windows, in order."""
+    segments: list[Segment] = []
+    spoken: Counter[str] = Counter()
+    duration = samples / SAMPLE_RATE
+    for window, text in windows:
+        offset = window.start / SAMPLE_RATE
+        segments += (
+            Segment(
+                start=round(offset + segment.start, 3),
+                end=round(min(offset + segment.end, duration), 3),
+                text=segment.text,
+                seek=window.start * FRAMES_PER_SECOND // SAMPLE_RATE,
+                tokens=segment.tokens,
+                temperature=text.temperature,
+                avg_logprob=text.avg_logprob,
+                compression_ratio=text.compression_ratio,
+                no_speech_prob=text.no_speech_prob,
+            )
+            for segment in text.segments
+        )
+        if text.segments:
+            spoken[text.language] += window.end - window.start
+    return Transcript(
+        task=task,
+        language=spoken.most_common(1)[0][0] if spoken else None,
+        duration=round(duration, 3),
+        text="".join(segment.text for segment in segments).strip(),
+        segments=tuple(segments),
+    )

@@ -1,0 +1,95 @@
+"""One recording from source to transcript: fetch, decode, cut, recognise, merge.
+
+The transcriber's whole flow, without Ray: `recognise` is how a block of windows gets its text.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+
+from serve_app.audio.decode import Decoding
+from serve_app.audio.fetch import fetch
+from serve_app.audio.vad import SpeechDetector
+from serve_app.audio.windows import Block, Window, cut
+from serve_app.jobs.blobs import BlobStore
+from serve_app.merge import merge
+from serve_app.models import longest_window_s
+from serve_app.options import JobRequest, UrlSource
+from serve_app.settings import AppSettings
+from serve_app.transcript import Transcript
+from serve_app.whisper.text import WindowText
+
+Recognise = Callable[[Block], Awaitable[Sequence[WindowText]]]
+Report = Callable[[float], None]
+"""Takes the share of the recording that is done, 0 to 1."""
+
+
+async def transcribe(
+    request: JobRequest,
+    settings: AppSettings,
+    blobs: BlobStore,
+    session: aiohttp.ClientSession,
+    recognise: Recognise,
+    report: Report,
+) -> Transcript:
+    """The transcript of one recording.
+
+    `session` is a `guarded_session`. Raises AudioError and TooLarge for the recording, and
+    what `recognise` raises. Leaves nothing behind.
+    """
+    spool = settings.data_dir / "tmp"
+    await asyncio.to_thread(spool.mkdir, parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with TemporaryDirectory(dir=spool) as folder:
+        path = Path(folder) / "audio"
+        warnings = await _obtain(request, path, settings, blobs, session)
+        fetched = time.perf_counter()
+        decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
+        texts = await _recognise(decoding, settings, recognise, report)
+    transcript = merge(request.options.task, decoding.samples, texts)
+    timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
+    return transcript.model_copy(update={"warnings": (*warnings, *decoding.warnings), "timings": timings})
+
+
+async def _obtain(
+    request: JobRequest, path: Path, settings: AppSettings, blobs: BlobStore, session: aiohttp.ClientSession
+) -> list[str]:
+    """Bring the recording to `path`; what a user should know of it."""
+    if isinstance(request.source, UrlSource):
+        warning = await fetch(session, request.source.url, path, settings.limits, settings.network.max_redirects)
+        return [warning] if warning else []
+    await blobs.copy(request.source.key, path)
+    return []
+
+
+async def _recognise(
+    decoding: Decoding, settings: AppSettings, recognise: Recognise, report: Report
+) -> list[tuple[Window, WindowText]]:
+    """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
+    max_s = settings.windows.max_s or longest_window_s(settings.model)
+    blocks = cut(decoding, SpeechDetector(), settings.vad, max_s, settings.windows.block_s)
+    out: deque[tuple[tuple[Window, ...], asyncio.Task[Sequence[WindowText]]]] = deque()
+    texts: list[tuple[Window, WindowText]] = []
+
+    async def take() -> None:
+        windows, task = out.popleft()
+        texts.extend(zip(windows, await task, strict=True))
+        report(decoding.share_read * windows[-1].end / decoding.samples)
+
+    try:
+        # Decoding and the VAD keep a core busy: in a thread, a block at a time.
+        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+            if len(out) == settings.windows.blocks_in_flight:
+                await take()
+            out.append((block.windows, asyncio.ensure_future(recognise(block))))
+        while out:
+            await take()
+    finally:
+        for _, task in out:
+            task.cancel()
+    return texts

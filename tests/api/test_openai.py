@@ -1,0 +1,144 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serve_app.service import Service
+
+DATA = Path(__file__).parent.parent / "data"
+PATH = "/v1/audio/transcriptions"
+EN = "three one four one five nine"
+
+
+def upload(name: str = "en.mp3", **fields: str) -> dict[str, Any]:
+    return {"files": {"file": (name, (DATA / name).read_bytes())}, "data": {"model": "whisper-1", **fields}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "language"),
+    [
+        ("en.mp3", EN, "english"),
+        ("de.opus", "zwei sieben eins acht zwei acht", "german"),
+        ("fr.flac", "un quatre un quatre deux un", "french"),
+        ("es.wav", "uno siete tres dos cero cinco", "spanish"),
+    ],
+)
+async def test_verbose_json_has_text_language_and_segments(
+    client: httpx.AsyncClient, name: str, text: str, language: str
+) -> None:
+    answer = await client.post(PATH, **upload(name, response_format="verbose_json"))
+    body = answer.json()
+    assert answer.status_code == 200, body
+    assert (body["text"], body["language"], body["task"]) == (text, language, "transcribe")
+    assert set(body["segments"][0]) == {
+        *("id", "seek", "start", "end", "text", "tokens", "temperature"),
+        *("avg_logprob", "compression_ratio", "no_speech_prob"),
+    }
+    assert 0 <= body["segments"][0]["start"] < body["segments"][-1]["end"] <= body["duration"]
+    assert body["usage"]["seconds"] >= body["duration"]
+
+
+async def test_json_and_text(client: httpx.AsyncClient) -> None:
+    assert (await client.post(PATH, **upload())).json() == {"text": EN, "usage": {"type": "duration", "seconds": 4}}
+    answer = await client.post(PATH, **upload(response_format="text"))
+    assert (answer.text, answer.headers["content-type"]) == (EN + "\n", "text/plain; charset=utf-8")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "status"),
+    [
+        ({"model": "gpt-9"}, "model", 404),
+        ({"language": "xx"}, "language", 400),
+        ({"language": "ja"}, "language", 400),
+        ({"response_format": "srt"}, "response_format", 400),
+        ({"temperature": "0.7"}, "temperature", 400),
+        ({"temperature": "warm"}, "temperature", 400),
+        ({"timestamp_granularities[]": "segment"}, "timestamp_granularities[]", 400),
+        ({"stream": "true"}, "stream", 400),
+        ({"langauge": "en"}, "langauge", 400),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_by_name(
+    client: httpx.AsyncClient, service: Service, fields: dict[str, str], param: str, status: int
+) -> None:
+    answer = await client.post(PATH, **upload(**fields))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (status, param)
+    assert set(error) == {"message", "type", "param", "code"}
+    assert not list(service.settings.data_dir.glob("blobs/*")), "the refused upload was kept"
+
+
+async def test_a_missing_file_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.post(PATH, data={"model": "whisper-1"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no recording at all", b"RIFF\x24\x00\x00\x00WAVEfmt "])
+async def test_bad_audio_is_a_400_and_leaves_nothing(
+    client: httpx.AsyncClient, service: Service, content: bytes
+) -> None:
+    answer = await client.post(PATH, files={"file": ("a.wav", content)}, data={"model": "whisper-1"})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    left = [path for folder in ("blobs", "tmp") for path in service.settings.data_dir.glob(f"{folder}/*")]
+    assert not left
+
+
+async def test_the_models(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in listed] == ["whisper-nano", "whisper-1"]
+    assert (await client.get("/v1/models/whisper-1")).json() == listed[1]
+    assert (await client.get("/v1/models/none")).status_code == 404
+
+
+class TestKeys:
+    @pytest.fixture
+    def args(self) -> dict[str, Any]:
+        return {"api_keys": ["one", "two"]}
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({}, 401),
+            ({"Authorization": "Bearer three"}, 401),
+            ({"Authorization": "Bearer two"}, 200),
+            ({"x-admin-api-key": "one"}, 200),
+            ({"x-admin-api-key": "ön".encode()}, 401),
+        ],
+    )
+    async def test_a_configured_key_is_required(
+        self, client: httpx.AsyncClient, headers: dict[str, str | bytes], status: int
+    ) -> None:
+        for path in ("/v1/models", "/v1/jobs"):
+            assert (await client.get(path, headers=headers)).status_code == status
+        assert (await client.get("/healthz")).status_code == 200
+
+
+class TestLimits:
+    @pytest.fixture
+    def args(self) -> dict[str, Any]:
+        return {"limits": {"max_upload_bytes": 30_000, "max_audio_s": 2}}
+
+    async def test_a_body_over_the_limit_is_a_413(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post(PATH, **upload("es.wav"))
+        assert (answer.status_code, "30000 bytes" in answer.json()["error"]["message"]) == (413, True)
+
+    async def test_an_undeclared_body_too(self, client: httpx.AsyncClient) -> None:
+        def body() -> Iterator[bytes]:
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            for _ in range(70):
+                yield b"0" * 1000
+
+        async def chunks() -> Any:
+            for piece in body():
+                yield piece
+
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        answer = await client.post(PATH, content=chunks(), headers=headers)
+        assert answer.status_code == 413, answer.text
+
+    async def test_a_recording_over_the_limit_is_a_413(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post(PATH, **upload("en.mp3"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "audio_too_long")

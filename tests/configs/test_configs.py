@@ -1,0 +1,105 @@
+"""The config files are what they claim to be."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from deployments.config import ConfigError, load, parse
+
+ROOT = Path(__file__).parent.parent.parent
+CRD = ROOT.parent / "shared/data/ray.io_rayservices.crd.yaml"
+MANIFEST = ROOT / "configs/kuberay/rayservice.yaml"
+
+
+def rayservice() -> Any:
+    (manifest,) = [d for d in yaml.safe_load_all(MANIFEST.read_text()) if d["kind"] == "RayService"]
+    return manifest
+
+
+@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/local.yaml"])
+def test_the_config_files_are_valid_strictly(name: str) -> None:
+    load(ROOT / name)
+
+
+def test_the_local_service_is_private_and_production_is_guarded() -> None:
+    local, production = load(ROOT / "configs/local.yaml"), load(ROOT / "serve_config.yaml")
+    assert local.http_options.host == "127.0.0.1"
+    assert local.applications[0].args["network"] == {"allow_private_addresses": True}
+    assert "network" not in production.applications[0].args
+
+
+def test_kubernetes_runs_the_same_application() -> None:
+    served = yaml.safe_load(rayservice()["spec"]["serveConfigV2"])
+    parse(served)
+    assert served == yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ((), "aplications"),
+        (("http_options",), "prot"),
+        (("applications", 0), "arguments"),
+        (("applications", 0, "args"), "modle"),
+        (("applications", 0, "args", "limits"), "max_mb"),
+        (("applications", 0, "deployments", 2), "max_ongoing"),
+        (("applications", 0, "deployments", 2, "user_config"), "batch_size"),
+        (("applications", 0, "deployments", 2, "autoscaling_config"), "max"),
+        (("applications", 0, "deployments", 2, "ray_actor_options"), "gpus"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(path: tuple[str | int, ...], key: str, tmp_path: Path) -> None:
+    raw = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    place = raw
+    for step in path:
+        place = place[step]
+    place[key] = 1
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match=key):
+        load(file)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "applications: 3"])
+def test_what_is_no_config_at_all_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load(tmp_path / "c.yaml")
+
+
+@pytest.mark.skipif(not CRD.exists(), reason=f"the RayService CRD is not at {CRD}")
+class TestAgainstTheCustomResourceDefinition:
+    @pytest.fixture(scope="class")
+    def schema(self) -> Any:
+        (version,) = [v for v in yaml.safe_load(CRD.read_text())["spec"]["versions"] if v["name"] == "v1"]
+        return _strict(version["schema"]["openAPIV3Schema"])
+
+    def test_the_manifest_is_valid_strictly(self, schema: Any) -> None:
+        jsonschema.validate(rayservice(), schema)
+
+    @pytest.mark.parametrize(
+        "path", [("spec",), ("spec", "rayClusterConfig"), ("spec", "rayClusterConfig", "headGroupSpec")]
+    )
+    def test_an_unknown_field_would_be_seen(self, schema: Any, path: tuple[str, ...]) -> None:
+        manifest = copy.deepcopy(rayservice())
+        place = manifest
+        for step in path:
+            place = place[step]
+        place["replicaz"] = 1
+        with pytest.raises(jsonschema.ValidationError, match="replicaz"):
+            jsonschema.validate(manifest, schema)
+
+
+def _strict(schema: Any) -> Any:
+    """Refuse unknown properties wherever the schema lists the known ones, as `kubectl --validate=strict` does."""
+    if isinstance(schema, dict):
+        closed = {key: _strict(value) for key, value in schema.items()}
+        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            closed.setdefault("additionalProperties", False)
+        return closed
+    return [_strict(item) for item in schema] if isinstance(schema, list) else schema

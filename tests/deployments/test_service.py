@@ -1,0 +1,151 @@
+"""The service as it is deployed: real Ray, real HTTP, real processes to kill."""
+
+import io
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Running
+from pydub import AudioSegment
+from ray import serve
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.settings import LimitSettings
+
+DATA = Path(__file__).parent.parent / "data"
+SAID = {
+    "en.mp3": "three one four one five nine",
+    "de.opus": "zwei sieben eins acht zwei acht",
+    "fr.flac": "un quatre un quatre deux un",
+    "es.wav": "uno siete tres dos cero cinco",
+}
+
+
+def transcribe(http: httpx.Client, name: str, **fields: str) -> Any:
+    files = {"file": (name, (DATA / name).read_bytes())}
+    answer = http.post("/v1/audio/transcriptions", files=files, data={"model": "whisper-1", **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def job_ended(http: httpx.Client, job_id: str) -> Any:
+    deadline = time.monotonic() + 60
+    while (job := http.get(f"/v1/jobs/{job_id}").json())["status"] in ("queued", "running"):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.05)
+    return job
+
+
+def processes(title: str) -> Iterator[int]:
+    """Ray names its processes after their actors."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if title in path.read_text():
+                yield int(path.parent.name)
+        except OSError:
+            continue
+
+
+def kill(title: str) -> int:
+    """SIGKILL the process of that title; its pid."""
+    (pid,) = processes(title)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_a_file_is_transcribed_and_its_job_is_listed(http: httpx.Client, running: Running) -> None:
+    assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
+    job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
+    assert (job["mode"], job["status"]) == ("sync", "succeeded")
+    assert not list((running.data_dir / "blobs").iterdir())
+    assert not list((running.data_dir / "tmp").iterdir())
+
+
+def test_health_and_request_ids(http: httpx.Client) -> None:
+    for path in ("/health", "/healthz", "/readyz"):
+        answer = http.get(path, headers={"x-request-id": "abc"})
+        assert (answer.status_code, answer.json(), answer.headers["x-request-id"]) == (200, {"status": "ok"}, "abc")
+
+
+def test_errors_keep_their_status_and_field_across_processes(http: httpx.Client) -> None:
+    answer = http.post("/v1/audio/transcriptions", files={"file": b"no sound"}, data={"model": "whisper-1"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_audio")
+
+
+def test_concurrent_requests_share_batches_and_keep_apart(http: httpx.Client) -> None:
+    whisper = serve.get_deployment_handle("Whisper", "whisper")
+    before = whisper.stats.remote().result()
+    names = list(SAID) * 8
+    with ThreadPoolExecutor(len(names)) as pool:
+        texts = list(pool.map(lambda name: transcribe(http, name)["text"], names))
+    assert texts == [SAID[name] for name in names]
+    after = whisper.stats.remote().result()
+    assert (after.encoded - before.encoded) / (after.batches - before.batches) > 4
+
+
+def test_a_killed_whisper_replica_costs_time_not_the_request(http: httpx.Client) -> None:
+    whisper = serve.get_deployment_handle("Whisper", "whisper")
+    done = whisper.stats.remote().result().windows
+    with ThreadPoolExecutor(8) as pool:
+        requests = [pool.submit(transcribe, http, name) for name in list(SAID) * 2]
+        while whisper.stats.remote().result().windows == done:
+            time.sleep(0.01)
+        killed = kill("ray::ServeReplica:whisper:Whisper")
+        assert [request.result()["text"] for request in requests] == [*SAID.values()] * 2
+    assert killed not in processes("ray::ServeReplica:whisper:Whisper")
+
+
+def test_a_killed_transcriber_too(http: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        requests = [pool.submit(transcribe, http, name) for name in list(SAID) * 2]
+        time.sleep(0.1)
+        kill("ray::ServeReplica:whisper:Transcriber")
+        assert [request.result()["text"] for request in requests] == [*SAID.values()] * 2
+
+
+def test_a_killed_job_manager_comes_back_with_its_jobs(http: httpx.Client) -> None:
+    job = http.post("/v1/jobs", files={"file": (DATA / "de.opus").read_bytes()}).json()
+    kill("ray::JobManagerActor")
+    assert job_ended(http, job["id"])["status"] == "succeeded"
+    assert http.get(job["transcript_url"]).json()["text"] == SAID["de.opus"]
+
+
+def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
+    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+    long = io.BytesIO()
+    (sound * 150).export(long, format="wav")
+    with pytest.raises(httpx.ReadTimeout):
+        http.post(
+            "/v1/audio/transcriptions",
+            files={"file": long.getvalue()},
+            data={"model": "whisper-1"},
+            timeout=httpx.Timeout(60, read=0.5),
+        )
+    job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
+    assert job_ended(http, job["id"])["status"] == "cancelled"
+    assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
+
+
+def test_user_config_is_live(running: Running) -> None:
+    from deployments.launch import deploy, wait_until_running
+
+    replicas = set(processes("ray::ServeReplica:whisper:Whisper"))
+    (whisper,) = [d for d in running.config.applications[0].deployments if d.name == "Whisper"]
+    whisper.user_config = {"max_batch_size": 2, "batch_wait_timeout_s": 0.0}
+    deploy(running.config)
+    assert wait_until_running(running.config)
+    handle = serve.get_deployment_handle("Whisper", "whisper")
+    deadline = time.monotonic() + 30
+    while handle.batching.remote().result().max_batch_size != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert set(processes("ray::ServeReplica:whisper:Whisper")) == replicas, "the replica was restarted"

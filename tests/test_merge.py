@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.windows import Window
+from serve_app.merge import merge
+from serve_app.whisper.text import WindowSegment, WindowText
+
+
+def text(language: str, *segments: tuple[float, float, str]) -> WindowText:
+    return WindowText(
+        language=language,
+        text="".join(words for _, _, words in segments).strip(),
+        segments=tuple(WindowSegment(start=a, end=b, text=words, tokens=(1,)) for a, b, words in segments),
+        tokens=(),
+        avg_logprob=-0.5,
+        no_speech_prob=0.1,
+        compression_ratio=1.0,
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 3000), st.floats(0, 1), st.floats(0, 1))))
+def test_times_map_back_within_a_frame_and_stay_in_order(cuts: list[tuple[int, int, float, float]]) -> None:
+    windows, position = [], 0
+    for gap, frames, a, b in cuts:
+        start, length = position + gap * 160, frames * 160
+        position = start + length
+        low, high = sorted((a * length / SAMPLE_RATE, b * length / SAMPLE_RATE))
+        windows.append((Window(start, position), text("en", (low, high, " one"))))
+    transcript = merge("transcribe", position, windows)
+    for (window, spoken), segment in zip(windows, transcript.segments, strict=True):
+        assert segment.start == pytest.approx(window.start / SAMPLE_RATE + spoken.segments[0].start, abs=0.01)
+        assert segment.end == pytest.approx(window.start / SAMPLE_RATE + spoken.segments[0].end, abs=0.01)
+        assert segment.seek * 160 == window.start
+        assert segment.start <= segment.end <= transcript.duration
+    assert all(a.end <= b.start for a, b in zip(transcript.segments, transcript.segments[1:], strict=False))
+    assert transcript.text == " ".join(["one"] * len(windows))
+
+
+def test_the_language_is_the_one_spoken_longest() -> None:
+    windows = [
+        (Window(0, 16_000), text("de", (0, 1, " eins"))),
+        (Window(16_000, 64_000), text("fr", (0, 3, " un"))),
+        (Window(64_000, 400_000), text("en")),  # nothing was said here
+    ]
+    assert merge("transcribe", 400_000, windows).language == "fr"
+
+
+def test_no_speech_is_an_empty_transcript() -> None:
+    transcript = merge("transcribe", 16_000, [])
+    assert (transcript.text, transcript.language, transcript.segments, transcript.duration) == ("", None, (), 1.0)

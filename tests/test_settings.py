@@ -1,0 +1,29 @@
+import pytest
+from pydantic import ValidationError
+
+from serve_app.settings import AppSettings
+
+
+def test_unknown_names_are_refused_by_name_at_every_level() -> None:
+    with pytest.raises(ValidationError, match=r"(?s)limits\.max_bytes.*modle"):
+        AppSettings.model_validate({"modle": "x", "limits": {"max_bytes": 1}})
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STT_MODEL", "openai/whisper-tiny")
+    monkeypatch.setenv("STT_LIMITS__MAX_AUDIO_S", "5")
+    settings = AppSettings.model_validate({"model": "x", "limits": {"max_audio_s": 7, "max_upload_bytes": 9}})
+    assert settings.model == "openai/whisper-tiny"
+    assert (settings.limits.max_audio_s, settings.limits.max_upload_bytes) == (5, 9)
+
+
+@pytest.mark.parametrize("name", ["STT_MODLE", "STT_LIMITS__MAX_BYTES"])
+def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ValidationError, match=r"(?i)modle|limits\.max_bytes"):
+        AppSettings()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        AppSettings().limits.max_audio_s = 1

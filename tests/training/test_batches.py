@@ -1,0 +1,56 @@
+"""Batches depend on their step alone, and the losses on them fall."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.whisper_nano.bank import Bank
+from training.whisper_nano.batches import Batches, curriculum
+from training.whisper_nano.tokenizer import build_tokenizer
+from training.whisper_nano.train import Trainer
+
+
+def test_a_step_is_always_the_same(small_bank: Bank) -> None:
+    batches = Batches(small_bank, build_tokenizer(), 100, seed=3)
+    late, again = batches[70], (batches[10], batches[70])[1]
+    assert torch.equal(late.features, again.features)
+    assert torch.equal(late.labels, again.labels)
+    assert late.features.shape[2] == 2 * late.position_labels.shape[1]
+    assert late.tokens.shape == late.labels.shape == late.spans.shape[::2]
+
+
+def test_windows_grow() -> None:
+    rng = random.Random(1)
+    early, late = ([curriculum(rng, progress).shapes[0].frames for _ in range(200)] for progress in (0.02, 0.9))
+    assert max(early) == 400
+    assert max(late) == 3000
+    assert sum(late) > 2 * sum(early)
+
+
+def test_learns_and_resumes(small_bank: Bank, tmp_path: Path) -> None:
+    """Six steps in a row leave the same weights as three, a checkpoint and three more; and the loss falls."""
+    batch = Batches(small_bank, build_tokenizer(), 1000, seed=1)[0]
+
+    def steps(trainer: Trainer, count: int) -> list[float]:
+        return [float(trainer.step(batch).total(1.0).detach()) for _ in range(count)]
+
+    whole = Trainer(tmp_path, 1000, 3e-3, seed=1)
+    totals = steps(whole, 6)
+    assert totals[-1] < totals[0]
+    half = Trainer(tmp_path, 1000, 3e-3, seed=1)
+    steps(half, 3)
+    half.save()
+    resumed = Trainer(tmp_path, 1000, 3e-3, seed=1)
+    resumed.resume()
+    assert resumed.done == 3
+    steps(resumed, 3)
+    for ours, theirs in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_other_settings_do_not_resume(tmp_path: Path) -> None:
+    Trainer(tmp_path, 1000, 3e-3, seed=1).save()
+    with pytest.raises(ValueError, match="was made with"):
+        Trainer(tmp_path, 500, 3e-3, seed=1).resume()

@@ -1,0 +1,70 @@
+"""Composed windows: what they say lies in them, in order, in segments parted by pauses."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.whisper_nano.bank import Bank
+from training.whisper_nano.compose import Composer, Shape, Word, segments
+
+SHAPES = st.builds(
+    lambda frames, share, most, hardness: Shape(frames, max(100, int(frames * share)), most, hardness),
+    st.sampled_from([200, 600, 1200, 3000]),
+    st.floats(0.1, 1),
+    st.sampled_from([1, 2, 99]),
+    st.floats(0.3, 0.8),
+)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), shape=SHAPES)
+def test_invariants(small_bank: Bank, seed: int, shape: Shape) -> None:
+    window = Composer(small_bank, seed).window(shape)
+    assert window.features.shape == (80, shape.frames)
+    assert window.features.dtype == np.float32
+    assert np.isfinite(window.features).all()
+    words = window.words
+    assert all(0 <= word.start < word.end <= shape.sound for word in words)
+    assert all(left.end <= right.start for left, right in pairwise(words))
+    for segment in window.segments:
+        assert segment
+        assert all(right.start - left.end <= 50 for left, right in pairwise(segment))
+    assert all(right[0].start - left[-1].end > 50 for left, right in pairwise(window.segments))
+
+
+def test_same_seed_same_window(small_bank: Bank) -> None:
+    shape = Shape(1200, 900, 99, 0.8)
+    first, again, other = (Composer(small_bank, seed).window(shape) for seed in (5, 5, 6))
+    assert first.segments == again.segments
+    assert np.array_equal(first.features, again.features)
+    assert not np.array_equal(first.features, other.features)
+
+
+def test_words_are_where_they_sound(small_bank: Bank) -> None:
+    """In windows without much noise, the frames inside words are louder than those outside."""
+    louder = []
+    for seed in range(30):
+        window = Composer(small_bank, seed).window(Shape(800, 800, 99, 0.0))
+        inside = np.zeros(800, bool)
+        for word in window.words:
+            inside[round(word.start) + 2 : round(word.end) - 2] = True
+        if inside.any():
+            louder.append(window.features[:, inside].mean() - window.features[:, ~inside].mean())
+    assert min(louder) > 0.2
+
+
+def test_some_windows_are_silent(small_bank: Bank) -> None:
+    silent = [not Composer(small_bank, seed).window(Shape(400, 400, 99, 0.8)).words for seed in range(300)]
+    assert 0.02 < np.mean(silent) < 0.2
+
+
+@pytest.mark.parametrize(("pause", "count"), [(50.0, 1), (50.5, 2)])
+def test_a_pause_of_more_than_half_a_second_parts_segments(pause: float, count: int) -> None:
+    assert len(segments([Word(1, 0, 20), Word(2, 20 + pause, 60 + pause)])) == count
+
+
+def test_no_words_no_segments() -> None:
+    assert segments([]) == ()

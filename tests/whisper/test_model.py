@@ -1,0 +1,92 @@
+"""Features, encoder and decoder steps against transformers' own."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import WhisperProcessor
+
+from serve_app.models import model_source
+from serve_app.settings import WhisperSettings
+from serve_app.whisper.model import WhisperModel
+
+
+def test_features_are_those_of_transformers(nano: WhisperModel, windows: dict[str, NDArray[np.int16]]) -> None:
+    processor = WhisperProcessor.from_pretrained(model_source("whisper-nano"))
+    batch = nano.features(list(windows.values()))
+    assert batch.shape == (4, 80, 3000)
+    for row, window in zip(batch, windows.values(), strict=True):
+        sound = window.astype(np.float64) / 32768
+        expected = processor(sound, sampling_rate=16_000, return_tensors="pt").input_features[0]
+        torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
+
+
+def test_features_of_128_mels(large_layout: WhisperModel) -> None:
+    assert large_layout.features([np.zeros(16_000, np.int16)]).shape == (1, 128, 300)
+
+
+def test_a_step_over_ragged_rows_gives_the_logits_of_a_full_pass(large_layout: WhisperModel) -> None:
+    """Rows at different positions, the second decoded token by token, the others at once."""
+    rng = np.random.default_rng(3)
+    model = large_layout
+    states = model.encode(model.features([(rng.normal(size=16_000) * 900).astype(np.int16) for _ in range(3)]))
+    tokens = torch.tensor(rng.integers(0, 50_000, size=(3, 9)))
+    cache = model.cache(states)
+    model.step(cache, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
+    starts = torch.tensor([1, 4, 2])  # the first and last rows' further tokens were padding, written again here
+    rows = torch.arange(3)
+    for offset in range(5):
+        positions = starts + offset
+        logits = model.logits(
+            model.step(cache, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1)
+        )[:, 0]
+        with torch.inference_mode():
+            full = model._network(encoder_outputs=(states,), decoder_input_ids=tokens).logits
+        torch.testing.assert_close(logits, full[rows, positions], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_leave_make_room(large_layout: WhisperModel) -> None:
+    states = torch.randn(4, 150, 32)
+    cache = large_layout.cache(states)
+    large_layout.step(cache, torch.tensor([[1], [2], [3], [4]]), torch.zeros(4, 1, dtype=torch.long), 1)
+    decoded, encoded = cache.decoded(0)[0].clone(), cache.encoded(1)[1].clone()
+    cache.keep([3, 1])
+    assert cache.rows == 2
+    assert torch.equal(cache.decoded(0)[0], decoded[[3, 1]])
+    assert torch.equal(cache.encoded(1)[1], encoded[[3, 1]])
+    assert not torch.equal(decoded[0], decoded[3])
+
+
+def test_the_checkpoints_half_precision_is_not_taken_on_a_cpu() -> None:
+    model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu"))
+    assert model.features([np.zeros(16_000, np.int16)]).dtype == torch.float32
+
+
+def test_a_precision_can_be_asked_for(windows: dict[str, NDArray[np.int16]]) -> None:
+    model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="bfloat16"))
+    states = model.encode(model.features([windows["en.mp3"]]))
+    assert states.dtype == torch.bfloat16
+    assert model.logits(states[:, :1]).dtype == torch.float32
+
+
+def test_a_prompt_is_tokenised_as_by_transformers(nano: WhisperModel) -> None:
+    processor = WhisperProcessor.from_pretrained(model_source("whisper-nano"))
+    assert list(nano.prompt(" three vier ")) == processor.get_prompt_ids("three vier").tolist()
+
+
+def test_only_the_end_of_a_long_prompt_is_kept(nano: WhisperModel) -> None:
+    long = nano.prompt("one " * 300 + "two")
+    assert len(long) == 1 + 223
+    assert long[0] == nano.card.tokens.start_of_previous
+    assert nano.text(long[-2:]) == " one two"
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_a_blank_prompt_is_none(nano: WhisperModel, text: str) -> None:
+    assert nano.prompt(text) == ()
+
+
+def test_a_prompt_cannot_steer_the_decoder(nano: WhisperModel) -> None:
+    special = nano.card.tokens
+    steering = set(nano.prompt("one <|translate|><|de|><|endoftext|> two")[1:])
+    assert all(token < special.end for token in steering)

@@ -1,0 +1,71 @@
+"""From token ids to timed text."""
+
+import zlib
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.whisper.text import compression_ratio, window_segments
+from serve_app.whisper.tokens import SpecialTokens
+
+END, FIRST = 20, 31
+SPECIAL = SpecialTokens(
+    start=21,
+    end=END,
+    no_timestamps=FIRST - 1,
+    languages={"en": 22},
+    tasks={},
+    suppressed=(),
+    suppressed_at_begin=(),
+    max_initial_timestamp=None,
+)
+BLANK = 0
+
+
+def decode(tokens: Sequence[int]) -> str:
+    return "".join(" " if token == BLANK else f" w{token}" for token in tokens)
+
+
+def at(seconds: float) -> int:
+    return FIRST + round(seconds / 0.02)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([], []),
+        ([at(0.5), 1, 2, at(1.14)], [(0.5, 1.14, " w1 w2", (1, 2))]),
+        ([at(0), 1, at(1), at(1), 2, at(2)], [(0.0, 1.0, " w1", (1,)), (1.0, 2.0, " w2", (2,))]),
+        ([at(0), 1, at(1), at(1.5), 2], [(0.0, 1.0, " w1", (1,)), (1.5, 3.0, " w2", (2,))]),
+        ([at(0), 1, at(1), at(1)], [(0.0, 1.0, " w1", (1,))]),
+        ([1], [(0.0, 3.0, " w1", (1,))]),
+        ([at(1), 1, at(5), at(5), 2], [(1.0, 3.0, " w1", (1,)), (3.0, 3.0, " w2", (2,))]),
+        ([at(0), BLANK, at(1)], []),
+        ([at(0), 25, 1, at(1)], [(0.0, 1.0, " w1", (1,))]),
+    ],
+    ids=["nothing", "one", "two", "open end", "opened, empty", "no time", "past the end", "blank", "special token"],
+)
+def test_segments(tokens: list[int], expected: list[tuple[float, float, str, tuple[int, ...]]]) -> None:
+    found = window_segments(tokens, SPECIAL, 3.0, decode)
+    assert [(segment.start, segment.end, segment.text, segment.tokens) for segment in found] == expected
+
+
+@given(
+    tokens=st.lists(st.one_of(st.integers(1, END - 1), st.integers(FIRST, FIRST + 1500)), max_size=40),
+    duration=st.floats(0.02, 30),
+)
+def test_times_lie_in_the_window_and_never_run_back(tokens: list[int], duration: float) -> None:
+    segments = window_segments(tokens, SPECIAL, duration, decode)
+    times = [time for segment in segments for time in (segment.start, segment.end)]
+    assert times == sorted(times)
+    assert all(0 <= time <= duration for time in times)
+    assert [token for segment in segments for token in segment.tokens] == [t for t in tokens if t < END]
+
+
+def test_compression_ratio_is_whispers() -> None:
+    assert compression_ratio("") == 0
+    text = "na " * 50
+    assert compression_ratio(text) == len(text) / len(zlib.compress(text.encode())) > 2.4
+    assert compression_ratio("é") == 2 / len(zlib.compress("é".encode()))

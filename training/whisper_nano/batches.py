@@ -1,0 +1,106 @@
+"""Batches by their step: each is seeded by its number alone, so that an interrupted run continues as it would have."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import WhisperTokenizer
+
+from training.whisper_nano.bank import Bank
+from training.whisper_nano.compose import Composer, Shape
+from training.whisper_nano.targets import IGNORED, SPANS, Targets, position_labels
+
+MAX_POSITIONS = 1500
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`rows` windows of T frames, that is T / 2 positions, and L decoder rows.
+
+    features (rows, 80, T); offsets (rows,): the position the first one counts as; tokens, labels (rows, L);
+    spans (rows, 3, L, 2), see targets.Sequence.spans; position_labels (rows, T / 2, 4).
+    """
+
+    features: torch.Tensor
+    offsets: torch.Tensor
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    spans: torch.Tensor
+    position_labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The shapes of a batch's windows, all of the same frames, and the share that has earlier text before it."""
+
+    shapes: tuple[Shape, ...]
+    prompted: float
+
+
+def curriculum(rng: random.Random, progress: float) -> Lesson:
+    """What to practise at a share of the way through training.
+
+    One utterance in 2-4 s first, then two, then windows of 4-12 s, and ever more of them within 30 s: half of
+    those are short ones with nothing after, as a service sends them.
+    """
+    hardness = min(0.8, 0.3 + 2 * progress)
+    if progress < 0.12:
+        frames, most, prompted = rng.choice([200, 300, 400]), 1 if progress < 0.05 else 2, 0.0
+        rows = 4800 // frames
+    else:
+        most, prompted = 99, 0.3
+        full = 0.0 if progress < 0.3 else 0.08 if progress < 0.55 else 0.2 if progress < 0.8 else 0.4
+        if rng.random() < full:
+            frames, rows = 3000, 4
+        elif rng.random() < 0.45:
+            frames, rows = 1200, 8
+        else:
+            frames, rows = rng.choice([400, 600, 800]), 12
+    shapes = []
+    for _ in range(rows):
+        longest = rng.choice([1200, 3000]) if frames == 3000 else frames
+        sound = longest if rng.random() < 0.5 else rng.randint(min(longest, 100), longest)
+        shapes.append(Shape(frames, sound, most, hardness))
+    return Lesson(tuple(shapes), prompted)
+
+
+class Batches(Dataset[Batch]):
+    """All batches of a run of `steps` steps."""
+
+    def __init__(self, bank: Bank, tokenizer: WhisperTokenizer, steps: int, seed: int) -> None:
+        self._bank, self._steps, self._seed = bank, steps, seed
+        self._targets = Targets(tokenizer)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        composer = Composer(self._bank, self._seed * 1_000_003 + step)
+        rng = composer.rng
+        lesson = curriculum(rng, step / self._steps)
+        windows = [composer.window(shape) for shape in lesson.shapes]
+        latest = 0 if rng.random() < 0.25 else MAX_POSITIONS - windows[0].features.shape[1] // 2
+        offsets = [rng.randint(0, latest) for _ in windows]
+        sequences = [
+            self._targets.sequence(composer, window, offset, lesson.prompted)
+            for window, offset in zip(windows, offsets, strict=True)
+        ]
+        rows, length = len(windows), max(len(sequence.tokens) for sequence in sequences) - 1
+        tokens = torch.full((rows, length), self._targets.end)
+        labels = torch.full((rows, length), IGNORED)
+        spans = torch.zeros(rows, len(SPANS), length, 2, dtype=torch.int32)
+        for row, sequence in enumerate(sequences):
+            here = len(sequence.tokens) - 1
+            tokens[row, :here] = torch.tensor(sequence.tokens[:-1])
+            labels[row, :here] = torch.tensor(sequence.labels[1:])
+            spans[row, :, :here] = torch.from_numpy(sequence.spans())
+        return Batch(
+            torch.from_numpy(np.stack([window.features for window in windows])),
+            torch.tensor(offsets),
+            tokens,
+            labels,
+            spans,
+            torch.from_numpy(np.stack([position_labels(window) for window in windows])),
+        )

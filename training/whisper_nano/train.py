@@ -1,0 +1,153 @@
+"""Train the checkpoint on synthesised data.
+
+    python -m training.whisper_nano.train data/training/whisper-nano data/training/whisper-nano/run
+
+A run that was interrupted continues from its last checkpoint, with the batches it would have had.
+"""
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Subset
+
+from training.whisper_nano.bank import Bank
+from training.whisper_nano.batches import Batch, Batches
+from training.whisper_nano.losses import Losses, losses
+from training.whisper_nano.model import TrainedWhisper, initialise
+from training.whisper_nano.tokenizer import TIMESTAMPS, build_config, build_tokenizer, token_id
+
+WARM_UP = 200
+AVERAGE_DECAY = 0.999
+ATTENTION_WEIGHT = 1.5
+
+
+def averaging(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+    """Moves the averaged weights, quickly at first: they are far better than the last step's."""
+    decay = min(AVERAGE_DECAY, (int(count) + 1) / (int(count) + 10))
+    torch._foreach_lerp_(average, current, 1 - decay)
+
+
+def learning_rate(peak: float, step: int, steps: int) -> float:
+    """Warm-up, then a cosine to a fiftieth."""
+    return peak * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+
+
+def attention_weight(progress: float) -> float:
+    """Guidance fades to a fifth once attention has settled."""
+    return ATTENTION_WEIGHT * (1.0 if progress < 0.6 else max(0.2, 1 - 3 * (progress - 0.6)))
+
+
+class Trainer:
+    """Model, averaged model and optimizer of one run."""
+
+    def __init__(self, run: Path, steps: int, peak: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.tokenizer = build_tokenizer()
+        self.first_timestamp = token_id(self.tokenizer, TIMESTAMPS[0])
+        self.model = TrainedWhisper(build_config(self.tokenizer))
+        initialise(self.model, self.first_timestamp)
+        self.average = AveragedModel(self.model, multi_avg_fn=averaging)
+        learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [parameter for parameter in learnt if parameter.dim() > 1], "weight_decay": 0.01},
+            {"params": [parameter for parameter in learnt if parameter.dim() < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+        self._learnt, self._path = learnt, run / "checkpoint.pt"
+        self.settings = {"steps": steps, "peak": peak, "seed": seed}
+        self.done = 0
+
+    def resume(self) -> None:
+        """Loads the run's checkpoint, if there is one. Raises ValueError for one made with other settings."""
+        if not self._path.exists():
+            return
+        state = torch.load(self._path, weights_only=True)
+        if state["settings"] != self.settings:
+            raise ValueError(f"{self._path} was made with {state['settings']}: use those, or another folder")
+        self.model.load_state_dict(state["model"])
+        self.average.module.load_state_dict(state["average"])
+        self.average.n_averaged.fill_(state["step"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["step"]
+
+    def save(self) -> None:
+        """Replaces the run's checkpoint in one move."""
+        state = {
+            "settings": self.settings,
+            "step": self.done,
+            "model": self.model.state_dict(),
+            "average": self.average.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, self._path.with_suffix(".new"))
+        os.replace(self._path.with_suffix(".new"), self._path)
+
+    def step(self, batch: Batch) -> Losses:
+        """One step of the optimizer."""
+        steps = self.settings["steps"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings["peak"], self.done, int(steps))
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = self.model(batch)
+        result = losses(outputs, batch, self.first_timestamp)
+        result.total(attention_weight(self.done / steps)).backward()
+        torch.nn.utils.clip_grad_norm_(self._learnt, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update_parameters(self.model)
+        self.done += 1
+        return result
+
+
+def describe(result: Losses) -> dict[str, float]:
+    """The figures of the log."""
+    return {name: float(value.detach()) for name, value in vars(result).items()}
+
+
+def train(trainer: Trainer, bank: Bank, log_every: int, save_every: int) -> None:
+    """Runs to the end, with a line of smoothed figures every `log_every` steps."""
+    steps, seed = int(trainer.settings["steps"]), int(trainer.settings["seed"])
+    batches = Subset(Batches(bank, trainer.tokenizer, steps, seed), range(trainer.done, steps))
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
+    smooth: dict[str, float] = {}
+    start, began = time.perf_counter(), trainer.done
+    for batch in loader:
+        for name, value in describe(trainer.step(batch)).items():
+            smooth[name] = smooth.get(name, value) + 0.02 * (value - smooth.get(name, value))
+        if trainer.done % log_every == 0:
+            pace = (time.perf_counter() - start) / (trainer.done - began)
+            parts = " ".join(f"{name} {value:.3f}" for name, value in smooth.items())
+            left = f"{pace:.2f} s a step, {pace * (steps - trainer.done) / 60:.0f} minutes left"
+            print(f"{trainer.done}/{steps} {parts} | {left}", flush=True)
+        if trainer.done % save_every == 0 or trainer.done == steps:
+            trainer.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="written by training.whisper_nano.synthesise")
+    parser.add_argument("run", type=Path, help="folder of the checkpoint; made if absent")
+    parser.add_argument("--steps", type=int, default=13_000, help="length of the whole schedule (13000)")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="its peak (0.0015)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--log-every", type=int, default=100, help="steps (100)")
+    parser.add_argument("--save-every", type=int, default=250, help="steps (250)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(arguments.run, arguments.steps, arguments.learning_rate, arguments.seed)
+    trainer.resume()
+    print(f"from step {trainer.done} of {arguments.steps}", flush=True)
+    train(trainer, Bank(arguments.data), arguments.log_every, arguments.save_every)
+    print(f"done: python -m training.whisper_nano.export {arguments.run} FOLDER writes the checkpoint")
+
+
+if __name__ == "__main__":
+    main()
