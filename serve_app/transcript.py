@@ -1,5 +1,7 @@
 """What every front renders from."""
 
+from pydantic import Field
+
 from serve_app.options import Strict, Task
 
 
@@ -37,4 +39,4 @@ class Transcript(Strict):
     text: str
     segments: tuple[Segment, ...]
     warnings: tuple[str, ...] = ()
-    timings: dict[str, float] = {}
+    timings: dict[str, float] = Field(default_factory=dict)
