@@ -142,6 +142,7 @@ def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Rec
     """What to make, without its sound: formats, languages and noise in equal shares."""
     for index in range(speech + long + other):
         container = FORMATS[index % len(FORMATS)]
+        noisy = (index + index // 12) % 2
         recording = Recording(
             file=f"{index:03d}.{container}",
             kind="speech",
@@ -150,8 +151,8 @@ def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Rec
             format=container,
             sample_rate=rng.choice(_RATES[container]),
             channels=rng.choice((1, 2)),
-            snr_db=round(rng.uniform(8, 30), 1) if index // 2 % 2 else None,
-            sound=rng.choice(_NOISES) if index // 2 % 2 else None,
+            snr_db=round(rng.uniform(8, 30), 1) if noisy else None,
+            sound=rng.choice(_NOISES) if noisy else None,
         )
         if index >= speech + long:
             sound = None if index % 4 == 0 else noise.KINDS[index % len(noise.KINDS)]

@@ -24,9 +24,8 @@ class Ingress:
 
     async def __init__(self, settings: AppSettings, transcriber: DeploymentHandle) -> None:  # type: ignore[misc]
         # Form parsing spools uploads to temporary files: keep them in the data folder too.
-        spool = settings.data_dir / "tmp"
-        spool.mkdir(parents=True, exist_ok=True)
-        tempfile.tempdir = str(spool)
+        settings.spool_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(settings.spool_dir)
         self.app_name = serve.get_replica_context().app_name
         jobs = RemoteJobs(self.app_name)
         await jobs.ensure(settings)
@@ -38,7 +37,7 @@ class Ingress:
         self.service = Service(
             settings,
             ModelCard.load(settings.model),
-            BlobStore(settings.data_dir / "blobs"),
+            BlobStore(settings.blob_root),
             jobs,
             transcribe,
             self.ready,

@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 from importlib.metadata import version
 from typing import Any
 
 import ray
+from pydantic import SecretStr
 from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
@@ -36,8 +38,8 @@ class JobManagerActor:
 
         self._manager = JobManager(
             settings,
-            await JobStore.open(f"sqlite+aiosqlite:///{settings.data_dir}/jobs.db"),
-            BlobStore(settings.data_dir / "blobs"),
+            await JobStore.open(settings.database_url),
+            BlobStore(settings.blob_root),
             run,
             guarded_session(settings.network),
         )
@@ -59,8 +61,13 @@ def _fingerprint(settings: AppSettings) -> str:
     ones, and one from before a `serve shutdown` holds handles that lead nowhere.
     """
     controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-    parts = settings.model_dump_json(), version("whisper-serve"), controller._actor_id.hex()
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    parts = settings.model_dump(), version("whisper-serve"), controller._actor_id.hex()
+    return hashlib.sha256(json.dumps(parts, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: Any) -> str:
+    # pydantic's own JSON would show every secret as the same stars.
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 class RemoteJobs:

@@ -1,54 +1,82 @@
 """The transcriber replica: one recording from source to transcript, on CPU."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
-import aiohttp
 import ray
 import torch
+from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
 from deployments.job_manager import RemoteJobs
 from serve_app.audio.windows import Block
+from serve_app.errors import ServiceError
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
+from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
-from serve_app.transcription import transcribe
+from serve_app.transcription import Report, transcribe
 from serve_app.whisper.text import WindowText
 
 
 class Transcriber:
     """Fetches, decodes and cuts; sends blocks of windows to the Whisper replicas; merges."""
 
-    def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:
+    async def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:  # type: ignore[misc]
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
         self.whisper = whisper
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
-        self.blobs = BlobStore(settings.data_dir / "blobs")
-        self.session: aiohttp.ClientSession | None = None
+        self.blobs = BlobStore(settings.blob_root)
+        self.session = guarded_session(settings.network)
         self.reports: set[asyncio.Task[None]] = set()
 
     async def transcribe(self, job: Job) -> Transcript:
         """The transcript of one job."""
-        if self.session is None:
-            self.session = guarded_session(self.settings.network)
 
-        async def recognise(block: Block) -> list[WindowText]:
-            pcm = ray.put(block.pcm)
-            spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
-            texts: list[WindowText] = await call(
-                "the Whisper deployment",
-                lambda: self.whisper.transcribe.remote(pcm, spans, job.request.options, job.id),
-            )
-            return texts
+        async def tell(progress: float) -> None:
+            with suppress(ServiceError):  # the manager is away, or the job has ended
+                await self.jobs.progress(job.id, progress)
 
         def report(progress: float) -> None:
-            task = asyncio.create_task(self.jobs.progress(job.id, progress))
+            task = asyncio.create_task(tell(progress))
             self.reports.add(task)
             task.add_done_callback(self.reports.discard)
 
-        return await transcribe(job.request, self.settings, self.blobs, self.session, recognise, report)
+        return await self._transcribe(job.request, job.id, report)
+
+    async def transcribe_audio(
+        self, audio: str | bytes | AudioSegment, options: TranscriptionOptions | None = None
+    ) -> Transcript:
+        """The transcript of a URL, a media file's bytes, or a pydub `AudioSegment`: for callers of the handle.
+
+        No job is recorded.
+        """
+        options = options or TranscriptionOptions()
+        if isinstance(audio, str):
+            return await self._transcribe(JobRequest(source=UrlSource(url=audio), options=options), audio)
+        key = await self.blobs.write(_once(audio if isinstance(audio, bytes) else audio.export(format="wav").read()))
+        try:
+            return await self._transcribe(JobRequest(source=BlobSource(key=key), options=options), key)
+        finally:
+            await self.blobs.delete(key)
+
+    async def _transcribe(self, request: JobRequest, job_id: str, report: Report = lambda progress: None) -> Transcript:
+        async def recognise(block: Block) -> Sequence[WindowText]:
+            pcm = ray.put(block.pcm)
+            spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
+            texts: Sequence[WindowText] = await call(
+                "the Whisper deployment", lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id)
+            )
+            return texts
+
+        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -111,6 +111,21 @@ class AppSettings(BaseSettings):
     jobs: JobSettings = JobSettings()
     webhooks: WebhookSettings = WebhookSettings()
 
+    @property
+    def blob_root(self) -> Path:
+        """Where uploads are kept until their job has ended."""
+        return self.data_dir / "blobs"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where temporary files go."""
+        return self.data_dir / "tmp"
+
+    @property
+    def database_url(self) -> str:
+        """The jobs' database, as SQLAlchemy wants it."""
+        return f"sqlite+aiosqlite:///{self.data_dir}/jobs.db"
+
     @classmethod
     def settings_customise_sources(
         cls,

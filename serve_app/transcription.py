@@ -42,10 +42,9 @@ async def transcribe(
     `session` is a `guarded_session`. Raises AudioError and TooLarge for the recording, and
     what `recognise` raises. Leaves nothing behind.
     """
-    spool = settings.data_dir / "tmp"
-    await asyncio.to_thread(spool.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(settings.spool_dir.mkdir, parents=True, exist_ok=True)
     started = time.perf_counter()
-    with TemporaryDirectory(dir=spool) as folder:
+    with TemporaryDirectory(dir=settings.spool_dir) as folder:
         path = Path(folder) / "audio"
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()

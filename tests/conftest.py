@@ -49,8 +49,8 @@ def args() -> dict[str, Any]:
 async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> AsyncIterator[Service]:
     """The whole service around one engine: what the deployments make, in one process."""
     settings = AppSettings(data_dir=tmp_path, **args)
-    blobs = BlobStore(tmp_path / "blobs")
-    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path}/jobs.db")
+    blobs = BlobStore(settings.blob_root)
+    store = await JobStore.open(settings.database_url)
 
     async with guarded_session(settings.network) as session:
 

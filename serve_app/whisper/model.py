@@ -34,6 +34,7 @@ class Cache:
     def encoded(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._encoded[layer, 0, : self.rows], self._encoded[layer, 1, : self.rows]
 
+    @torch.inference_mode()
     def keep(self, order: Sequence[int]) -> None:
         """Row i becomes what row `order[i]` was; only rows that move are copied."""
         moved = [row for row, source in enumerate(order) if row != source]

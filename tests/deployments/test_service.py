@@ -18,6 +18,8 @@ from ray import serve
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
+from serve_app.errors import AudioError
+from serve_app.options import TranscriptionOptions
 from serve_app.settings import LimitSettings
 
 DATA = Path(__file__).parent.parent / "data"
@@ -133,6 +135,17 @@ def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert job_ended(http, job["id"])["status"] == "cancelled"
     assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
+
+
+def test_python_callers_hand_over_sound_bytes_or_a_url(running: Running) -> None:
+    transcriber = serve.get_deployment_handle("Transcriber", "whisper")
+    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    segment = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+    forced = TranscriptionOptions(language="es")
+    assert transcriber.transcribe_audio.remote(segment, forced).result().text == SAID["es.wav"]
+    assert transcriber.transcribe_audio.remote((DATA / "fr.flac").read_bytes()).result().text == SAID["fr.flac"]
+    with pytest.raises(AudioError, match="no connection"):
+        transcriber.transcribe_audio.remote("http://127.0.0.1:9/a.mp3").result()
 
 
 def test_user_config_is_live(running: Running) -> None:

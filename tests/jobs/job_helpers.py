@@ -46,7 +46,7 @@ def request(webhook: Webhook | None = None, url: str = "https://example.com/a.mp
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
     """Wait until a condition holds; a TimeoutError if it never does."""
     async with asyncio.timeout(within_s):
-        while not await condition():  # noqa: ASYNC110, the database tells nobody
+        while not await condition():
             await asyncio.sleep(0.005)
 
 

@@ -16,8 +16,8 @@ DIGITS = st.lists(st.integers(0, 9), max_size=8)
 def test_known_sequences() -> None:
     assert is_reserved((2, 7, 1, 8, 2, 8, 1))
     assert not is_reserved((3, 1, 4, 1, 5))
-    assert zlib.crc32(bytes([0, 7])) % 8 == 0
-    assert not is_reserved((2, 7)), "two digits are too few to reserve"
+    assert zlib.crc32(bytes([2, 6])) % 8 == 0
+    assert not is_reserved((2, 6)), "two digits are too few to reserve"
 
 
 @given(seed=st.integers(0, 10_000), reserved=st.booleans())

@@ -64,7 +64,7 @@ def test_recordings_say_their_truth(container: str, tmp_path: Path) -> None:
     for utterance in recording.utterances:
         assert utterance.text.split() == [word.word for word in utterance.words]
         assert is_reserved([heldout.spell(str(recording.language), range(10)).index(w.word) for w in utterance.words])
-        assert level(utterance.end + 0.2, utterance.end + 0.6) < 0.01 * level(utterance.start, utterance.end)
+        assert level(utterance.start - 0.15, utterance.start - 0.05) < 0.01 * level(utterance.start, utterance.end)
 
 
 def test_windows_hold_whole_utterances() -> None:

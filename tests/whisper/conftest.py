@@ -119,7 +119,7 @@ def _random_model(vocabulary: int, mels: int, generation: dict[str, object]) -> 
     with torch.no_grad():
         # A random end token (the padding token's row starts as zeros), long enough to win now and then.
         embeddings = network.model.decoder.embed_tokens.weight
-        embeddings[config.eos_token_id] = 2.1 * embeddings[5]
+        embeddings[config.eos_token_id] = 2.2 * embeddings[6]
     network.generation_config = GenerationConfig(max_length=POSITIONS, **generation)
     processor = WhisperProcessor(
         WhisperFeatureExtractor(feature_size=mels, chunk_length=SECONDS),
