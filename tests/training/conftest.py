@@ -1,10 +1,12 @@
 """A small bank of clips whose spectrograms are made up: composing needs no synthesiser."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from training.whisper_nano import bank, noise
 from training.whisper_nano.digits import LANGUAGES, random_digits
@@ -30,3 +32,12 @@ def small_bank(tmp_path_factory: pytest.TempPathFactory) -> bank.Bank:
     folder: Path = tmp_path_factory.mktemp("bank")
     bank.write(folder, mels, clips, noises)
     return bank.Bank(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small steps are quickest on one thread, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
