@@ -66,7 +66,7 @@ class WhisperSettings(Section):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="auto: float16 on cuda, float32 on cpu."
     )
-    threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: torch's own choice.")
+    threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
 
 
 class JobSettings(Section):

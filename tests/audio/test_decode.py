@@ -140,6 +140,23 @@ def test_a_change_of_rate_and_channels_midway(tmp_path: Path) -> None:
     assert peak_hertz(pcm[-28000:]) == pytest.approx(880, abs=2)
 
 
+def test_a_stream_that_begins_midway(tmp_path: Path) -> None:
+    plain = write(tmp_path / "1", "mpegts", "aac", tone(2, 48000), 48000).read_bytes()
+    film = write(tmp_path / "2", "mpegts", "aac", tone(2, 48000), 48000, picture="mpeg4").read_bytes()
+    path = tmp_path / "audio"
+    path.write_bytes(plain + film)
+    pcm, _ = decode(path)
+    assert len(pcm) == pytest.approx(4 * SAMPLE_RATE, abs=3000)
+
+
+def test_how_much_of_the_file_was_read(tmp_path: Path) -> None:
+    decoding = Decoding(write(tmp_path / "audio", "flac", "flac", tone(60)), LimitSettings())
+    shares = [decoding.share_read for _ in decoding]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.3
+    assert shares[-1] == 1.0
+
+
 def test_odd_metadata_does_not_matter(tmp_path: Path) -> None:
     sound = write(tmp_path / "plain.mp3", "mp3", "libmp3lame", tone(1)).read_bytes()
     path = tmp_path / "audio"
@@ -329,6 +346,7 @@ from serve_app.settings import LimitSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for chunk in (decoding := Decoding(Path(sys.argv[1]), LimitSettings())):
     pass
+assert not any("breaks off" in warning for warning in decoding.warnings), decoding.warnings
 print(decoding.samples, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
@@ -341,6 +359,7 @@ def test_memory_does_not_grow_with_the_recording(kind: str, tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "audio")], capture_output=True, text=True, timeout=120
     )
+    assert not done.returncode, done.stderr
     samples, mebibytes = map(int, done.stdout.split())
     assert samples == pytest.approx(1200 * SAMPLE_RATE, abs=40_000)
     assert mebibytes < 30  # the whole PCM is 37
