@@ -114,11 +114,14 @@ class Engine:
             self._changed.notify()
         for window in waiting:
             window.future.cancel()
+            window.future.set_running_or_notify_cancel()
         self._thread.join()
 
     def _discard(self, job: str, window: _Window) -> None:
         with self._changed:
-            self._scheduler.discard(job, window)
+            waiting = self._scheduler.discard(job, window)
+        if waiting:  # else the batch that took it has told those who wait for the future
+            window.future.set_running_or_notify_cancel()
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:

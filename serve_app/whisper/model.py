@@ -1,5 +1,6 @@
 """Whisper's weights: sound to encoder states, tokens to logits."""
 
+import os
 from collections.abc import Sequence
 from typing import Self, cast
 
@@ -67,8 +68,8 @@ class WhisperModel:
     def load(cls, name: str, settings: WhisperSettings) -> Self:
         """Load an embedded model, a folder or a hub id. Raises what `ModelCard.load` raises."""
         card = ModelCard.load(name)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+        # Ray sets OMP_NUM_THREADS from an actor's num_cpus, one for any share of a core: say it ourselves.
+        torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

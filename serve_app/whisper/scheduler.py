@@ -40,16 +40,17 @@ class Scheduler(Generic[WindowT]):
         self._jobs.setdefault(job, deque()).append(window)
         self._count += 1
 
-    def discard(self, job: str, window: WindowT) -> None:
-        """Drop a window that is no longer wanted; nothing happens when it is not waiting."""
+    def discard(self, job: str, window: WindowT) -> bool:
+        """Drop a window that is no longer wanted; False when it was not waiting."""
         queue = self._jobs.get(job, deque())
         try:
             queue.remove(window)
         except ValueError:
-            return
+            return False
         self._count -= 1
         if not queue:
             del self._jobs[job]
+        return True
 
     def delay(self, batching: Batching, idle: bool, now: float) -> float | None:
         """Seconds until the next batch should start, 0 for at once, None while nothing waits.

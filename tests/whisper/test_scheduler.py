@@ -39,10 +39,10 @@ def test_a_turn_carries_over_to_the_next_batch() -> None:
 
 def test_a_discarded_window_leaves_no_trace() -> None:
     scheduler = filled(a=2, b=1)
-    scheduler.discard("a", "a0")
-    scheduler.discard("b", "b0")
-    scheduler.discard("b", "b0")
-    scheduler.discard("unknown", "x")
+    assert scheduler.discard("a", "a0")
+    assert scheduler.discard("b", "b0")
+    assert not scheduler.discard("b", "b0")
+    assert not scheduler.discard("unknown", "x")
     assert len(scheduler) == 1
     assert scheduler.take(4) == ["a1"]
 
