@@ -194,9 +194,9 @@ class JobManager:
         if job.mode == "sync":
             raise Conflict("a synchronous job can't be cancelled: close its request", "job_id", "synchronous")
         # The state first: whatever the run still reports then comes too late.
-        ended = await self._end(job, JobState.CANCELLED, expected=ACTIVE)
+        await self._end(job, JobState.CANCELLED, expected=ACTIVE)
         await self._dispatcher.stop(job_id)
-        return ended or await self._existing(job_id)
+        return await self._existing(job_id)
 
     @unbroken
     async def delete(self, job_id: str) -> None:
