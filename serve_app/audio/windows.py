@@ -104,7 +104,7 @@ class _Packer:
     def feed(self, probabilities: Iterable[float]) -> list[Window]:
         windows = [window for stretch in self._stretches.feed(probabilities) for window in self._add(stretch)]
         begin = self._stretches.settled * FRAME_SAMPLES
-        if self._speech and begin - self._speech.start >= self._longest and begin - self._speech.end >= 4 * self._pad:
+        if self._speech and begin - self._speech.start >= self._longest:
             windows.append(self._close(self._speech, begin))
             self._speech = None
         return windows
