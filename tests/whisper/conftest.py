@@ -17,6 +17,7 @@ from transformers import (
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from serve_app.models import model_source
+from serve_app.settings import WhisperSettings
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.tokens import SpecialTokens
@@ -32,7 +33,8 @@ SAID = {
 POSITIONS = 40  # of the random models' decoders, and
 SECONDS = 3  # of sound before their encoders: short, for speed
 
-# Several test runs on few cores wait for each other's threads otherwise.
+# Test runs that share few cores wait for each other's threads otherwise, for minutes.
+ONE_THREAD = WhisperSettings(device="cpu", threads=1)
 torch.set_num_threads(1)
 
 
@@ -48,6 +50,11 @@ def _decode(path: Path) -> NDArray[np.int16]:
         frames = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
     frames += resampler.resample(None)
     return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+@pytest.fixture(scope="session")
+def nano() -> WhisperModel:
+    return WhisperModel.load("whisper-nano", ONE_THREAD)
 
 
 @pytest.fixture(scope="session")

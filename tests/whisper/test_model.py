@@ -58,12 +58,12 @@ def test_rows_that_leave_make_room(large_layout: WhisperModel) -> None:
 
 
 def test_the_checkpoints_half_precision_is_not_taken_on_a_cpu() -> None:
-    model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu"))
+    model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1))
     assert model.features([np.zeros(16_000, np.int16)]).dtype == torch.float32
 
 
 def test_a_precision_can_be_asked_for(windows: dict[str, NDArray[np.int16]]) -> None:
-    model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="bfloat16"))
+    model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="bfloat16", threads=1))
     states = model.encode(model.features([windows["en.mp3"]]))
     assert states.dtype == torch.bfloat16
     assert model.logits(states[:, :1]).dtype == torch.float32
