@@ -174,7 +174,11 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    answers = asyncio.run(ask(arguments.url.rstrip("/"), arguments.folder, arguments.concurrency, arguments.api_key))
+    try:
+        asked = ask(arguments.url.rstrip("/"), arguments.folder, arguments.concurrency, arguments.api_key)
+        answers = asyncio.run(asked)
+    except* (aiohttp.ClientError, RuntimeError) as errors:
+        sys.exit(f"error: {errors.exceptions[0]}")
     seconds = time.perf_counter() - start
     rows = table(answers)
     print_table(rows)

@@ -126,7 +126,8 @@ def encode(path: Path, samples: Samples, recording: Recording, bit_rate: int | N
     sound = resample(torch.from_numpy(samples), SAMPLE_RATE, recording.sample_rate).numpy()
     pcm = np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
     layout = "stereo" if recording.channels == 2 else "mono"
-    with av.open(str(path), "w", format="ogg" if recording.format == "opus" else None) as container:
+    kind, same_every_time = "ogg" if recording.format == "opus" else None, {"fflags": "+bitexact"}
+    with av.open(str(path), "w", format=kind, options=same_every_time) as container:
         stream = container.add_stream(_CODECS[recording.format], rate=recording.sample_rate, layout=layout)
         if bit_rate is not None:
             stream.bit_rate = bit_rate

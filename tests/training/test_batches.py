@@ -21,6 +21,15 @@ def test_a_step_is_always_the_same(small_bank: Bank) -> None:
     assert late.tokens.shape == late.labels.shape == late.spans.shape[::2]
 
 
+def test_steps_and_seeds_differ(small_bank: Bank) -> None:
+    tokenizer = build_tokenizer()
+    long = Batches(
+        small_bank, tokenizer, 10**6, seed=3
+    )  # so long that two steps are at the same point of the curriculum
+    assert not torch.equal(long[0].tokens, long[1].tokens)
+    assert not torch.equal(long[0].tokens, Batches(small_bank, tokenizer, 10**6, seed=4)[0].tokens)
+
+
 def test_windows_grow() -> None:
     rng = random.Random(1)
     early, late = ([curriculum(rng, progress).shapes[0].frames for _ in range(200)] for progress in (0.02, 0.9))

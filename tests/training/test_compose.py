@@ -44,16 +44,17 @@ def test_same_seed_same_window(small_bank: Bank) -> None:
 
 
 def test_words_are_where_they_sound(small_bank: Bank) -> None:
-    """In windows without much noise, the frames inside words are louder than those outside."""
-    louder = []
-    for seed in range(30):
+    """The loud frames of a window are those of its words, but for two in a hundred or so."""
+    agreement = []
+    for seed in range(60):
         window = Composer(small_bank, seed).window(Shape(800, 800, 99, 0.0))
-        inside = np.zeros(800, bool)
-        for word in window.words:
-            inside[round(word.start) + 2 : round(word.end) - 2] = True
-        if inside.any():
-            louder.append(window.features[:, inside].mean() - window.features[:, ~inside].mean())
-    assert min(louder) > 0.2
+        if window.words:
+            said = np.zeros(800, bool)
+            for word in window.words:
+                said[round(word.start) : round(word.end)] = True
+            energy = window.features.mean(0)
+            agreement.append(np.mean(said == (energy > (energy.max() + energy.min()) / 2)))
+    assert np.median(agreement) > 0.97
 
 
 def test_some_windows_are_silent(small_bank: Bank) -> None:

@@ -49,7 +49,7 @@ def reverberate(rng: random.Random, power: Mel) -> None:
 
 def limit_band(rng: random.Random, power: Mel, hardness: float) -> None:
     """The bandwidth of a telephone or a thin microphone, in place, sometimes."""
-    if rng.random() < 0.12 * hardness:
+    if rng.random() < 0.3 * hardness:
         power[:, rng.randint(52, 76) :] *= 10 ** rng.uniform(-7, -2)
     if rng.random() < 0.06 * hardness:
         power[:, : rng.randint(2, 8)] *= 10 ** rng.uniform(-5, -1)

@@ -11,7 +11,7 @@ from training.whisper_nano.bank import FRAMES_A_SECOND, Bank, ClipEntry, Mel
 from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S
 from training.whisper_nano.tokenizer import MELS
 
-_LANGUAGE_SHARES = (0.5, 0.17, 0.17, 0.16)
+_LANGUAGE_SHARES = (0.34, 0.22, 0.22, 0.22)
 _SILENT_SHARE = 0.07
 
 
