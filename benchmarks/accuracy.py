@@ -165,6 +165,13 @@ def worst(answers: Iterable[Answer]) -> list[Answer]:
     return sorted(wrong, key=lambda answer: -word_error_rate([answer.texts]))[:5]
 
 
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="made by benchmarks.heldout")
@@ -192,7 +199,7 @@ def main() -> None:
     if arguments.save:
         result = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"platform": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
+            "machine": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
             "concurrency": arguments.concurrency,
             "audio_s": round(audio, 1),
