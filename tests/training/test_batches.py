@@ -23,9 +23,7 @@ def test_a_step_is_always_the_same(small_bank: Bank) -> None:
 
 def test_steps_and_seeds_differ(small_bank: Bank) -> None:
     tokenizer = build_tokenizer()
-    long = Batches(
-        small_bank, tokenizer, 10**6, seed=3
-    )  # so long that two steps are at the same point of the curriculum
+    long = Batches(small_bank, tokenizer, 10**6, seed=3)  # its first steps are at one point of the curriculum
     assert not torch.equal(long[0].tokens, long[1].tokens)
     assert not torch.equal(long[0].tokens, Batches(small_bank, tokenizer, 10**6, seed=4)[0].tokens)
 
