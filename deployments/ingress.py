@@ -37,7 +37,7 @@ class Ingress:
         self.service = Service(
             settings,
             ModelCard.load(settings.model),
-            BlobStore(settings.blob_root),
+            BlobStore(settings.blob_root, settings.limits.max_upload_bytes),
             jobs,
             transcribe,
             self.ready,

@@ -71,13 +71,18 @@ class Service:
     async def transcribe(self, request: JobRequest) -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work."""
         async with self._owned(request):
-            job = await self.jobs.announce(request)
+            announced = asyncio.ensure_future(self.jobs.announce(request))
+            try:
+                job = await asyncio.shield(announced)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._abandon(announced))
+                raise
         limit = self.settings.limits.request_timeout_s
         try:
             async with asyncio.timeout(limit):
                 transcript = await self._transcribe(job)
         except asyncio.CancelledError:
-            await asyncio.shield(self.jobs.abandon(job.id))
+            await asyncio.shield(self._abandon(announced))
             raise
         except TimeoutError:
             late = RequestTimeout(f"not finished within {limit:g} s: submit long recordings to /v1/jobs")
@@ -88,6 +93,9 @@ class Service:
             raise
         await self.jobs.finish(job.id, transcript)
         return transcript
+
+    async def _abandon(self, announced: asyncio.Future[Job]) -> None:
+        await self.jobs.abandon((await announced).id)
 
     @asynccontextmanager
     async def _owned(self, request: JobRequest) -> AsyncIterator[None]:

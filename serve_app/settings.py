@@ -6,10 +6,21 @@ sections as JSON). The environment wins over the file. An unknown name in either
 """
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "STT_"
@@ -84,10 +95,23 @@ class WebhookSettings(Section):
         None, description="`whsec_` + base64; signs deliveries as Standard Webhooks 1.0 does. null: unsigned."
     )
     timeout_s: PositiveFloat = 15.0
-    retry_delays_s: tuple[float, ...] = Field(
+    retry_delays_s: tuple[NonNegativeFloat, ...] = Field(
         (0, 5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600),
+        min_length=1,
         description="Wait before each try; its length is the number of tries.",
     )
+
+    @field_validator("secret")
+    @classmethod
+    def _usable_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                key = b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
+            except ValueError:
+                raise ValueError("a webhook secret is 'whsec_' and base64") from None
+            if not 24 <= len(key) <= 64:
+                raise ValueError(f"a webhook secret has 24 to 64 bytes, not {len(key)}")
+        return value
 
 
 class AppSettings(BaseSettings):

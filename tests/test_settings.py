@@ -27,3 +27,9 @@ def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         AppSettings().limits.max_audio_s = 1
+
+
+@pytest.mark.parametrize("webhooks", [{"secret": "whsec_?"}, {"secret": "whsec_AAAA"}, {"retry_delays_s": []}])
+def test_webhooks_that_could_not_be_sent_are_refused(webhooks: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=f"webhooks.{next(iter(webhooks))}"):
+        AppSettings.model_validate({"webhooks": webhooks})

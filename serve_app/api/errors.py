@@ -11,6 +11,9 @@ from starlette.exceptions import HTTPException
 
 from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
 
+RETRY_AFTER_S = 5
+"""What a client is told to wait when the queue is full: enough for some jobs to have ended."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +53,7 @@ def answer(error: ServiceError) -> JSONResponse:
     body = ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     if isinstance(error, Overloaded):
-        headers["Retry-After"] = "5"
+        headers["Retry-After"] = str(RETRY_AFTER_S)
     return JSONResponse(body.model_dump(), error.status, headers)
 
 
