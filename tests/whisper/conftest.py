@@ -39,6 +39,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
+def said() -> dict[str, tuple[str, str]]:
+    """The language and the words of each recording of tests/data."""
+    return SAID
+
+
+@pytest.fixture(scope="session")
 def windows() -> dict[str, NDArray[np.int16]]:
     """The recordings of tests/data as 16 kHz windows."""
     return {name: _decode(DATA / name) for name in SAID}

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAID
 from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest, Unavailable
@@ -18,6 +17,7 @@ from serve_app.whisper.scheduler import Batching
 from serve_app.whisper.text import WindowText
 
 Windows = dict[str, NDArray[np.int16]]
+Said = dict[str, tuple[str, str]]
 DETECT = TranscriptionOptions()
 HELD = Batching(batch_wait_timeout_s=3600)  # an engine that waits until told otherwise
 BROKEN: TranscriptionOptions = TranscriptionOptions.model_construct(  # what validation would never let through
@@ -46,16 +46,16 @@ def release(engine: Engine, size: int = 16) -> None:
     engine.reconfigure(Batching(max_batch_size=size, batch_wait_timeout_s=0))
 
 
-def test_speech_in_four_languages(engine: Engine, windows: Windows) -> None:
+def test_speech_in_four_languages(engine: Engine, windows: Windows, said: Said) -> None:
     futures = {name: engine.submit(window, DETECT, name) for name, window in windows.items()}
-    for name, (language, said) in SAID.items():
+    for name, (language, words) in said.items():
         result = futures[name].result(60)
-        assert (result.language, result.text) == (language, said)
+        assert (result.language, result.text) == (language, words)
         assert result.temperature == 0
         assert -1 < result.avg_logprob < 0
         assert result.no_speech_prob < 0.1
         assert 0 < result.compression_ratio < 2
-        assert [segment.text for segment in result.segments] == [f" {said}"]
+        assert [segment.text for segment in result.segments] == [f" {words}"]
         assert 0.3 < result.segments[0].start < 1 < 2 < result.segments[0].end <= len(windows[name]) / 16_000
 
 
@@ -141,12 +141,12 @@ def test_a_failure_does_not_hold_on_to_its_tensors(engine: Engine, windows: Wind
     assert error.__traceback__ is None
 
 
-def test_an_engine_serves_many_threads(nano: WhisperModel, windows: Windows) -> None:
+def test_an_engine_serves_many_threads(nano: WhisperModel, windows: Windows, said: Said) -> None:
     engine = Engine(nano, Batching(max_batch_size=4))
-    names = list(SAID) * 4
+    names = list(said) * 4
     with ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda name: engine.submit(windows[name], DETECT, name).result(120).text, names))
-    assert texts == [SAID[name][1] for name in names]
+    assert texts == [said[name][1] for name in names]
     engine.close()
 
 
