@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from serve_app.api import errors, health, native, openai
 from serve_app.api.auth import require_key
@@ -12,7 +13,8 @@ from serve_app.service import Service
 
 def create_app(service: Service) -> FastAPI:
     """The HTTP application in front of `service`."""
-    app = FastAPI(
+    # Its /docs loads nothing from elsewhere: clusters are often cut off from the internet.
+    app: FastAPI = FastAPIOffline(
         title="Whisper on Ray Serve",
         version=version("whisper-serve"),
         description="Speech to text: synchronous like OpenAI's audio API, or as jobs with webhooks.",
