@@ -16,9 +16,6 @@ from deployments.launch import DeployFailed, deploy, start_ray, wait_until_runni
 def main() -> int:
     """Start Ray and Serve, deploy the config file, stay until stopped."""
     options = _parser().parse_args()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     try:
         config = load(options.config)
     except ConfigError as error:
@@ -31,6 +28,10 @@ def main() -> int:
 
     print("Starting Ray and Ray Serve …", flush=True)
     start_ray(options.data_dir)
+    # After Ray, which would report a SIGTERM as a crash.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         deploy(config)
         if wait_until_running(config, stop, lambda line: print(line, flush=True)):
