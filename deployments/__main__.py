@@ -1,6 +1,8 @@
 """`python -m deployments`: the service on this machine, in the foreground."""
 
 import argparse
+import contextlib
+import io
 import signal
 import sys
 import threading
@@ -41,8 +43,10 @@ def main() -> int:
         return _fail(error)
     finally:
         print("Stopping …", flush=True)
-        serve.shutdown()
-        ray.shutdown()
+        # Ray reports on stdout that Serve's controller is gone, as an error, though it is meant to go.
+        with contextlib.redirect_stdout(io.StringIO()):
+            serve.shutdown()
+            ray.shutdown()
     return 0
 
 
