@@ -11,12 +11,12 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sounds import peak_hertz, tone, write
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import CHUNK_SAMPLES, Decoding
 from serve_app.errors import AudioError, TooLarge
 from serve_app.settings import LimitSettings
+from tests.audio.sounds import peak_hertz, tone, write
 
 CONTAINERS = {
     "wav-8": ("wav", "pcm_u8"),

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sounds import tone
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechStretches, Stretch
 from serve_app.audio.windows import cut
 from serve_app.settings import LimitSettings, VadSettings
+from tests.audio.sounds import tone
 
 DATA = Path(__file__).parent.parent / "data"
 

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Running
 from pydub import AudioSegment
 from ray import serve
 
@@ -21,6 +20,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.errors import AudioError
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import LimitSettings
+from tests.deployments.conftest import Running
 
 DATA = Path(__file__).parent.parent / "data"
 SAID = {

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from job_helpers import SECRET, Managing, Receiver
 from pydantic import SecretStr
 
 from serve_app.guard import guarded_session
@@ -15,6 +14,7 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.manager import JobManager, Run
 from serve_app.jobs.store import JobStore
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
+from tests.jobs.helpers import SECRET, Managing, Receiver
 
 
 @pytest.fixture(autouse=True)

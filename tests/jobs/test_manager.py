@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from job_helpers import TRANSCRIPT, Gate, Managing, ended, eventually, request, succeed
 
 from serve_app.errors import AudioError, Conflict, InvalidRequest, NotFound, Overloaded, ServiceError, Unavailable
 from serve_app.jobs import manager as manager_module
@@ -16,6 +15,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.options import BlobSource, JobRequest
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
+from tests.jobs.helpers import TRANSCRIPT, Gate, Managing, ended, eventually, request, succeed
 
 ERROR = JobError(message="no sound in it", type="invalid_request_error", status=400)
 

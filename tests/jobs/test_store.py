@@ -3,12 +3,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import uuid4
 
-from job_helpers import TRANSCRIPT, request
 from sqlalchemy import text
 
 from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.jobs.store import ACTIVE, JobStore
 from serve_app.options import Webhook
+from tests.jobs.helpers import TRANSCRIPT, request
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

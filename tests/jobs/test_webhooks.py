@@ -7,7 +7,6 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from job_helpers import SECRET, TRANSCRIPT, Gate, Managing, Receiver, ended, eventually, request, succeed
 from pydantic import SecretStr
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
@@ -19,6 +18,7 @@ from serve_app.jobs.webhooks import check_webhook, retry_after
 from serve_app.options import Webhook
 from serve_app.settings import AppSettings, NetworkSettings
 from serve_app.transcript import Transcript
+from tests.jobs.helpers import SECRET, TRANSCRIPT, Gate, Managing, Receiver, ended, eventually, request, succeed
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
