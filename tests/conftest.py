@@ -24,7 +24,7 @@ from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 
-DATA = Path(__file__).parent / "data"
+pytest_plugins = ["tests.cluster"]
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.errors import AudioError
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import LimitSettings
-from tests.deployments.conftest import Running
+from tests.cluster import Running
 
 DATA = Path(__file__).parent.parent / "data"
 SAID = {

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""The embedded default is as accurate as it is said to be, on voices and sequences it never heard."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy import ask, normalise, table
+from tests.cluster import Running
+
+SYNTHESISERS = ("espeak-ng", "flite", "text2wave")
+missing = [name for name in SYNTHESISERS if shutil.which(name) is None]
+
+
+@pytest.mark.skipif(bool(missing), reason=f"no held-out speech without {', '.join(missing)}")
+def test_held_out_recordings(tmp_path: Path, running: Running) -> None:
+    sizes = ["--seed", "3", "--speech", "24", "--long", "0", "--other", "8"]
+    subprocess.run([sys.executable, "-m", "benchmarks.heldout", str(tmp_path), *sizes], check=True)
+    answers = asyncio.run(ask(running.url, tmp_path, 4, None))
+    figures = table(answers)["all"]
+    print(json.dumps(figures))
+    # The bound over a large set is 3 %; this one holds a few hundred words.
+    assert figures["wer"] <= 0.05
+    assert figures["boundaries"] >= 0.9
+    assert figures["language"] == 1
+    assert not [a.truth["file"] for a in answers if a.truth["kind"] != "speech" and normalise(a.transcript["text"])]
