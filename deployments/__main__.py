@@ -12,7 +12,7 @@ import ray
 from ray import serve
 
 from deployments.config import ConfigError, load
-from deployments.launch import DeployFailed, deploy, start_ray, wait_until_running
+from deployments.launch import DeployFailed, check_port, deploy, start_ray, wait_until_running
 
 
 def main() -> int:
@@ -25,6 +25,10 @@ def main() -> int:
     http = config.http_options
     http.host = options.host or http.host
     http.port = options.port or http.port
+    try:
+        check_port(http.host, http.port)
+    except (OSError, OverflowError) as error:
+        return _fail(f"can't listen on {http.host}:{http.port}: {error}; choose another with --port (make: PORT=…)")
     for application in config.applications:
         application.args["data_dir"] = str(options.data_dir.absolute())
 
@@ -50,7 +54,7 @@ def main() -> int:
     return 0
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception | str) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return 1
 

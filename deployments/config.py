@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import (
     DeploymentSchema,
@@ -26,6 +26,9 @@ def load(path: Path) -> ServeDeploySchema:
     """The Serve config in the file at `path`. Raises ConfigError."""
     try:
         return parse(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, one['loc'])) or error.title}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"{path}: {'; '.join(wrong)}") from None
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,13 @@ POLL_S = 0.5
 
 class DeployFailed(RuntimeError):
     """Serve gave up on an application; the message is Serve's."""
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise OSError when something listens there: Serve would share the port with it and call itself ready."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def start_ray(data_dir: Path) -> None:
