@@ -11,7 +11,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 ray \
-    && install -d -o ray /data
+    && install -d -o ray /data /var/lib/whisper
 WORKDIR /app
 # The dependencies change less often than the code: a layer of their own.
 COPY pyproject.toml constraints.txt README.md ./
@@ -26,7 +26,7 @@ RUN pip install --no-deps --editable .
 USER ray
 VOLUME /data
 EXPOSE 8000
-ENV STT_DATA_DIR=/data STT_NETWORK__ALLOW_PRIVATE_ADDRESSES=false
+ENV STT_DATA_DIR=/data HF_HOME=/data/huggingface STT_NETWORK__ALLOW_PRIVATE_ADDRESSES=false
 
 # PyPI's torch carries CUDA's libraries; the node brings only the driver.
 FROM base AS cuda

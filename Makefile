@@ -1,6 +1,6 @@
 # Everyday commands. Bare `make` lists them.
 PORT     ?= 8000
-DATA_DIR ?= data
+DATA_DIR ?= $(or $(STT_DATA_DIR),data)
 CONFIG   ?= configs/local.yaml
 PYTHON   ?= python3
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from ray import serve
 
 from deployments.config import ConfigError, load
 from deployments.launch import DeployFailed, check_port, deploy, start_ray, wait_until_running
+from serve_app.settings import AppSettings
 
 
 def main() -> int:
@@ -29,11 +31,13 @@ def main() -> int:
         check_port(http.host, http.port)
     except (OSError, OverflowError) as error:
         return _fail(f"can't listen on {http.host}:{http.port}: {error}; choose another with --port (make: PORT=…)")
-    for application in config.applications:
-        application.args["data_dir"] = str(options.data_dir.absolute())
+    # Through the environment, which wins over the file, and reaches every process of this Ray.
+    data_dir = (options.data_dir or AppSettings.model_validate(config.applications[0].args).data_dir).absolute()
+    os.environ["STT_DATA_DIR"] = str(data_dir)
+    os.environ.setdefault("HF_HOME", str(data_dir / "huggingface"))
 
     print("Starting Ray and Ray Serve …", flush=True)
-    start_ray(options.data_dir)
+    start_ray(data_dir)
     # After Ray, which would report a SIGTERM as a crash.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=Path("configs/local.yaml"), help="a Serve config file")
     parser.add_argument("--host", help="instead of the file's http_options.host")
     parser.add_argument("--port", type=int, help="instead of the file's http_options.port")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="database, uploads, temporary files")
+    parser.add_argument(
+        "--data-dir", type=Path, help="database, uploads, temporary files, models from a hub (default: the file's)"
+    )
     return parser
 
 

@@ -39,8 +39,7 @@ def parse(raw: Any) -> ServeDeploySchema:
     _known(raw, ServeDeploySchema, "the file")
     _known(raw.get("http_options"), HTTPOptionsSchema, "http_options")
     for application in raw["applications"]:
-        name = application["name"]
-        _known(application, ServeApplicationSchema, f"application {name}")
+        _known(application, ServeApplicationSchema, f"application {application.get('name', '')}")
         AppSettings.model_validate(application.get("args", {}))
         for deployment in application.get("deployments", []):
             place = f"deployment {deployment['name']}"

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +24,9 @@ from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 
 NAMESPACE = "whisper"
+
+CLOSE_S = 30.0
+"""How long a job manager that is replaced may take to put its jobs away."""
 
 
 class JobManagerActor:
@@ -48,6 +52,10 @@ class JobManagerActor:
     async def fingerprint(self) -> str:
         """What this actor was made from."""
         return self._fingerprint
+
+    async def close(self) -> None:
+        """Put running jobs back into the queue, uncounted: another actor takes over."""
+        await self._manager.close()
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call a method of the job manager."""
@@ -101,6 +109,8 @@ class RemoteJobs:
                 if await actor.fingerprint.remote() == fingerprint:
                     self._actor = actor
                 else:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(actor.close.remote(), CLOSE_S)
                     ray.kill(actor)
             except RayActorError as error:
                 if error.actor_init_failed:
@@ -124,11 +134,11 @@ class RemoteJobs:
 
         return await call("the job manager", send)
 
-    async def submit(self, request: JobRequest) -> Job:
-        return await self._call("submit", request)
+    async def submit(self, request: JobRequest, job_id: str) -> Job:
+        return await self._call("submit", request, job_id)
 
-    async def announce(self, request: JobRequest) -> Job:
-        return await self._call("announce", request)
+    async def announce(self, request: JobRequest, job_id: str) -> Job:
+        return await self._call("announce", request, job_id)
 
     async def finish(self, job_id: str, transcript: Transcript) -> None:
         return await self._call("finish", job_id, transcript)

@@ -26,6 +26,8 @@ async def main() -> int:
     parser.add_argument("--data-dir", default="data")
     options = parser.parse_args()
     base = f"http://127.0.0.1:{options.port}"
+    if await listening(options.port):
+        raise SystemExit(f"something listens on port {options.port} already: choose another with PORT=…")
     service = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deployments", "--config", options.config),
         *("--port", str(options.port), "--data-dir", options.data_dir),
@@ -47,6 +49,16 @@ async def main() -> int:
         "  README.md           a real model, a GPU cluster"
     )
     return 0
+
+
+async def listening(port: int) -> bool:
+    """Whether a local port takes connections."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def until_ready(http: aiohttp.ClientSession, service: asyncio.subprocess.Process) -> None:

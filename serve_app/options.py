@@ -25,7 +25,9 @@ class TranscriptionOptions(Strict):
         None,
         description="ISO-639-1 code or English name of the spoken language; null: detect it in every window.",
     )
-    prompt: str | None = Field(None, description="Text that conditions every window.")
+    prompt: str | None = Field(
+        None, max_length=10_000, description="Text that conditions every window; its last 223 tokens do."
+    )
 
     @field_validator("language")
     @classmethod
@@ -55,7 +57,9 @@ class Webhook(Strict):
 
     url: str
     headers: dict[str, str] = Field(default_factory=dict, description="Sent with every delivery.")
-    events: tuple[WebhookEvent, ...] = Field(("completed", "failed", "cancelled"), description="Which ends to report.")
+    events: tuple[WebhookEvent, ...] = Field(
+        ("completed", "failed", "cancelled"), min_length=1, description="Which ends to report."
+    )
 
 
 class JobRequest(Strict):

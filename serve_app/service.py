@@ -1,26 +1,29 @@
 """What the fronts ask for: a transcript now, or a job."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
+from uuid import uuid4
 
-from serve_app.errors import NotFound, RequestTimeout, ServiceError
+from serve_app.errors import RequestTimeout
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job, JobError, JobPage, JobState
-from serve_app.jobs.webhooks import check_webhook
 from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
 
+logger = logging.getLogger(__name__)
+
 
 class Jobs(Protocol):
     """The job manager, here or in its actor."""
 
-    async def submit(self, request: JobRequest) -> Job: ...
-    async def announce(self, request: JobRequest) -> Job: ...
+    async def submit(self, request: JobRequest, job_id: str) -> Job: ...
+    async def announce(self, request: JobRequest, job_id: str) -> Job: ...
     async def finish(self, job_id: str, transcript: Transcript) -> None: ...
     async def fail(self, job_id: str, error: JobError) -> None: ...
     async def abandon(self, job_id: str) -> None: ...
@@ -52,26 +55,19 @@ class Service:
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise NotFound for an unknown model, InvalidRequest for what the model can't do."""
-        known = self.models()
-        if options.model is not None and options.model not in known:
-            raise NotFound(
-                f"model {options.model!r} is not served here: use one of {', '.join(known)}", "model", "model_not_found"
-            )
+        self.settings.check_model(options.model)
         self.card.check(options)
-
-    def models(self) -> tuple[str, ...]:
-        """The names clients may use, the model's own first."""
-        return (self.card.id, *self.settings.model_aliases)
 
     async def submit(self, request: JobRequest) -> Job:
         """Accept a job: when this returns, it is in the database."""
         async with self._owned(request):
-            return await self.jobs.submit(request)
+            # The id is ours, so that a call that has to be made again makes no second job.
+            return await self.jobs.submit(request, uuid4().hex)
 
     async def transcribe(self, request: JobRequest) -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work."""
         async with self._owned(request):
-            announced = asyncio.ensure_future(self.jobs.announce(request))
+            announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex))
             try:
                 job = await asyncio.shield(announced)
             except asyncio.CancelledError:
@@ -86,13 +82,20 @@ class Service:
             raise
         except TimeoutError:
             late = RequestTimeout(f"not finished within {limit:g} s: submit long recordings to /v1/jobs")
-            await self.jobs.fail(job.id, JobError.of(late))
+            await self._record(self.jobs.fail(job.id, JobError.of(late)))
             raise late from None
         except Exception as error:
-            await self.jobs.fail(job.id, JobError.of(error))
+            await self._record(self.jobs.fail(job.id, JobError.of(error)))
             raise
-        await self.jobs.finish(job.id, transcript)
+        await self._record(self.jobs.finish(job.id, transcript))
         return transcript
+
+    async def _record(self, end: Awaitable[None]) -> None:
+        """Have a synchronous job's end listed; a list that is away costs no client its answer."""
+        try:
+            await end
+        except Exception:
+            logger.exception("the end of a synchronous job could not be recorded")
 
     async def _abandon(self, announced: asyncio.Future[Job]) -> None:
         await self.jobs.abandon((await announced).id)
@@ -104,10 +107,8 @@ class Service:
             self.check(request.options)
             if isinstance(request.source, UrlSource):
                 check_url(request.source.url, "url")
-            if request.webhook is not None:
-                check_webhook(request.webhook)
             yield
-        except ServiceError:
+        except Exception:
             if isinstance(request.source, BlobSource):
                 await self.blobs.delete(request.source.key)
             raise

@@ -8,7 +8,7 @@ sections as JSON). The environment wins over the file. An unknown name in either
 import os
 from base64 import b64decode
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serve_app.errors import NotFound
 
 ENV_PREFIX = "STT_"
 
@@ -85,7 +87,9 @@ class JobSettings(Section):
 
     max_running: PositiveInt = Field(8, description="Asynchronous jobs running at a time.")
     max_attempts: PositiveInt = Field(3, description="Tries at a job before it fails.")
-    retention_s: PositiveFloat = Field(24 * 3600.0, description="A finished job is forgotten after this.")
+    retention_s: float = Field(
+        24 * 3600.0, gt=0, le=10 * 365 * 86400, description="A finished job is forgotten after this."
+    )
 
 
 class WebhookSettings(Section):
@@ -126,7 +130,14 @@ class AppSettings(BaseSettings):
     data_dir: Path = Field(
         Path("data"), description="Database, uploads and temporary files; nothing is written elsewhere."
     )
-    api_keys: tuple[SecretStr, ...] = Field((), description="Accepted API keys; none: open to everyone.")
+    database: Path | None = Field(
+        None,
+        description="The jobs' SQLite file, on a disk of the job manager's node (SQLite does not work over a "
+        "network file system); null: jobs.db in data_dir.",
+    )
+    api_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
+        (), description="Accepted API keys; none: open to everyone."
+    )
     limits: LimitSettings = LimitSettings()
     network: NetworkSettings = NetworkSettings()
     vad: VadSettings = VadSettings()
@@ -134,6 +145,20 @@ class AppSettings(BaseSettings):
     whisper: WhisperSettings = WhisperSettings()
     jobs: JobSettings = JobSettings()
     webhooks: WebhookSettings = WebhookSettings()
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names clients may use, the model's own first."""
+        return (self.model, *self.model_aliases)
+
+    def check_model(self, name: str | None) -> None:
+        """Raise NotFound for a model that is not served; null is the default model."""
+        if name is not None and name not in self.model_names:
+            raise NotFound(
+                f"model {name!r} is not served here: use one of {', '.join(self.model_names)}",
+                "model",
+                "model_not_found",
+            )
 
     @property
     def blob_root(self) -> Path:
@@ -148,7 +173,7 @@ class AppSettings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The jobs' database, as SQLAlchemy wants it."""
-        return f"sqlite+aiosqlite:///{self.data_dir}/jobs.db"
+        return f"sqlite+aiosqlite:///{self.database or self.data_dir / 'jobs.db'}"
 
     @classmethod
     def settings_customise_sources(

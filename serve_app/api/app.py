@@ -2,11 +2,11 @@
 
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from serve_app.api import errors, health, native, openai
-from serve_app.api.auth import require_key
+from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
 
@@ -21,8 +21,9 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes)
+    app.add_middleware(RequireKey, keys=service.settings.api_keys)
     errors.install(app)
     app.include_router(health.router)
     for front in (openai, native):
-        app.include_router(front.router, dependencies=[Depends(require_key)])
+        app.include_router(front.router, dependencies=SCHEMES)
     return app

@@ -1,33 +1,51 @@
 """API keys: `Authorization: Bearer …` or `x-admin-api-key: …`, when any are configured."""
 
 import secrets
-from typing import Annotated
+from collections.abc import Sequence
 
-from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_app.api.context import service_of
+from serve_app.api.errors import answer
 from serve_app.errors import Unauthorized
 
-_bearer = HTTPBearer(auto_error=False, description="A configured API key.")
-_header = APIKeyHeader(name="x-admin-api-key", auto_error=False)
+OPEN = ("/health", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/static-offline-docs/")
+"""Paths, and folders of paths, that need no key: probes, and the page that says how to use one."""
+
+SCHEMES = [
+    Depends(HTTPBearer(auto_error=False, description="A configured API key.")),
+    Depends(APIKeyHeader(name="x-admin-api-key", auto_error=False)),
+]
+"""What the OpenAPI document says of keys; `RequireKey` is what checks them."""
 
 
-def require_key(
-    request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    header: Annotated[str | None, Depends(_header)],
-) -> None:
-    """Raise Unauthorized unless the request carries a configured key, or none is configured."""
-    keys = service_of(request).settings.api_keys
-    if not keys:
-        return
-    given = (bearer.credentials if bearer else header or "").encode()
-    # Every key is compared, in constant time each, so that timing tells nothing about them.
-    matches = [secrets.compare_digest(given, key.get_secret_value().encode()) for key in keys]
-    if not any(matches):
-        raise Unauthorized(
+class RequireKey:
+    """ASGI middleware: 401 without a configured key, before anything of the body is read."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
+        self.app = app
+        self._keys = [key.get_secret_value().encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._keys or _is_open(scope["path"]) or self._admits(Headers(scope=scope)):
+            return await self.app(scope, receive, send)
+        error = Unauthorized(
             "a valid API key is required: send it as 'Authorization: Bearer KEY' or 'x-admin-api-key: KEY'",
             None,
             "invalid_api_key",
         )
+        return await answer(error)(scope, receive, send)
+
+    def _admits(self, headers: Headers) -> bool:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-admin-api-key", "")
+        # Every key is compared, in constant time each, so that timing tells nothing about them.
+        matches = [secrets.compare_digest(given.encode("latin-1"), key) for key in self._keys]
+        return any(matches)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or any(path.startswith(folder) for folder in OPEN if folder.endswith("/"))

@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 
 from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
 
+BODY_TOO_LARGE = "body_too_large"
+
 RETRY_AFTER_S = 5
 """What a client is told to wait when the queue is full: enough for some jobs to have ended."""
 
@@ -72,7 +74,8 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
             return answer(NotFound(f"there is no {request.method} {request.url.path}", None, "not_found"))
-        known = InvalidRequest(str(error.detail))
+        code = BODY_TOO_LARGE if error.status_code == 413 else None
+        known = InvalidRequest(str(error.detail), None, code)
         known.status = error.status_code
         response = answer(known)
         response.headers.update(error.headers or {})

@@ -1,15 +1,25 @@
-"""The limit on a request's body, kept while it is read."""
+"""What a request's body may be: its size, kept while it is read, and its charset."""
+
+from email.message import Message as Header
 
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.errors import answer
-from serve_app.errors import TooLarge
+from serve_app.api.errors import BODY_TOO_LARGE, answer
+from serve_app.errors import TooLarge, UnsupportedMediaType
+
+
+def charset_of(content_type: str) -> str:
+    """The charset a content type names, in lower case; utf-8 if none."""
+    header = Header()
+    header["content-type"] = content_type
+    return (header.get_content_charset() or "utf-8").lower()
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over `max_bytes`, declared or not."""
+    """ASGI middleware: 413 for a body over `max_bytes`, declared or not; 415 for text that is not utf-8."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
@@ -18,7 +28,12 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = Headers(scope=scope)
+        charset = charset_of(headers.get("content-type", ""))
+        if charset not in ("utf-8", "utf8"):
+            error = UnsupportedMediaType(f"charset {charset!r}: send text as utf-8", "content-type")
+            return await answer(error)(scope, receive, send)
+        declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self.max_bytes:
             return await self._refusal()(scope, receive, send)
         read = 0
@@ -38,4 +53,4 @@ class BodyLimit:
         return f"the request body is over the limit of {self.max_bytes} bytes"
 
     def _refusal(self) -> JSONResponse:
-        return answer(TooLarge(self._message(), None, "body_too_large"))
+        return answer(TooLarge(self._message(), None, BODY_TOO_LARGE))

@@ -12,9 +12,10 @@ from serve_app.api.openai import respond
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
+from serve_app.jobs.manager import MAX_PAGE
 from serve_app.jobs.models import JobState
 from serve_app.jobs.view import JobView, view
-from serve_app.options import JobRequest, Source, TranscriptionOptions, UrlSource, Webhook
+from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -38,6 +39,20 @@ class JobForm(TranscriptionOptions):
     """A job as multipart fields beside `file`; `webhook` as JSON."""
 
     webhook: Json[Webhook] | None = None
+
+
+class JobsQuery(Strict):
+    """Which jobs to list."""
+
+    status: JobState | None = Field(None, description="Only jobs in this state.")
+    limit: int = Field(20, ge=1, le=MAX_PAGE)
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+
+class TranscriptQuery(Strict):
+    """How to show a transcript."""
+
+    format: Format = "json"
 
 
 class JobList(BaseModel):
@@ -108,7 +123,10 @@ async def _from_json(service: Service, raw: bytes) -> JobRequest:
 
 async def _from_form(service: Service, request: Request) -> JobRequest:
     async with request.form() as form:
-        fields = {name: value for name, value in form.multi_items() if name != "file"}
+        for name in form:
+            if len(form.getlist(name)) > 1:
+                raise InvalidRequest(f"{name} is given more than once", name, "repeated_field")
+        fields = {name: value for name, value in form.items() if name != "file"}
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise InvalidRequest("file is required, as a multipart file part", "file", "missing")
@@ -126,13 +144,8 @@ def _options(body: JobBody | JobForm) -> TranscriptionOptions:
 
 
 @router.get("", summary="Jobs, newest first", responses=responses())
-async def jobs(
-    service: ServiceDep,
-    status: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
-) -> JobList:
-    page = await service.jobs.list(status, limit, cursor)
+async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
+    page = await service.jobs.list(query.status, query.limit, query.cursor)
     return JobList(data=[view(job) for job in page.data], next_cursor=page.next_cursor)
 
 
@@ -142,10 +155,8 @@ async def job(service: ServiceDep, job_id: str) -> JobView:
 
 
 @router.get("/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409))
-async def transcript(
-    service: ServiceDep, job_id: str, form: Annotated[Format, Query(alias="format")] = "json"
-) -> Response:
-    return respond(await service.jobs.result(job_id), form)
+async def transcript(service: ServiceDep, job_id: str, query: Annotated[TranscriptQuery, Query()]) -> Response:
+    return respond(await service.jobs.result(job_id), query.format)
 
 
 @router.delete(

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Response, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from serve_app.api.context import ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.uploads import store
-from serve_app.errors import InvalidRequest, NotFound
+from serve_app.errors import InvalidRequest
 from serve_app.formats import Format, render
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.transcript import Transcript
@@ -27,12 +27,19 @@ class TranscriptionForm(BaseModel):
     language: str | None = Field(None, description="ISO-639-1 code or English name; absent: detected.")
     prompt: str | None = Field(None, description="Text that conditions every window.")
     response_format: Format = "json"
-    temperature: Literal[0] = Field(0, description="Only 0 (greedy decoding).")
+    temperature: float = Field(0, description="Only 0 (greedy decoding).")
     timestamp_granularities: list[Literal["segment"]] = Field(
         [], alias="timestamp_granularities[]", description="Needs `response_format=verbose_json`."
     )
     chunking_strategy: Literal["auto"] = "auto"
-    stream: Literal[False] = False
+    stream: bool = Field(False, description="Only false.")
+
+    @field_validator("temperature", "stream")
+    @classmethod
+    def _only_the_default(cls, value: float) -> float:
+        if value:
+            raise ValueError("only 0 (or false) is supported")
+        return value
 
     def options(self) -> TranscriptionOptions:
         """The same, as what every front parses into."""
@@ -71,11 +78,10 @@ def _model(name: str) -> dict[str, Any]:
 
 @router.get("/models", summary="The models served here")
 async def models(service: ServiceDep) -> dict[str, Any]:
-    return {"object": "list", "data": [_model(name) for name in service.models()]}
+    return {"object": "list", "data": [_model(name) for name in service.settings.model_names]}
 
 
 @router.get("/models/{model:path}", summary="One model", responses=responses(404))
 async def model(service: ServiceDep, model: str) -> dict[str, Any]:
-    if model not in service.models():
-        raise NotFound(f"model {model!r} is not served here", "model", "model_not_found")
+    service.settings.check_model(model)
     return _model(model)

@@ -98,27 +98,31 @@ class JobManager:
             await self._sweeper
 
     @unbroken
-    async def submit(self, request: JobRequest) -> Job:
+    async def submit(self, request: JobRequest, job_id: str | None = None) -> Job:
         """Accept a job to be run: it is in the database when this returns.
 
+        `job_id`: given by a caller that may have to ask again, so that it gets the same job.
         Raises InvalidRequest for a webhook that can't be called, Overloaded when the queue is full.
         """
         _check(request)
-        job = Job(id=uuid4().hex, state=JobState.QUEUED, mode="async", request=request, created_at=_now())
+        job_id = job_id or uuid4().hex
+        job = Job(id=job_id, state=JobState.QUEUED, mode="async", request=request, created_at=_now())
         limit = self._settings.limits.max_queued_jobs
-        if not await self._store.add(job, limit):
+        accepted = await self._store.add(job, limit)
+        if accepted is None:
             raise Overloaded(f"{limit} jobs are waiting already, the most allowed; try again later", None, "queue_full")
         self._dispatcher.wake()
-        return job
+        return accepted
 
     @unbroken
-    async def announce(self, request: JobRequest) -> Job:
+    async def announce(self, request: JobRequest, job_id: str | None = None) -> Job:
         """List a job that its client waits for; whoever runs it calls `finish`, `fail` or `abandon`.
 
+        `job_id`: as in `submit`.
         Raises InvalidRequest for a webhook that can't be called.
         """
         _check(request)
-        now, job_id = _now(), uuid4().hex
+        now, job_id = _now(), job_id or uuid4().hex
         job = Job(
             id=job_id,
             state=JobState.RUNNING,
@@ -129,8 +133,7 @@ class JobManager:
             attempts=1,
         )
         self._progress[job_id] = 0.0
-        await self._store.add(job)
-        return job
+        return await self._store.add(job) or job
 
     @unbroken
     async def finish(self, job_id: str, transcript: Transcript) -> None:
@@ -309,7 +312,8 @@ class JobManager:
         overdue = _now() - timedelta(seconds=self._settings.limits.request_timeout_s + SYNC_GRACE_S)
         for job in running:
             if job.mode == "sync":
-                if job.id not in here or job.created_at < overdue:
+                # Its run and its client are in other processes, and may outlive this one's restart.
+                if job.created_at < overdue:
                     await self._end(job, JobState.FAILED, error=JobError.of(_interrupted()))
             elif job.id not in here:
                 await self._retry_or_fail(job, _interrupted())

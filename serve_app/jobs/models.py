@@ -14,14 +14,13 @@ WebhookState = Literal["pending", "delivered", "failed"]
 
 
 class JobState(StrEnum):
-    """Where a job stands: `queued → running → succeeded | failed | cancelled`, or `expired`."""
+    """Where a job stands: `queued → running → succeeded | failed | cancelled`."""
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    EXPIRED = "expired"
 
     @property
     def terminal(self) -> bool:

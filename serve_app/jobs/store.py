@@ -149,16 +149,19 @@ class JobStore:
         """Give the connections back."""
         await self._engine.dispose()
 
-    async def add(self, job: Job, max_queued: int | None = None) -> bool:
-        """Commit a new job, unless `max_queued` are waiting already."""
+    async def add(self, job: Job, max_queued: int | None = None) -> Job | None:
+        """Commit a new job, unless `max_queued` are waiting already; one of that id is returned as it is."""
         async with self._writing, self._engine.begin() as connection:
+            known = (await connection.execute(select(*_JOB).where(_jobs.c.id == job.id))).mappings().first()
+            if known is not None:
+                return _job(known)
             if max_queued is not None:
                 waiting = select(func.count()).where(_jobs.c.state == JobState.QUEUED)
                 if (await connection.execute(waiting)).scalar_one() >= max_queued:
-                    return False
+                    return None
             row = {name: getattr(job, name) for name in Job.model_fields}
             await connection.execute(insert(_jobs).values(**row, due_at=job.created_at))
-        return True
+        return job
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""

@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 import aiohttp
 import standardwebhooks
+from yarl import URL
 
 from serve_app.errors import InvalidRequest
 from serve_app.guard import check_url
@@ -51,6 +52,12 @@ log = logging.getLogger(__name__)
 def check_webhook(webhook: Webhook) -> None:
     """Raise InvalidRequest for a URL that can't be called, or headers that can't be sent."""
     check_url(webhook.url, "webhook.url")
+    if URL(webhook.url).user is not None and "authorization" in map(str.lower, webhook.headers):
+        raise InvalidRequest(
+            "webhook.headers: 'Authorization' can't be set beside credentials in webhook.url",
+            "webhook.headers",
+            "invalid_header",
+        )
     for name, value in webhook.headers.items():
         problem = _problem(name, value)
         if problem:

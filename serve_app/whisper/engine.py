@@ -19,6 +19,9 @@ from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.scheduler import Batching, Scheduler
 from serve_app.whisper.text import WindowText, compression_ratio, window_segments
 
+MAX_FAILURES = 8
+"""Windows that may fail in a row before the engine calls itself ill: no window's content is to blame for so many."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +65,7 @@ class Engine:
         self._changed = threading.Condition()
         self._stats = EngineStats()
         self._closed = False
+        self._failures = 0  # in a row
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -97,9 +101,11 @@ class Engine:
         return self._batching
 
     def check(self) -> None:
-        """Raise RuntimeError when the engine's thread has ended: nothing would be done any more."""
+        """Raise RuntimeError when nothing would be done any more: the thread has ended, or every window fails."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine's thread has ended")
+        if self._failures >= MAX_FAILURES:
+            raise RuntimeError(f"the last {self._failures} windows all failed: the device is not well")
 
     def stats(self) -> EngineStats:
         """What was done so far."""
@@ -152,6 +158,7 @@ class Engine:
                 self._process([window])
             return
         self._count(failed=len(failed))
+        self._failures += len(failed)
         for window in failed:
             window.future.set_exception(error)
 
@@ -178,6 +185,7 @@ class Engine:
                 window = batch[index]
                 text = self._text(window, decoded)
                 self._count(windows=1, tokens=len(decoded.tokens))
+                self._failures = 0
                 window.future.set_result(text)
         finally:
             self._count(decode_s=time.perf_counter() - encoded)

@@ -105,6 +105,12 @@ async def test_a_job_that_fails_says_why(client: httpx.AsyncClient) -> None:
             400,
         ),
         ({"url": "http://x/a", "webhook": {"url": "http://x/h", "events": ["born"]}}, "webhook.events.0", 400),
+        ({"url": "http://x/a", "webhook": {"url": "http://x/h", "events": []}}, "webhook.events", 400),
+        (
+            {"url": "http://x/a", "webhook": {"url": "http://u:p@x/h", "headers": {"Authorization": "x"}}},
+            "webhook.headers",
+            400,
+        ),
     ],
 )
 async def test_bad_bodies_name_their_field(
@@ -158,7 +164,14 @@ async def test_listing_cancelling_and_forgetting(client: httpx.AsyncClient) -> N
     await server.close()
 
 
-@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "x"}, {"cursor": "%%%"}, {"status": "asleep"}])
+async def test_a_repeated_form_field_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/jobs", files={"file": b"x"}, data={"language": ["en", "de"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "language")
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": "0"}, {"limit": "x"}, {"cursor": "%%%"}, {"status": "asleep"}, {"state": "queued"}]
+)
 async def test_bad_queries_name_their_field(client: httpx.AsyncClient, query: dict[str, str]) -> None:
     answer = await client.get("/v1/jobs", params=query)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(query)))

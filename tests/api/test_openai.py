@@ -58,6 +58,7 @@ async def test_json_and_text(client: httpx.AsyncClient) -> None:
         ({"timestamp_granularities[]": "segment"}, "timestamp_granularities[]", 400),
         ({"stream": "true"}, "stream", 400),
         ({"langauge": "en"}, "langauge", 400),
+        ({"prompt": "a" * 10_001}, "prompt", 400),
     ],
 )
 async def test_what_cannot_be_honoured_is_refused_by_name(
@@ -68,6 +69,21 @@ async def test_what_cannot_be_honoured_is_refused_by_name(
     assert (answer.status_code, error["param"]) == (status, param)
     assert set(error) == {"message", "type", "param", "code"}
     assert not list(service.settings.data_dir.glob("blobs/*")), "the refused upload was kept"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"temperature": "0"}, {"temperature": "0.0"}, {"stream": "false"}, {"language": ""}]
+)
+async def test_a_default_may_be_said_out_loud(client: httpx.AsyncClient, fields: dict[str, str]) -> None:
+    answer = await client.post(PATH, **upload(**fields))
+    assert (answer.status_code, answer.json()["text"]) == (200, EN), answer.text
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "undefined", "latin-1"])
+async def test_text_in_another_charset_is_a_415(client: httpx.AsyncClient, charset: str) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary=B; charset={charset}"}
+    for path in (PATH, "/v1/jobs"):
+        assert (await client.post(path, content=b"--B--", headers=headers)).status_code == 415
 
 
 async def test_a_missing_file_is_named(client: httpx.AsyncClient) -> None:
@@ -113,7 +129,12 @@ class TestKeys:
     ) -> None:
         for path in ("/v1/models", "/v1/jobs"):
             assert (await client.get(path, headers=headers)).status_code == status
-        assert (await client.get("/healthz")).status_code == 200
+        for path in ("/healthz", "/docs", "/openapi.json"):
+            assert (await client.get(path)).status_code == 200
+
+    async def test_the_key_comes_before_the_body(self, client: httpx.AsyncClient) -> None:
+        headers = {"content-type": "multipart/form-data; no boundary"}
+        assert (await client.post(PATH, content=b"x", headers=headers)).status_code == 401
 
 
 class TestLimits:
@@ -137,7 +158,7 @@ class TestLimits:
 
         headers = {"content-type": "multipart/form-data; boundary=x"}
         answer = await client.post(PATH, content=chunks(), headers=headers)
-        assert answer.status_code == 413, answer.text
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large"), answer.text
 
     async def test_a_recording_over_the_limit_is_a_413(self, client: httpx.AsyncClient) -> None:
         answer = await client.post(PATH, **upload("en.mp3"))

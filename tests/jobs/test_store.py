@@ -64,8 +64,19 @@ async def test_a_requeued_job_waits_until_it_is_due(store: JobStore) -> None:
     assert again.attempts == 2
 
 
+async def test_a_job_that_is_added_again_stays_as_it_is(store: JobStore) -> None:
+    first = job()
+    await store.add(first)
+    await store.claim(NOW)
+    again = await store.add(first, 1)
+    assert again == await store.get(first.id)
+    assert again is not None
+    assert again.state is JobState.RUNNING
+
+
 async def test_the_queue_has_a_limit(store: JobStore) -> None:
-    assert await asyncio.gather(*(store.add(job(), 2) for _ in range(4))) == [True, True, False, False]
+    jobs = [job() for _ in range(4)]
+    assert await asyncio.gather(*(store.add(each, 2) for each in jobs)) == [*jobs[:2], None, None]
     await store.claim(NOW)
     assert await store.add(job(), 2)
 
