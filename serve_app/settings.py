@@ -127,9 +127,7 @@ class AppSettings(BaseSettings):
 
     model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
     model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
-    data_dir: Path = Field(
-        Path("data"), description="Database, uploads and temporary files; nothing is written elsewhere."
-    )
+    data_dir: Path = Field(Path("data"), description="Uploads and temporary files: one folder, the same on every node.")
     database: Path | None = Field(
         None,
         description="The jobs' SQLite file, on a disk of the job manager's node (SQLite does not work over a "

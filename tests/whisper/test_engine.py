@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.engine import Engine
+from serve_app.whisper.engine import MAX_FAILURES, Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.scheduler import Batching
 from serve_app.whisper.text import WindowText
@@ -178,3 +178,17 @@ def test_closing_cancels_what_waits_and_ends_the_thread(nano: WhisperModel, wind
     assert not any(thread is engine._thread for thread in threading.enumerate())
     with pytest.raises(Unavailable, match="closed"):
         engine.submit(windows["en.mp3"], DETECT, "job")
+
+
+def test_an_engine_whose_every_window_fails_calls_itself_ill(nano: WhisperModel, windows: Windows) -> None:
+    engine = Engine(nano)
+    for _ in range(MAX_FAILURES):
+        engine.check()
+        assert engine.submit(windows["en.mp3"], BROKEN, "bad").exception(60)
+    with pytest.raises(RuntimeError, match="all failed"):
+        engine.check()
+    engine.submit(windows["en.mp3"], DETECT, "good").result(60)
+    engine.check()
+    engine.close()
+    with pytest.raises(RuntimeError, match="has ended"):
+        engine.check()
