@@ -27,10 +27,11 @@ def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
             } | _warnings(transcript)
 
 
-def _spoken(transcript: Transcript) -> str | None:
+def _spoken(transcript: Transcript) -> str:
     if transcript.task == "translate":
         return "english"  # OpenAI's API names the language of the text here
-    return None if transcript.language is None else language_name(transcript.language)
+    # A string in any case: typed clients read one.
+    return "unknown" if transcript.language is None else language_name(transcript.language)
 
 
 def _usage(transcript: Transcript) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+from typing import Any
+
+import pytest
+
+from serve_app.formats import render
+from serve_app.transcript import Segment, Transcript
+
+SEGMENT = Segment(
+    start=0.5,
+    end=1.5,
+    text=" eins zwei",
+    seek=50,
+    tokens=(7, 8),
+    temperature=0.0,
+    avg_logprob=-0.25,
+    compression_ratio=0.9,
+    no_speech_prob=0.01,
+)
+
+
+def transcript(**changes: Any) -> Transcript:
+    spoken = Transcript(task="transcribe", language="de", duration=2.2, text="eins zwei", segments=(SEGMENT,))
+    return spoken.model_copy(update=changes)
+
+
+def test_text_ends_its_line() -> None:
+    assert render(transcript(), "text") == "eins zwei\n"
+    assert render(transcript(text="", segments=()), "text") == "\n"
+
+
+def test_json_says_what_was_used_in_whole_seconds() -> None:
+    assert render(transcript(), "json") == {"text": "eins zwei", "usage": {"type": "duration", "seconds": 3}}
+
+
+def test_verbose_json_numbers_its_segments() -> None:
+    body = render(transcript(segments=(SEGMENT, SEGMENT)), "verbose_json")
+    assert isinstance(body, dict)
+    assert [segment["id"] for segment in body["segments"]] == [0, 1]
+    assert {key: body[key] for key in ("task", "language", "duration", "text")} == {
+        "task": "transcribe",
+        "language": "german",
+        "duration": 2.2,
+        "text": "eins zwei",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "language"),
+    [({"task": "translate"}, "english"), ({"language": None}, "unknown"), ({"language": "fr"}, "french")],
+)
+def test_the_language_is_a_name_in_any_case(changes: dict[str, Any], language: str) -> None:
+    body = render(transcript(**changes), "verbose_json")
+    assert isinstance(body, dict)
+    assert body["language"] == language
+
+
+def test_warnings_are_shown_where_there_are_any() -> None:
+    for form in ("json", "verbose_json"):
+        assert "warnings" not in render(transcript(), form)
+        body = render(transcript(warnings=("broke off",)), form)
+        assert isinstance(body, dict)
+        assert body["warnings"] == ["broke off"]

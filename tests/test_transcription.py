@@ -1,0 +1,106 @@
+"""The transcriber's flow with the real parts, and a recogniser to look over its shoulder."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydub import AudioSegment
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.audio.windows import Block
+from serve_app.guard import guarded_session
+from serve_app.jobs.blobs import BlobStore
+from serve_app.options import BlobSource, JobRequest
+from serve_app.settings import AppSettings, LimitSettings
+from serve_app.transcription import transcribe
+from serve_app.whisper.text import WindowText
+
+DATA = Path(__file__).parent / "data"
+NOTHING = WindowText(
+    language="en", text="", segments=(), tokens=(), avg_logprob=0, no_speech_prob=1, compression_ratio=0
+)
+
+
+async def run(tmp_path: Path, sound: bytes, recognise, windows: dict[str, float] | None = None):  # type: ignore[no-untyped-def]
+    settings = AppSettings(data_dir=tmp_path, windows=windows or {})
+    blobs = BlobStore(settings.blob_root)
+
+    async def chunks():  # type: ignore[no-untyped-def]
+        yield sound
+
+    request = JobRequest(source=BlobSource(key=await blobs.write(chunks())))
+    shares: list[float] = []
+    async with guarded_session(settings.network) as session:
+        try:
+            return await transcribe(request, settings, blobs, session, recognise, shares.append), shares
+        finally:
+            assert not list(settings.spool_dir.iterdir()), "temporary files were left"
+
+
+def minutes_of_speech(count: int) -> bytes:
+    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    segment = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+    sound: bytes = (segment * (count * 60 * SAMPLE_RATE // len(pcm))).export(format="wav").read()
+    return sound
+
+
+async def test_blocks_are_out_together_but_no_more_than_allowed(tmp_path: Path) -> None:
+    out, most, blocks = 0, 0, 0
+
+    async def recognise(block: Block) -> Sequence[WindowText]:
+        nonlocal out, most, blocks
+        out, blocks = out + 1, blocks + 1
+        most = max(most, out)
+        await asyncio.sleep(0.2)
+        out -= 1
+        return [NOTHING] * len(block.windows)
+
+    transcript, shares = await run(tmp_path, minutes_of_speech(4), recognise, {"block_s": 20, "blocks_in_flight": 3})
+    assert (transcript.text, most) == ("", 3)
+    assert blocks > 10
+    assert len(shares) == blocks
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1, abs=0.1)
+
+
+async def test_a_failing_block_ends_the_others(tmp_path: Path) -> None:
+    cancelled = 0
+
+    async def recognise(block: Block) -> Sequence[WindowText]:
+        nonlocal cancelled
+        if block.start < 5 * SAMPLE_RATE:
+            await asyncio.sleep(0.3)
+            raise OSError("the replica is on fire")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+        return []
+
+    with pytest.raises(OSError, match="on fire"):
+        await run(tmp_path, minutes_of_speech(2), recognise, {"block_s": 20, "blocks_in_flight": 3})
+    await asyncio.sleep(0)
+    assert cancelled == 2
+
+
+async def test_silence_asks_for_nothing(tmp_path: Path) -> None:
+    async def recognise(_: Block) -> Sequence[WindowText]:
+        raise AssertionError("nothing was said")
+
+    sound = AudioSegment.silent(5000, SAMPLE_RATE).export(format="wav").read()
+    transcript, _ = await run(tmp_path, sound, recognise)
+    assert (transcript.text, transcript.language, transcript.duration) == ("", None, 5.0)
+
+
+async def test_a_recording_that_breaks_off_is_transcribed_with_a_warning(tmp_path: Path) -> None:
+    async def recognise(block: Block) -> Sequence[WindowText]:
+        return [NOTHING] * len(block.windows)
+
+    whole = (DATA / "fr.flac").read_bytes()
+    transcript, _ = await run(tmp_path, whole[: len(whole) // 2], recognise)
+    assert 0.5 < transcript.duration < 3
+    assert transcript.warnings
