@@ -34,7 +34,7 @@ class BodyLimit:
             error = UnsupportedMediaType(f"charset {charset!r}: send text as utf-8", "content-type")
             return await answer(error)(scope, receive, send)
         declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self.max_bytes:
+        if declared.isdecimal() and int(declared) > self.max_bytes:
             return await self._refusal()(scope, receive, send)
         read = 0
 
