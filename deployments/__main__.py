@@ -29,7 +29,7 @@ def main() -> int:
     http.port = options.port or http.port
     try:
         check_port(http.host, http.port)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         return _fail(f"can't listen on {http.host}:{http.port}: {error}; choose another with --port (make: PORT=…)")
     # Through the environment, which wins over the file, and reaches every process of this Ray.
     data_dir = (options.data_dir or AppSettings.model_validate(config.applications[0].args).data_dir).absolute()
@@ -63,6 +63,12 @@ def _fail(error: Exception | str) -> int:
     return 1
 
 
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r}: 1 to 65535 is allowed")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deployments",
@@ -73,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=Path, default=Path("configs/local.yaml"), help="a Serve config file")
     parser.add_argument("--host", help="instead of the file's http_options.host")
-    parser.add_argument("--port", type=int, help="instead of the file's http_options.port")
+    parser.add_argument("--port", type=_port, help="instead of the file's http_options.port")
     parser.add_argument(
         "--data-dir", type=Path, help="database, uploads, temporary files, models from a hub (default: the file's)"
     )

@@ -1,7 +1,7 @@
 """Calls between processes that may die: sent again when the callee was lost, never twice on purpose."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ray.exceptions import (
@@ -13,10 +13,12 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
-from ray.serve.handle import DeploymentResponse
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from serve_app.errors import Unavailable
+from serve_app.jobs.models import Job
+from serve_app.transcript import Transcript
 
 LOST = (
     RayActorError,
@@ -54,6 +56,16 @@ async def call(what: str, send: Callable[[], Any]) -> Any:
                 return await _answer(send())
     except RetryError as error:
         raise Unavailable(f"{what} is away for the moment: try again", None, "unavailable") from error
+
+
+def transcriber(handle: DeploymentHandle) -> Callable[[Job], Awaitable[Transcript]]:
+    """The transcriber deployment as a function of a job."""
+
+    async def transcribe(job: Job) -> Transcript:
+        transcript: Transcript = await call("the transcriber", lambda: handle.transcribe.remote(job))
+        return transcript
+
+    return transcribe
 
 
 async def _answer(response: Any) -> Any:

@@ -8,38 +8,31 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from deployments.calls import call
+from deployments.calls import transcriber
 from deployments.job_manager import RemoteJobs
 from serve_app.api.app import create_app
 from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import Job
 from serve_app.service import Service
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
 
 
 class Ingress:
     """Parses one front's dialect, stores uploads, and calls the transcriber or the job manager."""
 
-    async def __init__(self, settings: AppSettings, transcriber: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: AppSettings, handle: DeploymentHandle) -> None:  # type: ignore[misc]
         # Form parsing spools uploads to temporary files: keep them in the data folder too.
         settings.spool_dir.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(settings.spool_dir)
         self.app_name = serve.get_replica_context().app_name
         jobs = RemoteJobs(self.app_name)
         await jobs.ensure(settings)
-
-        async def transcribe(job: Job) -> Transcript:
-            transcript: Transcript = await call("the transcriber", lambda: transcriber.transcribe.remote(job))
-            return transcript
-
         self.service = Service(
             settings,
             ModelCard.load(settings.model),
             BlobStore(settings.blob_root, settings.limits.max_upload_bytes),
             jobs,
-            transcribe,
+            transcriber(handle),
             self.ready,
         )
 

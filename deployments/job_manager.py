@@ -11,9 +11,9 @@ import ray
 from pydantic import SecretStr
 from ray import serve
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
-from deployments.calls import call
+from deployments.calls import call, transcriber
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.manager import JobManager
@@ -34,17 +34,11 @@ class JobManagerActor:
 
     async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:  # type: ignore[misc]
         self._fingerprint = fingerprint
-        transcriber = serve.get_deployment_handle("Transcriber", app_name)
-
-        async def run(job: Job) -> Transcript:
-            transcript: Transcript = await call("the transcriber", lambda: transcriber.transcribe.remote(job))
-            return transcript
-
         self._manager = JobManager(
             settings,
             await JobStore.open(settings.database_url),
             BlobStore(settings.blob_root),
-            run,
+            transcriber(serve.get_deployment_handle("Transcriber", app_name)),
             guarded_session(settings.network),
         )
         await self._manager.start()
@@ -109,7 +103,8 @@ class RemoteJobs:
                 if await actor.fingerprint.remote() == fingerprint:
                     self._actor = actor
                 else:
-                    with suppress(TimeoutError):
+                    # One that can't close, or of a version that knows no such call, goes all the same.
+                    with suppress(TimeoutError, RayTaskError):
                         await asyncio.wait_for(actor.close.remote(), CLOSE_S)
                     ray.kill(actor)
             except RayActorError as error:

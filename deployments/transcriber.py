@@ -1,7 +1,7 @@
 """The transcriber replica: one recording from source to transcript, on CPU."""
 
 import asyncio
-import tempfile
+import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
@@ -30,9 +30,6 @@ class Transcriber:
 
     async def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:  # type: ignore[misc]
         torch.set_num_threads(1)  # the VAD's steps are too small to share
-        # pydub exports through temporary files: in the data folder too.
-        settings.spool_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.tempdir = str(settings.spool_dir)
         self.settings = settings
         self.whisper = whisper
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
@@ -65,7 +62,10 @@ class Transcriber:
         self.settings.check_model(options.model)
         if isinstance(audio, str):
             return await self._transcribe(JobRequest(source=UrlSource(url=audio), options=options), audio)
-        key = await self.blobs.write(_once(audio if isinstance(audio, bytes) else audio.export(format="wav").read()))
+        if isinstance(audio, AudioSegment):
+            # Into memory: on its own, pydub would make a temporary file.
+            audio = audio.export(io.BytesIO(), format="wav").getvalue()
+        key = await self.blobs.write(_once(audio))
         try:
             return await self._transcribe(JobRequest(source=BlobSource(key=key), options=options), key)
         finally:

@@ -11,7 +11,7 @@ from serve_app.errors import RequestTimeout
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job, JobError, JobPage, JobState
-from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
+from serve_app.options import BlobSource, JobRequest, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
@@ -52,11 +52,6 @@ class Service:
         self.jobs = jobs
         self.ready = ready
         self._transcribe = transcribe
-
-    def check(self, options: TranscriptionOptions) -> None:
-        """Raise NotFound for an unknown model, InvalidRequest for what the model can't do."""
-        self.settings.check_model(options.model)
-        self.card.check(options)
 
     async def submit(self, request: JobRequest) -> Job:
         """Accept a job: when this returns, it is in the database."""
@@ -104,7 +99,8 @@ class Service:
     async def _owned(self, request: JobRequest) -> AsyncIterator[None]:
         """Check a request; its upload is dropped if it, or the job manager, refuses it."""
         try:
-            self.check(request.options)
+            self.settings.check_model(request.options.model)
+            self.card.check(request.options)
             if isinstance(request.source, UrlSource):
                 check_url(request.source.url, "url")
             yield

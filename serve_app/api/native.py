@@ -116,7 +116,6 @@ async def _from_json(service: Service, raw: bytes) -> JobRequest:
     if body.url is not None:
         source = UrlSource(url=body.url)
     else:
-        service.check(options)
         source = await store_base64(service.blobs, body.audio or "", "audio")
     return JobRequest(source=source, options=options, webhook=body.webhook)
 
@@ -134,9 +133,8 @@ async def _from_form(service: Service, request: Request) -> JobRequest:
             body = JobForm.model_validate(fields)
         except ValidationError as error:
             raise invalid(error) from None
-        options = _options(body)
-        service.check(options)
-        return JobRequest(source=await store(service.blobs, file), options=options, webhook=body.webhook)
+        source = await store(service.blobs, file)
+        return JobRequest(source=source, options=_options(body), webhook=body.webhook)
 
 
 def _options(body: JobBody | JobForm) -> TranscriptionOptions:

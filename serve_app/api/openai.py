@@ -61,7 +61,6 @@ class TranscriptionForm(BaseModel):
 )
 async def transcriptions(service: ServiceDep, form: Annotated[TranscriptionForm, Form()]) -> Response:
     options = form.options()
-    service.check(options)
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
     return respond(await service.transcribe(request), form.response_format)
 
