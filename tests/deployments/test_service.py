@@ -33,7 +33,7 @@ SAID = {
 
 def transcribe(http: httpx.Client, name: str, **fields: str) -> Any:
     files = {"file": (name, (DATA / name).read_bytes())}
-    answer = http.post("/v1/audio/transcriptions", files=files, data={"model": "whisper-1", **fields})
+    answer = http.post("/v1/audio/transcriptions", files=files, data={"model": "whisper-1"} | fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -164,3 +164,23 @@ def test_user_config_is_live(running: Running) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert set(processes("ray::ServeReplica:whisper:Whisper")) == replicas, "the replica was restarted"
+
+
+def test_new_settings_replace_the_job_manager_and_keep_its_jobs(http: httpx.Client, running: Running) -> None:
+    from deployments.launch import deploy, wait_until_running
+
+    job = http.post("/v1/jobs", files={"file": (DATA / "es.wav").read_bytes()}).json()
+    job_ended(http, job["id"])
+    (before,) = processes("ray::JobManagerActor")
+    running.config.applications[0].args["model_aliases"] = ["whisper-1", "nano"]
+    deploy(running.config)
+    deadline = time.monotonic() + 60
+    while set(processes("ray::JobManagerActor")) in ({before}, set()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert wait_until_running(running.config)
+    assert http.get("/v1/models/nano").status_code == 200
+    assert http.get(job["transcript_url"]).json()["text"] == SAID["es.wav"]
+    (after,) = processes("ray::JobManagerActor")
+    assert after != before
+    assert transcribe(http, "en.mp3", model="nano")["text"] == SAID["en.mp3"]
