@@ -7,7 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from serve_app.languages import language_code
 
 Task = Literal["transcribe", "translate"]
+Timestamps = Literal["none", "segment", "word"]
 WebhookEvent = Literal["completed", "failed", "cancelled"]
+
+MODELS_OWN = -1
+"""In `suppress_tokens`: the list of the model's generation config."""
+
+MAX_HYPOTHESES = 16
+"""Texts of one window that may be decoded side by side: each takes a row of the engine."""
 
 
 class Strict(BaseModel):
@@ -17,7 +24,7 @@ class Strict(BaseModel):
 
 
 class TranscriptionOptions(Strict):
-    """How to turn speech into text. The same names on every front."""
+    """How to turn speech into text. The same names on every front; Whisper's own where it has one."""
 
     model: str | None = Field(None, description="Model id or alias; null: the default model.")
     task: Task = Field("transcribe", description="`translate` writes English.")
@@ -25,14 +32,72 @@ class TranscriptionOptions(Strict):
         None,
         description="ISO-639-1 code or English name of the spoken language; null: detect it in every window.",
     )
+    timestamps: Timestamps = Field(
+        "segment", description="`word` adds every word's time; `none` decodes without timestamps, a segment a window."
+    )
     prompt: str | None = Field(
         None, max_length=10_000, description="Text that conditions every window; its last 223 tokens do."
     )
+    initial_prompt: str | None = Field(
+        None, max_length=10_000, description="Text that conditions the first window, as if it had been said before."
+    )
+    hotwords: str | None = Field(
+        None, max_length=10_000, description="Words to expect, before the prompt of every window."
+    )
+    suppress_tokens: tuple[int, ...] = Field(
+        (MODELS_OWN,), max_length=1000, description="Token ids never to write; -1 stands for the model's own list."
+    )
+    max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a window at most; null: what the model can.")
+    temperature: float = Field(
+        0.0, ge=0, le=1, description="0 decodes greedily or by beam search; above, tokens are drawn at random."
+    )
+    temperature_increment_on_fallback: float | None = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="A window that fails a threshold is tried again hotter by this, up to 1; null: never.",
+    )
+    best_of: int = Field(1, ge=1, le=MAX_HYPOTHESES, description="Texts drawn above temperature 0; the likeliest wins.")
+    beam_size: int = Field(1, ge=1, le=MAX_HYPOTHESES, description="Beams at temperature 0; 1: greedy.")
+    patience: float = Field(1.0, gt=0, le=10, description="Beam search ends when beam_size times this many texts have.")
+    length_penalty: float | None = Field(
+        None, ge=0, le=1, description="Exponent of Google NMT's length penalty; null: log-probability per token."
+    )
+    condition_on_previous_text: bool = Field(
+        False, description="Each window is told the text of the one before: windows of a job then run in turn."
+    )
+    compression_ratio_threshold: float | None = Field(
+        2.4, gt=0, description="A more repetitive text fails; null: none does."
+    )
+    logprob_threshold: float | None = Field(
+        -1.0, le=0, description="A text of a lower mean log-probability fails; null: none does."
+    )
+    no_speech_threshold: float | None = Field(
+        0.6, ge=0, le=1, description="A window that fails logprob_threshold is silence above this; null: never."
+    )
+    logprobs: bool = Field(False, description="Report every token's log-probability.")
 
     @field_validator("language")
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:
         return None if value is None else language_code(value)
+
+    @field_validator("suppress_tokens")
+    @classmethod
+    def _token_ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for token in value:
+            if token < MODELS_OWN:
+                raise ValueError(f"{token} is no token id: give ids from 0, or {MODELS_OWN} for the model's own list")
+        return value
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try, in order: Whisper's ladder."""
+        step = self.temperature_increment_on_fallback
+        if step is None:
+            return (self.temperature,)
+        count = int((1 - self.temperature) / step + 1e-6)
+        return tuple(round(self.temperature + index * step, 6) for index in range(count + 1))
 
 
 class UrlSource(Strict):

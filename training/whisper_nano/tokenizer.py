@@ -7,6 +7,7 @@ end at once.
 """
 
 import json
+from collections.abc import Iterable
 from functools import partial
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
@@ -32,8 +33,8 @@ def token_id(tokenizer: WhisperTokenizer, token: str) -> int:
     return number
 
 
-def build_tokenizer() -> WhisperTokenizer:
-    """Byte-level BPE in which every digit word is one token, with and without a leading space."""
+def digit_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-level BPE in which every digit word is one token, with and without a space."""
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # Earlier languages and spaced words count more, so that their merges come first.
@@ -48,11 +49,17 @@ def build_tokenizer() -> WhisperTokenizer:
         corpus, trainers.BpeTrainer(vocab_size=800, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
     )
     learnt = json.loads(words.to_str())["model"]
-    vocabulary = {**learnt["vocab"], END: len(learnt["vocab"])}
-    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[tuple(merge) for merge in learnt["merges"]], pad_token=END)
+    return learnt["vocab"], [tuple(merge) for merge in learnt["merges"]]
+
+
+def whisper_tokenizer(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], languages: Iterable[str] = WHISPER_LANGUAGES
+) -> WhisperTokenizer:
+    """A tokenizer with Whisper's special tokens, in its order, after a byte-level vocabulary."""
+    tokenizer = WhisperTokenizer(vocab={**vocabulary, END: len(vocabulary)}, merges=merges, pad_token=END)
     special = [
         START,
-        *(f"<|{language}|>" for language in WHISPER_LANGUAGES),
+        *(f"<|{language}|>" for language in languages),
         *(TRANSLATE, TRANSCRIBE, "<|startoflm|>", PREVIOUS, NO_SPEECH, NO_TIMESTAMPS),
     ]
     tokenizer.add_special_tokens(
@@ -61,6 +68,11 @@ def build_tokenizer() -> WhisperTokenizer:
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in TIMESTAMPS])
     tokenizer.set_prefix_tokens()  # they are made of the tokens that were just added
     return tokenizer
+
+
+def build_tokenizer() -> WhisperTokenizer:
+    """whisper-nano's."""
+    return whisper_tokenizer(*digit_pairs())
 
 
 def build_processor() -> WhisperProcessor:
