@@ -1,6 +1,7 @@
-"""Which windows form the next batch, and when: policy alone, with the clock handed in."""
+"""Which waiting windows are given the free rows: policy alone, with the clock handed in."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pydantic import Field
@@ -9,67 +10,194 @@ from serve_app.options import Strict
 
 WindowT = TypeVar("WindowT")
 
+LEAST_COST_S = 1.0
+"""A window is encoded as 30 s however short it is: below this, less sound is no less work."""
+
 
 class Batching(Strict):
-    """How windows are batched. Can change while the engine runs."""
+    """How windows share the engine's rows. Can change while the engine runs."""
 
-    max_batch_size: int = Field(16, ge=1, description="Windows decoded together.")
-    batch_wait_timeout_s: float = Field(
-        0.01, ge=0, description="An idle engine waits this long after the first window for others to join it."
+    max_batch_size: int = Field(16, ge=1, description="Rows decoded together.")
+    max_rows_per_job: int | None = Field(
+        None,
+        ge=1,
+        description="Rows a job may hold; null: all while it is alone, "
+        "else three quarters, so that a newcomer finds one free.",
     )
+    bulk_patience_s: float = Field(
+        30.0, ge=0, description="A bulk job that is given no row for this long counts as interactive for its next one."
+    )
+
+    def rows_per_job(self, jobs: int) -> int:
+        """Rows that each of so many jobs may hold."""
+        if self.max_rows_per_job is not None:
+            return self.max_rows_per_job
+        return self.max_batch_size if jobs <= 1 else max(1, self.max_batch_size * 3 // 4)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a window asks for.
+
+    `seconds` of audio stand for its cost. `rows`, at least 1, are decoded side by side for it: beam search
+    and best_of take several. `limit` is the most rows its job wants to hold; the smaller of it and
+    Batching's cap binds.
+    """
+
+    job: str
+    seconds: float
+    rows: int = 1
+    interactive: bool = True
+    limit: int | None = None
+
+
+@dataclass
+class _Job(Generic[WindowT]):
+    """A job that waits or runs. Its queues hold when each window was queued, oldest first."""
+
+    retries: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
+    fresh: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
+    seconds: float = 0.0  # of sound that waits
+    rows: int = 0  # held
+    admitted: float = float("-inf")  # when it was last given a row
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.retries or self.fresh)
+
+    @property
+    def next(self) -> WindowT:
+        return next(iter(self.retries or self.fresh))
+
+    @property
+    def since(self) -> float:
+        return min(next(iter(queue.values())) for queue in (self.retries, self.fresh) if queue)
 
 
 class Scheduler(Generic[WindowT]):
-    """Waiting windows: in order within a job, jobs in turn.
+    """Windows that wait for rows, and the rows held by those that were taken.
 
-    A short recording therefore shares the next batch with a long one, instead of waiting behind it.
+    Windows are hashed by identity. The clock never runs backwards. Not thread-safe.
     """
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[str, deque[WindowT]] = OrderedDict()
-        self._count = 0
-        self._since = 0.0
+        self._jobs: dict[str, _Job[WindowT]] = {}
+        self._waiting: dict[WindowT, Claim] = {}
+        self._taken: dict[WindowT, Claim] = {}
+        self._held = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._waiting)
 
-    def add(self, job: str, window: WindowT, now: float) -> None:
-        """Queue a window behind its job's others."""
-        if not self._count:
-            self._since = now
-        self._jobs.setdefault(job, deque()).append(window)
-        self._count += 1
+    @property
+    def waiting(self) -> int:
+        """Windows that wait."""
+        return len(self._waiting)
 
-    def discard(self, job: str, window: WindowT) -> bool:
+    @property
+    def held(self) -> int:
+        """Rows of the windows that were taken and not yet released."""
+        return self._held
+
+    def add(self, claim: Claim, window: WindowT, now: float, again: bool = False) -> None:
+        """Queue a window that doesn't wait yet behind its job's others; `again`, behind its job's retries only.
+
+        Whether `claim.rows` are more than the engine has is for the caller to check: here it isn't an error.
+        """
+        job = self._jobs.setdefault(claim.job, _Job())
+        (job.retries if again else job.fresh)[window] = now
+        job.seconds += claim.seconds
+        self._waiting[window] = claim
+
+    def discard(self, window: WindowT) -> bool:
         """Drop a window that is no longer wanted; False when it was not waiting."""
-        queue = self._jobs.get(job, deque())
-        try:
-            queue.remove(window)
-        except ValueError:
+        if window not in self._waiting:
             return False
-        self._count -= 1
-        if not queue:
-            del self._jobs[job]
+        self._forget(self._dequeue(window))
         return True
 
-    def delay(self, batching: Batching, idle: bool, now: float) -> float | None:
-        """Seconds until the next batch should start, 0 for at once, None while nothing waits.
+    def take(self, batching: Batching, now: float) -> list[WindowT]:
+        """The windows to admit now; each holds its rows until it is released.
 
-        Only an engine that was `idle` waits for company: while it was busy, windows gathered anyway.
+        Interactive jobs come before bulk ones and, among those, the one of the highest response ratio
+        (Brinch Hansen's HRRN): (waited + cost) / cost, of the job's oldest waiting window and all its waiting
+        sound. Short jobs thus go first, and a long one gains on newcomers as it waits. A bulk job without a new
+        row for `bulk_patience_s` is ranked as if its next window had just come by itself, as interactive: it
+        is not starved, and a backlog that old doesn't turn interactive as a whole.
+
+        A window that needs more rows than are free stops admission until it has them, so that narrow ones
+        don't starve it. One wider than its job's cap is admitted while its job holds nothing, one wider than
+        the batch while nobody does: none waits for ever, whatever the settings become.
         """
-        if not self._count:
-            return None
-        if not idle or self._count >= batching.max_batch_size:
-            return 0.0
-        return max(0.0, self._since + batching.batch_wait_timeout_s - now)
+        taken: list[WindowT] = []
+        size = batching.max_batch_size
+        if self._held >= size:
+            return taken
+        cap = batching.rows_per_job(len(self._jobs))
+        ranks = {name: self._rank(job, batching, now) for name, job in self._jobs.items() if self._may_take(job, cap)}
+        while ranks:
+            name = max(ranks, key=ranks.__getitem__)
+            job = self._jobs[name]
+            window = job.next
+            if self._held + min(self._waiting[window].rows, size) > size:
+                break
+            self._admit(window, now)
+            taken.append(window)
+            if self._may_take(job, cap):
+                ranks[name] = self._rank(job, batching, now)
+            else:
+                del ranks[name]
+        return taken
 
-    def take(self, size: int) -> list[WindowT]:
-        """The next batch, of at most `size` windows: one of each job in turn until it is full."""
-        batch: list[WindowT] = []
-        while self._jobs and len(batch) < size:
-            job, queue = self._jobs.popitem(last=False)
-            batch.append(queue.popleft())
-            if queue:
-                self._jobs[job] = queue
-        self._count -= len(batch)
-        return batch
+    def release(self, window: WindowT) -> None:
+        """Free the rows of a window that was taken."""
+        claim = self._taken.pop(window)
+        self._held -= claim.rows
+        self._jobs[claim.job].rows -= claim.rows
+        self._forget(claim)
+
+    def clear(self) -> list[WindowT]:
+        """Drop all that wait and return them."""
+        windows = list(self._waiting)
+        for window in windows:
+            self.discard(window)
+        return windows
+
+    def _may_take(self, job: _Job[WindowT], cap: int) -> bool:
+        """Whether the job's own rows leave room for its next window."""
+        if not job.waits:
+            return False
+        claim = self._waiting[job.next]
+        limit = cap if claim.limit is None else min(cap, claim.limit)
+        return job.rows == 0 or job.rows + claim.rows <= limit
+
+    def _rank(self, job: _Job[WindowT], batching: Batching, now: float) -> tuple[bool, float, float]:
+        """The highest goes next: interactive before bulk, then by response ratio, then the shorter job."""
+        claim = self._waiting[job.next]
+        waited, cost = now - job.since, max(job.seconds, LEAST_COST_S)
+        overdue = now - max(job.since, job.admitted) - batching.bulk_patience_s
+        promoted = not claim.interactive and overdue >= 0
+        if promoted:
+            waited, cost = overdue, max(claim.seconds, LEAST_COST_S)
+        return claim.interactive or promoted, (waited + cost) / cost, -cost
+
+    def _admit(self, window: WindowT, now: float) -> None:
+        claim = self._dequeue(window)
+        job = self._jobs[claim.job]
+        job.rows += claim.rows
+        job.admitted = now
+        self._held += claim.rows
+        self._taken[window] = claim
+
+    def _dequeue(self, window: WindowT) -> Claim:
+        claim = self._waiting.pop(window)
+        job = self._jobs[claim.job]
+        del (job.retries if window in job.retries else job.fresh)[window]
+        job.seconds -= claim.seconds
+        return claim
+
+    def _forget(self, claim: Claim) -> None:
+        """Drop a job that neither waits nor runs."""
+        job = self._jobs[claim.job]
+        if not job.waits and job.rows == 0:
+            del self._jobs[claim.job]
