@@ -70,7 +70,8 @@ def row_starts(costs: Sequence[Tensor]) -> list[NDArray[np.intp]]:
     """The column at which the cheapest path enters each row of `(rows, columns)` matrices; 0 for the first.
 
     Paths lead from the first cell to the last by steps right, down or both, and cost the sum of their cells.
-    Of equal ways into a cell the one from the left is taken, as in transformers, else the diagonal.
+    Of equal ways into a cell the one from the left is taken, as in transformers, else the diagonal, where transformers
+    goes left for more: its paths are not the cheapest among ties, and its sums are float32.
 
     The cost of reaching cell j of a row, `D[j] = x[j] + min(D[j - 1], above[j - 1], above[j])`, comes without a
     loop over the cells: the path enters the row at some k <= j and goes right from there, so with S the running

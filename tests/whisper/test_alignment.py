@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -150,6 +150,7 @@ def test_rows_that_agree_are_no_obstacle() -> None:
     assert (np.diff(ends) >= 0).all()
 
 
+@settings(deadline=None)
 @given(
     arrays(
         np.float32,
@@ -194,6 +195,7 @@ def test_path_is_that_of_transformers(seed: int) -> None:
 
 
 # Small whole numbers: ties everywhere, and no rounding in transformers' float32.
+@settings(deadline=None)
 @given(
     st.lists(
         arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 12)), elements=st.integers(-3, 3).map(float)),
