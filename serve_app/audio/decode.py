@@ -45,6 +45,9 @@ _AUDIO_DECODERS = tuple(sorted(filter(_is_audio_decoder, av.codecs_available)))
 _MAX_PACKET_BYTES = 4 * 2**20
 _SAMPLE_RATES = range(4_000, 768_001)
 
+# Samples that wait in the graph before it runs: to run it for every frame takes longer than some codecs.
+_QUEUED_SAMPLES = 2**16
+
 # These have no header that states a duration; FFmpeg guesses one from the first bit rate it meets.
 _HEADERLESS = ("mp3", "aac", "loas", "ac3", "eac3", "dts", "amr", "gsm", "mpegts", "mpeg")
 
@@ -177,15 +180,24 @@ class Decoding:
 def _resampled(frames: Iterable[AudioFrame]) -> Iterator[NDArray[np.int16]]:
     graph: Graph | None = None
     current = None
+    waiting = 0
     for frame in frames:
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if graph is None or kind != current:
-            yield from _converted(graph, None)
+            if graph is not None:
+                yield from _rest(graph)
             graph = _graph(frame)
             current = kind
+            waiting = 0
+            channels = frame.layout.nb_channels
         frame.pts = None  # sound is counted in samples; a hostile clock must not matter
-        yield from _converted(graph, frame)
-    yield from _converted(graph, None)
+        graph.push(frame)
+        waiting += frame.samples * channels
+        if waiting >= _QUEUED_SAMPLES:
+            waiting = 0
+            yield from _pulled(graph)
+    if graph is not None:
+        yield from _rest(graph)
 
 
 def _graph(frame: AudioFrame) -> Graph:
@@ -203,16 +215,19 @@ def _graph(frame: AudioFrame) -> Graph:
     return graph
 
 
-def _converted(graph: Graph | None, frame: AudioFrame | None) -> Iterator[NDArray[np.int16]]:
-    """What the graph gives out for one more frame, or at the end for None."""
-    if graph is None:
-        return
-    graph.push(frame)
+def _pulled(graph: Graph) -> Iterator[NDArray[np.int16]]:
+    """The chunks that the graph can give out by now."""
     while True:
         try:
             yield graph.pull().to_ndarray()[0]
         except (av.BlockingIOError, av.EOFError):
             return
+
+
+def _rest(graph: Graph) -> Iterator[NDArray[np.int16]]:
+    """The graph's last chunks."""
+    graph.push(None)
+    return _pulled(graph)
 
 
 def _stated_duration(container: InputContainer, stream: AudioStream, file: BinaryIO) -> float | None:

@@ -24,12 +24,14 @@ _CONTEXT_SAMPLES = 64
 class _Silero(nn.Module):
     """silero-vad's 16 kHz network on frames in a batch (its own file takes one at a time).
 
-    Only the LSTM needs the frames in order, and torch runs that as one call.
+    Only the LSTM needs the frames in order, and torch runs that as one call. The spectra, which
+    the file's network makes by a convolution with a windowed Fourier basis, come from an FFT.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stft = nn.Conv1d(1, 258, 256, stride=128, bias=False)
+        self.window: Tensor
+        self.register_buffer("window", torch.empty(256))
         self.encoder = nn.Sequential(
             *(nn.Conv1d(129, 128, 3, padding=1), nn.ReLU()),
             *(nn.Conv1d(128, 64, 3, stride=2, padding=1), nn.ReLU()),
@@ -41,15 +43,15 @@ class _Silero(nn.Module):
 
     def forward(self, frames: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(n, 64 + 512) samples → (n,) probabilities, and the state after them."""
-        spectrum = self.stft(functional.pad(frames, (0, 64), "reflect").unsqueeze(1))
-        magnitude = torch.sqrt(spectrum[:, :129] ** 2 + spectrum[:, 129:] ** 2)
-        hidden, state = self.rnn(self.encoder(magnitude).squeeze(2), state)
+        steps = functional.pad(frames, (0, 64), "reflect").unfold(1, 256, 128)
+        spectrum = torch.view_as_real(torch.fft.rfft(steps * self.window))
+        magnitude = spectrum.square().sum(-1).sqrt()  # torch.abs is slower
+        hidden, state = self.rnn(self.encoder(magnitude.transpose(1, 2)).squeeze(2), state)
         return self.decoder(hidden.unsqueeze(2)).flatten(), state
 
 
 # Names of the file's parameters, and ours. Its safetensors file holds an older network.
 _NAMES = {
-    "stft.forward_basis_buffer": "stft.weight",
     **{
         f"encoder.{layer}.reparam_conv.{kind}": f"encoder.{2 * layer}.{kind}"
         for layer in range(4)
@@ -70,7 +72,9 @@ def _silero() -> _Silero:
     file = Path(package.origin).parent / "data" / "silero_vad.jit"
     weights = torch.jit.load(file).state_dict()  # type: ignore[no-untyped-call]
     network = _Silero()
-    network.load_state_dict({ours: weights[f"_model.{theirs}"] for theirs, ours in _NAMES.items()})
+    basis = weights["_model.stft.forward_basis_buffer"]
+    window = basis[0, 0]  # of frequency 0, where the cosine is 1
+    network.load_state_dict({"window": window} | {ours: weights[f"_model.{theirs}"] for theirs, ours in _NAMES.items()})
     return network.eval().requires_grad_(False)
 
 

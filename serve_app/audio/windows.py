@@ -18,7 +18,7 @@ SpeechProbability = Callable[[Pcm], NDArray[np.float32]]
 # Windows begin and end on Whisper's feature frames (10 ms), so that times in a window map exactly.
 _GRID = SAMPLE_RATE // 100
 # Always the same chunks to the detector, so that cuts do not depend on how the sound arrives.
-_CHUNK_SAMPLES = 128 * FRAME_SAMPLES
+_CHUNK_SAMPLES = 256 * FRAME_SAMPLES
 _LEAST_WINDOW_S = 1.0
 
 
