@@ -6,7 +6,7 @@ PYTHON   ?= python3
 
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint install clean
+.PHONY: help demo serve test lint bench install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -28,9 +28,12 @@ lint: .venv/installed-dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU cores (about 25 minutes)
+	$(BIN)/python -m benchmarks.speed
+
 install: .venv/installed-dev ## create .venv with everything, tests and linters included
 
-# Two stamps, so that a newcomer's demo need not wait for the linters.
+# Stamps of their own, so that a newcomer's demo need not wait for the linters or the benchmark's peers.
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Installing into .venv (torch alone is about 6 GB on disk; a few minutes the first time) …"
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed: make PYTHON=python3.12 …" if not (3, 11) <= sys.version_info < (3, 13) else 0)'
@@ -40,6 +43,10 @@ install: .venv/installed-dev ## create .venv with everything, tests and linters 
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 clean: ## remove .venv, caches and the data folder's temporary files

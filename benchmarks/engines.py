@@ -1,0 +1,78 @@
+"""What the engines of benchmarks.speed have in common, and ours behind it.
+
+An engine is loaded with a checkpoint's folder and a number of threads, and is then a function of Work and How
+that returns what it heard in each window it decoded, in order.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import WhisperTokenizerFast
+
+from benchmarks.workloads import Work
+from serve_app.options import MODELS_OWN, TranscriptionOptions
+from serve_app.settings import WhisperSettings
+from serve_app.whisper.engine import Engine
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.scheduler import Batching
+
+
+@dataclass(frozen=True)
+class How:
+    """Windows decoded together, and whether ours waits for all of them before it starts on others."""
+
+    batch_size: int = 16
+    static: bool = False
+
+
+class Heard(NamedTuple):
+    """Tokens of a window, without special ones, and its text."""
+
+    tokens: int
+    text: str
+
+
+Transcribe = Callable[[Work, How], list[Heard]]
+Load = Callable[[Path, int], Transcribe]
+
+
+def sound(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Samples between -1 and 1."""
+    return pcm.astype(np.float32) / 32768
+
+
+def groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Items, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+class Ours:
+    """The project's engine. One for each batch size, made when it is first asked for."""
+
+    def __init__(self, checkpoint: Path, threads: int) -> None:
+        self._model = WhisperModel.load(str(checkpoint), WhisperSettings(device="cpu", threads=threads))
+        self._end = WhisperTokenizerFast.from_pretrained(checkpoint).eos_token_id
+        self._engines: dict[int, Engine] = {}
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        if how.batch_size not in self._engines:
+            self._engines[how.batch_size] = Engine(self._model, Batching(max_batch_size=how.batch_size))
+        engine = self._engines[how.batch_size]
+        options = TranscriptionOptions(
+            language=work.language, timestamps="none", temperature_increment_on_fallback=None
+        )
+        each = [
+            options.model_copy(update={"max_new_tokens": length, "suppress_tokens": (MODELS_OWN, self._end)})
+            for length in work.lengths
+        ] or [options] * len(work.ends)
+        windows = list(zip(work.windows, each, strict=True))
+        texts = []
+        for group in groups(windows, how.batch_size if how.static else len(windows)):
+            futures = [engine.submit(pcm, option, "benchmark") for pcm, option in group]
+            texts += [future.result() for future in futures]
+        return [Heard(len(text.tokens), text.text) for text in texts]

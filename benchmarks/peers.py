@@ -1,0 +1,221 @@
+"""The engines ours is measured against, each through its own public interface.
+
+All decode greedily, without timestamps, voice activity detection, fallback or earlier text, in the language they are
+told, and get the same windows; only transformers' chunked pipeline cuts for itself.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
+
+from benchmarks.convert import tiktoken_encoding, to_ctranslate2, to_openai
+from benchmarks.engines import Heard, How, groups, sound
+from benchmarks.workloads import Work
+from serve_app.audio import SAMPLE_RATE
+
+PROMPT = 4
+"""Tokens before a window's text: start, language, task, no timestamps."""
+
+
+def forced_length(work: Work) -> int | None:
+    """The one length of all windows: peers know none per window."""
+    if len(set(work.lengths)) > 1:
+        raise ValueError("peers take one length for all windows")
+    return work.lengths[0] if work.lengths else None
+
+
+class _Pipeline:
+    """transformers' pipeline, and how many tokens each window got."""
+
+    def __init__(self, checkpoint: Path, threads: int) -> None:
+        self._pipeline = pipeline("automatic-speech-recognition", model=str(checkpoint), device="cpu", dtype="float32")
+        self._end = self._pipeline.tokenizer.eos_token_id
+        self._tokens: list[int] = []
+        generate = self._pipeline.model.generate
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            tokens = generate(*arguments, **options)
+            rows = tokens["sequences"] if isinstance(tokens, dict) else tokens
+            self._tokens += (rows < self._end).sum(1).tolist()
+            return tokens
+
+        self._pipeline.model.generate = counting
+
+    def _generate(self, work: Work) -> dict[str, Any]:
+        """The options of `generate`; begins a new count."""
+        self._tokens.clear()
+        length = forced_length(work)
+        options: dict[str, Any] = {"language": work.language, "task": "transcribe", "num_beams": 1, "do_sample": False}
+        if length is not None:
+            own = self._pipeline.model.generation_config.suppress_tokens or []
+            options |= {"max_new_tokens": length, "suppress_tokens": [*own, self._end]}
+        return options
+
+
+class OneByOne(_Pipeline):
+    """transformers' pipeline in a loop over windows, as tutorials write it."""
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        options = self._generate(work)
+        texts = [self._pipeline(sound(window), generate_kwargs=options)["text"] for window in work.windows]
+        return [Heard(count, text) for count, text in zip(self._tokens, texts, strict=True)]
+
+
+class Chunked(_Pipeline):
+    """transformers' pipeline over the whole sound, a chunk of 30 s every 20 s, as insanely-fast-whisper runs it."""
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        options = self._generate(work)
+        answer = self._pipeline(sound(work.pcm), chunk_length_s=30, batch_size=how.batch_size, generate_kwargs=options)
+        # The text is of all chunks together: what they share was said once.
+        return [Heard(count, "") for count in self._tokens[:-1]] + [Heard(self._tokens[-1], answer["text"])]
+
+
+class OpenAI:
+    """openai-whisper, with the checkpoint's vocabulary in the place of the one that comes with it."""
+
+    def __init__(self, checkpoint: Path, threads: int) -> None:
+        import whisper
+
+        encoding = tiktoken_encoding(checkpoint)
+        languages = encoding.encode_single_token("<|translate|>") - encoding.encode_single_token("<|en|>")
+        # The library tells what a model speaks from the size of its vocabulary: nano's small one is multilingual too.
+        described = {"is_multilingual": True, "num_languages": languages}
+        sys.modules["whisper.tokenizer"].get_encoding = lambda **_: encoding  # type: ignore[attr-defined]
+        self._model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai.pt")), device="cpu")
+        self._model.__class__ = type("Whisper", (whisper.Whisper,), described)
+        self._end = encoding.eot_token
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        length = forced_length(work)
+        answer = self._model.transcribe(
+            sound(work.pcm),
+            clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
+            language=work.language,
+            temperature=0.0,
+            compression_ratio_threshold=None,
+            logprob_threshold=None,
+            no_speech_threshold=None,
+            condition_on_previous_text=False,
+            without_timestamps=True,
+            fp16=False,
+            suppress_blank=False,
+            sample_len=length,
+            suppress_tokens=[] if length is None else [self._end],
+        )
+        return [Heard(sum(t < self._end for t in s["tokens"]), s["text"]) for s in answer["segments"]]
+
+
+class _Multilingual:
+    """A CTranslate2 model that says it speaks more than English, as nano's small vocabulary does not tell it."""
+
+    is_multilingual = True
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class FasterWhisper:
+    """faster-whisper, a window at a time."""
+
+    def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
+        from faster_whisper import WhisperModel
+
+        folder = to_ctranslate2(checkpoint, _converted(checkpoint) / "ctranslate2")
+        self._model = WhisperModel(str(folder), device="cpu", compute_type=precision, cpu_threads=threads)
+        self._model.model = _Multilingual(self._model.model)
+        self._end = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        segments, _ = self._model.transcribe(
+            sound(work.pcm),
+            clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
+            compression_ratio_threshold=None,
+            log_prob_threshold=None,
+            no_speech_threshold=None,
+            **self._options(work),
+        )
+        return self._heard(segments)
+
+    def _heard(self, segments: Iterable[Any]) -> list[Heard]:
+        return [Heard(sum(token < self._end for token in segment.tokens), segment.text) for segment in segments]
+
+    def _options(self, work: Work) -> dict[str, Any]:
+        length = forced_length(work)
+        return {
+            "language": work.language,
+            "beam_size": 1,
+            "temperature": 0.0,
+            "condition_on_previous_text": False,
+            "without_timestamps": True,
+            "vad_filter": False,
+            "suppress_blank": False,
+            "suppress_tokens": None if length is None else [self._end],
+            "max_new_tokens": None if length is None else _ct2_length(length) - PROMPT,
+        }
+
+
+class FasterBatched(FasterWhisper):
+    """faster-whisper's batched pipeline; the same windows take the place of its voice activity detection's."""
+
+    def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
+        super().__init__(checkpoint, threads, precision)
+        from faster_whisper import BatchedInferencePipeline
+
+        self._pipeline = BatchedInferencePipeline(self._model)
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        clips = [{"start": start, "end": end} for start, end in work.cuts]
+        segments, _ = self._pipeline.transcribe(
+            sound(work.pcm), clip_timestamps=clips, batch_size=how.batch_size, **self._options(work)
+        )
+        return self._heard(segments)
+
+
+class CTranslate2:
+    """CTranslate2 alone behind our engine's interface: windows in, tokens out."""
+
+    def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
+        import ctranslate2
+
+        folder = to_ctranslate2(checkpoint, _converted(checkpoint) / "ctranslate2")
+        self._view = ctranslate2.StorageView.from_array
+        self._model = ctranslate2.models.Whisper(str(folder), compute_type=precision, intra_threads=threads)
+        self._extract = WhisperFeatureExtractor.from_pretrained(checkpoint)
+        self._tokenizer = WhisperTokenizerFast.from_pretrained(checkpoint)
+        self._end = self._tokenizer.eos_token_id
+
+    def __call__(self, work: Work, how: How) -> list[Heard]:
+        length = forced_length(work)
+        names = ("<|startoftranscript|>", f"<|{work.language}|>", "<|transcribe|>", "<|notimestamps|>")
+        prompt = self._tokenizer.convert_tokens_to_ids(list(names))
+        heard = []
+        for group in groups(work.windows, how.batch_size):
+            sounds = [sound(window) for window in group]
+            features = self._extract(sounds, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features
+            results = self._model.generate(
+                self._view(features),
+                [prompt] * len(group),
+                beam_size=1,
+                max_length=448 if length is None else _ct2_length(length),
+                suppress_blank=False,
+                suppress_tokens=[-1] if length is None else [-1, self._end],
+            )
+            tokens = [result.sequences_ids[0] for result in results]
+            heard += [Heard(len(row), self._tokenizer.decode(row, skip_special_tokens=True)) for row in tokens]
+        return heard
+
+
+def _ct2_length(tokens: int) -> int:
+    """CTranslate2's max_length for so many new tokens: it allows the lesser of half of it and it less the prompt."""
+    return max(2 * tokens, tokens + PROMPT)
+
+
+def _converted(checkpoint: Path) -> Path:
+    return Path(__file__).parents[1] / "data" / "bench" / "converted" / checkpoint.name

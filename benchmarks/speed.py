@@ -1,0 +1,249 @@
+"""Measure the engine against its peers on CPU cores, side by side (`make bench`; about 25 minutes on 2 cores).
+
+    python -m benchmarks.speed                              everything; writes results, plot and docs/performance.md
+    python -m benchmarks.speed --repeats 1 --parts nano     a quick look
+    python -m benchmarks.speed --parts base --engines ours faster-batched
+
+Every engine lives in a process of its own with the same weights, the same sound and the same windows of 30 s at
+most; they take turns, one pass each, until each has had its repeats. Parts:
+
+  base     whisper-base's layout with random weights; every window is made to yield exactly 97 tokens
+  nano     the embedded whisper-nano on spoken digits it never heard, until the model ends a window (needs espeak-ng)
+  slots    ours: windows of mixed lengths all at once, against groups that wait for their last window
+  batches  ours at batch sizes 1, 4, 16 and 32, on both layouts
+
+Nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import layouts, report
+from benchmarks.accuracy import processor, word_error_rate
+from benchmarks.engines import How
+from benchmarks.worker import KINDS, Run, Worker
+from benchmarks.workloads import TOKENS, Work, digits, forced, mixed_lengths
+
+PARTS = ("base", "nano", "slots", "batches")
+BATCH_SIZES = (1, 4, 16, 32)
+MOST_REPEATS = {"batches base": 3}
+"""Of parts that would take long."""
+WARM_UPS = 1
+REST_S = 0.3
+"""Between passes: thread pools spin for a while after their last work."""
+_REPOSITORY = Path(__file__).parents[1]
+_RESULTS = _REPOSITORY / "benchmarks" / "results"
+_BENCH = _REPOSITORY / "data" / "bench"
+_NANO = _REPOSITORY / "serve_app" / "models" / "whisper-nano"
+_PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper", "numpy")
+
+
+@dataclass
+class Case:
+    """An engine at some work, and its passes so far. `windows`: how many of the first ones; None: all."""
+
+    label: str
+    kind: str
+    layout: str
+    work: str
+    windows: int | None = None
+    how: How = field(default_factory=How)
+    runs: list[Run] = field(default_factory=list)
+
+
+def parts(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]:
+    """The cases of each part."""
+    cases: dict[str, list[Case]] = {}
+    for part in names:
+        if part == "slots":
+            cases[part] = [
+                Case("slots", "ours", "base", "mixed"),
+                Case("static batches", "ours", "base", "mixed", how=How(static=True)),
+            ]
+        elif part == "batches":
+            for layout in ("base", "nano"):
+                cases[f"{part} {layout}"] = [
+                    Case(f"batches of {size}", "ours", layout, f"{layout}-long", how=How(size)) for size in BATCH_SIZES
+                ]
+        else:
+            cases[part] = [
+                Case(
+                    KINDS[kind].label,
+                    kind,
+                    part,
+                    part,
+                    windows=4 if part == "base" and KINDS[kind].slow else None,
+                    how=How(KINDS[kind].batch_size),
+                )
+                for kind in engines
+            ]
+    return cases
+
+
+def make_work(name: str) -> Work:
+    """The sound of a workload by its name."""
+    match name:
+        case "base":
+            return forced((TOKENS,) * 16)
+        case "base-long":
+            return forced((TOKENS,) * 32)
+        case "mixed":
+            return forced(mixed_lengths(48))
+        case "nano":
+            return digits(minutes=10)
+        case "nano-long":
+            return digits(minutes=20)
+    raise ValueError(f"no workload is called {name}")
+
+
+def work_file(name: str) -> Path:
+    """Where a workload lies; made when it is first needed."""
+    path = _BENCH / "work" / f"{name}.npz"
+    if not path.exists():
+        print(f"making the sound of {name} …", flush=True)
+        make_work(name).save(path)
+    return path
+
+
+def checkpoint(layout: str) -> Path:
+    """The folder of a layout's weights; random ones are made when they are first needed."""
+    if layout == "nano":
+        return _NANO
+    folder = _BENCH / layout
+    return folder if (folder / "config.json").exists() else layouts.write(layout, folder)
+
+
+def turns(labels: Iterable[str], passes: int) -> list[str]:
+    """Labels in turn, A B C A B C …, each `passes` times: what slows the machine for a while slows all alike."""
+    return list(labels) * passes
+
+
+def measure(cases: list[Case], repeats: int, threads: int) -> None:
+    """Runs the cases in turn, in workers that live throughout."""
+    workers: dict[tuple[str, str], Worker] = {}
+    try:
+        for case in cases:
+            key = (case.kind, case.layout)
+            if key not in workers:
+                log = _BENCH / "logs" / f"{case.kind}-{case.layout}.log"
+                workers[key] = Worker(case.kind, checkpoint(case.layout), threads, log)
+        by_label = {case.label: case for case in cases}
+        passes = turns(by_label, WARM_UPS + repeats)
+        for index, label in enumerate(passes):
+            case = by_label[label]
+            run = workers[case.kind, case.layout].run(work_file(case.work), case.windows, case.how)
+            warm = index < WARM_UPS * len(cases)
+            case.runs.append(run)
+            ahead = passes[index + 1 :]
+            left = sum(by_label[name].runs[-1].seconds + REST_S for name in ahead if by_label[name].runs)
+            print(
+                f"  {label:48} {run.seconds:7.2f} s {'(warm-up)' if warm else '':9}"
+                f" {f'about {left / 60:.1f} min left' if index + 1 >= len(cases) else ''}",
+                flush=True,
+            )
+            time.sleep(REST_S)
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def figures(case: Case) -> dict[str, Any]:
+    """What is kept of a case."""
+    work = Work.load(work_file(case.work)).first(case.windows)
+    timed = case.runs[WARM_UPS:]
+    wer = word_error_rate([(" ".join(work.truth), timed[0].text)]) if work.truth else None
+    return {
+        "label": case.label,
+        "engine": case.kind,
+        "batch_size": case.how.batch_size,
+        "audio_s": round(work.duration, 2),
+        "windows": len(work.ends),
+        "tokens": list(timed[0].tokens),
+        "wer": None if wer is None else round(wer, 4),
+        "seconds": [round(run.seconds, 4) for run in timed],
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "processor": processor(),
+        "cores": threads,
+        "platform": platform.platform(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything measured that is installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def positive(number: str) -> int:
+    """A count from the command line."""
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{number!r} is no count: give 1 or more")
+    return int(number)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all")
+    parser.add_argument("--engines", nargs="+", choices=KINDS, default=list(KINDS), metavar="ENGINE", help="default: "
+                        f"all, which are {', '.join(KINDS)}")  # fmt: skip
+    parser.add_argument("--repeats", type=positive, default=5, help="passes of each engine after its warm-up (5)")
+    parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
+    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write table and plot of a result")
+    arguments = parser.parse_args()
+    if arguments.report is not None:
+        report.publish(arguments.report)
+        return
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    where = machine(arguments.threads)
+    if where["load_average"] > 0.5:
+        print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and wide")
+    cases = parts(arguments.parts, arguments.engines)
+    try:
+        for case in (case for members in cases.values() for case in members):
+            work_file(case.work)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}; without them, leave out nano: --parts base slots")
+    for name, members in cases.items():
+        print(f"\n{name}", flush=True)
+        try:
+            measure(members, min(arguments.repeats, MOST_REPEATS.get(name, sys.maxsize)), arguments.threads)
+        except RuntimeError as error:
+            sys.exit(f"error: {error}")
+    result = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": where,
+        "versions": versions(),
+        "repeats": arguments.repeats,
+        "parts": {name: [figures(case) for case in members] for name, members in cases.items()},
+    }
+    _RESULTS.mkdir(exist_ok=True)
+    path = _RESULTS / f"speed-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\nsaved {path}\n\n{report.text(result)}")
+    if set(arguments.parts) == set(PARTS) and set(arguments.engines) == set(KINDS):
+        report.publish(path)
+
+
+if __name__ == "__main__":
+    main()

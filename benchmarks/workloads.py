@@ -1,0 +1,125 @@
+"""What every engine of benchmarks.speed is given: sound, the windows it is cut into, and how long their texts are."""
+
+import random
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.heldout import loudness, speak
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.settings import LimitSettings
+
+WINDOW_S = 30.0
+TOKENS = 97
+"""Of a window packed with speech, on average: forced where the weights are random."""
+SYNTHESISERS = {"espeak-ng": "espeak-ng", "flite": "flite", "text2wave": "festival festvox-kallpc16k"}
+"""Programs that speak, and the Debian packages they are in."""
+_SPEECH = Path(__file__).parents[1] / "tests" / "data"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sound of one language and its windows.
+
+    `pcm`: mono int16 at 16 kHz. `ends`: where each window ends, in seconds; the first starts at 0, each
+    other where the one before it ends. `lengths`: exactly so many tokens each window must yield; empty:
+    until the model ends it. `truth`: what each window says; empty where the weights are random.
+    """
+
+    pcm: NDArray[np.int16]
+    ends: tuple[float, ...]
+    lengths: tuple[int, ...] = ()
+    truth: tuple[str, ...] = ()
+    language: str = "en"
+
+    @property
+    def cuts(self) -> list[tuple[float, float]]:
+        """Start and end of each window in seconds."""
+        return list(pairwise((0.0, *self.ends)))
+
+    @property
+    def duration(self) -> float:
+        """Seconds of sound."""
+        return self.ends[-1]
+
+    @property
+    def windows(self) -> list[NDArray[np.int16]]:
+        """The sound of each window."""
+        return [self.pcm[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in self.cuts]
+
+    def first(self, count: int | None) -> Self:
+        """The same, of its first windows alone; None: of all."""
+        ends = self.ends[:count]
+        pcm = self.pcm[: round(ends[-1] * SAMPLE_RATE)]
+        return type(self)(pcm, ends, self.lengths[:count], self.truth[:count], self.language)
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fields = {"pcm": self.pcm, "ends": self.ends, "lengths": self.lengths, "truth": self.truth}
+        np.savez(path, language=self.language, **{name: np.asarray(value) for name, value in fields.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        with np.load(path) as fields:
+            lengths = tuple(int(length) for length in fields["lengths"])
+            truth = tuple(str(text) for text in fields["truth"])
+            return cls(fields["pcm"], tuple(fields["ends"].tolist()), lengths, truth, str(fields["language"]))
+
+
+def forced(lengths: tuple[int, ...]) -> Work:
+    """A full window for each length, of recorded speech repeated: what a random model says is as long as it is told."""
+    limits = LimitSettings()
+    clips = [chunk for path in sorted(_SPEECH.glob("*.*[!d]")) for chunk in Decoding(path, limits)]
+    samples = round(len(lengths) * WINDOW_S * SAMPLE_RATE)
+    ends = tuple(WINDOW_S * (index + 1) for index in range(len(lengths)))
+    return Work(np.resize(np.concatenate(clips), samples), ends, lengths)
+
+
+def mixed_lengths(count: int, seed: int = 0) -> tuple[int, ...]:
+    """Tokens of windows of mixed traffic, half of it clips (28 ± 25, at least 4), half packed with speech (97 ± 22)."""
+    rng = random.Random(seed)  # noqa: S311 (lengths, no secrets)
+    shapes = [rng.choice(((28, 25), (97, 22))) for _ in range(count)]
+    return tuple(max(4, round(rng.gauss(mean, deviation))) for mean, deviation in shapes)
+
+
+def pack(starts_and_ends: list[tuple[float, float]], duration: float) -> tuple[list[float], list[int]]:
+    """Windows of at most 30 s that are cut in the middle of pauses between utterances.
+
+    Returns where each window ends and the number of utterances up to there. Raises ValueError when an
+    utterance and half the pauses around it do not fit into a window.
+    """
+    middles = [(left[1] + right[0]) / 2 for left, right in pairwise(starts_and_ends)] + [duration]
+    ends: list[float] = []
+    counts: list[int] = []
+    start = 0.0
+    for index, end in enumerate(middles):
+        if end - start > WINDOW_S and index and middles[index - 1] > start:
+            start = middles[index - 1]
+            ends.append(start)
+            counts.append(index)
+        if end - start > WINDOW_S:
+            raise ValueError(f"the utterance that ends at {end:.1f} s is longer than a window of {WINDOW_S:g} s")
+    return [*ends, duration], [*counts, len(middles)]
+
+
+def digits(minutes: float, seed: int = 5) -> Work:
+    """English digits by voices whisper-nano was not trained on (see benchmarks.heldout), clean.
+
+    Raises FileNotFoundError that names the synthesisers that are not installed.
+    """
+    missing = [package for program, package in SYNTHESISERS.items() if shutil.which(program) is None]
+    if missing:
+        raise FileNotFoundError(f"no spoken digits without {' '.join(missing)} (apt-get install {' '.join(missing)})")
+    rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
+    samples, _, utterances = speak(rng, "en", minutes * 60)
+    pcm = np.clip(np.round(loudness(rng, samples) * 32767), -32768, 32767).astype(np.int16)
+    ends, counts = pack([(utterance.start, utterance.end) for utterance in utterances], minutes * 60)
+    texts = [utterance.text for utterance in utterances]
+    truth = tuple(" ".join(texts[left:right]) for left, right in pairwise((0, *counts)))
+    return Work(pcm, tuple(round(end, 2) for end in ends), (), truth)

@@ -1,0 +1,165 @@
+"""The benchmark's arithmetic, and our engine measured through the same pipe as its peers."""
+
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import report
+from benchmarks.convert import openai_name
+from benchmarks.engines import How, groups
+from benchmarks.speed import BATCH_SIZES, parts, turns
+from benchmarks.worker import KINDS, Worker
+from benchmarks.workloads import WINDOW_S, Work, digits, forced, mixed_lengths, pack
+from serve_app.audio import SAMPLE_RATE
+
+NANO = Path(__file__).parents[2] / "serve_app" / "models" / "whisper-nano"
+
+
+def case(label: str, engine: str, tokens: list[int], seconds: list[float]) -> report.Case:
+    return {
+        "label": label,
+        "engine": engine,
+        "batch_size": 16,
+        "audio_s": 60.0,
+        "windows": 2,
+        "tokens": tokens,
+        "wer": None,
+        "seconds": seconds,
+    }
+
+
+def test_engines_take_turns() -> None:
+    assert turns(["a", "b", "c"], 2) == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_every_engine_meets_both_layouts() -> None:
+    found = parts(("base", "nano", "slots", "batches"), KINDS)
+    assert {case.kind for case in found["base"]} == {case.kind for case in found["nano"]} == set(KINDS)
+    assert [case.how.static for case in found["slots"]] == [False, True]
+    assert [case.how.batch_size for case in found["batches nano"]] == list(BATCH_SIZES)
+    for cases in found.values():
+        assert len({case.label for case in cases}) == len(cases)
+
+
+@given(st.lists(st.integers()), st.integers(1, 9))
+def test_groups_hold_everything_in_order(items: list[int], size: int) -> None:
+    found = list(groups(items, size))
+    assert [item for group in found for item in group] == items
+    assert all(len(group) == size for group in found[:-1])
+
+
+def test_the_median_pass_counts() -> None:
+    measured = case("x", "ours", [30, 30], [3.0, 1.0, 2.0])
+    assert report.speed(measured) == 30.0
+    assert report.tokens_per_second(measured) == 30.0
+
+
+def test_table_has_the_fastest_first_with_its_spread() -> None:
+    table = report.table([case("slow", "openai", [30, 30], [6.0]), case("fast", "ours", [30, 30], [3.0, 1.0, 2.0])])
+    first, second = table.splitlines()[2:4]
+    assert first.startswith("| fast | 16 | 1 min | 3 | 30.0 (20.0–60.0) | 1.00 | 30 | 30.0 |")
+    assert second.startswith("| slow |")
+    assert "*" not in table
+
+
+def test_who_writes_less_than_ours_is_not_the_fastest_peer() -> None:
+    ours = case("ours", "ours", [50, 50], [2.0])
+    equal, brief = case("equal", "ct2", [49, 50], [4.0]), case("brief", "ct2-int8", [40, 50], [1.0])
+    loop = case("loop", "tutorial", [50, 50], [20.0])
+    found = report.ratios({"parts": {"nano": [ours, equal, brief, loop]}})
+    assert found == {
+        "nano: ours to the fastest peer (equal)": 2.0,
+        "nano: ours to the pipeline 30 s at a time": 10.0,
+    }
+    assert "45.0 *" in report.table([ours, equal, brief])
+
+
+def test_slots_are_compared_in_tokens_a_second() -> None:
+    slots, static = case("slots", "ours", [90], [2.0]), case("static batches", "ours", [90], [3.0])
+    assert report.ratios({"parts": {"slots": [slots, static]}}) == {
+        "slots to static batches, tokens a second": pytest.approx(1.5)
+    }
+
+
+def test_mixed_lengths_are_those_of_clips_and_packed_windows() -> None:
+    lengths = mixed_lengths(4000)
+    assert lengths == mixed_lengths(4000)
+    assert min(lengths) == 4
+    assert mean(lengths) == pytest.approx((97 + 30) / 2, abs=2)  # 28, more for the clipping at 4
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 3), st.floats(1, 20)), min_size=1, max_size=30))
+def test_windows_are_cut_in_pauses(steps: list[tuple[float, float]]) -> None:
+    """Of whatever utterances and pauses between them, every window fits and holds whole utterances."""
+    spoken, now = [], 0.0
+    for pause, length in steps:
+        spoken.append((now + pause, now + pause + length))
+        now += pause + length
+    ends, counts = pack(spoken, now + 0.1)
+    assert counts[-1] == len(spoken)
+    assert ends[-1] == now + 0.1
+    assert all(right - left <= WINDOW_S for left, right in pairwise((0.0, *ends)))
+    for (left, right), (first, last) in zip(pairwise((0.0, *ends)), pairwise((0, *counts)), strict=True):
+        assert all(left <= start and end <= right for start, end in spoken[first:last])
+        assert first < last
+
+
+def test_work_survives_its_file(tmp_path: Path) -> None:
+    work = Work(np.arange(4 * SAMPLE_RATE, dtype=np.int16), (1.5, 4.0), (3, 5), ("one", "two three"), "de")
+    work.save(tmp_path / "work.npz")
+    again = Work.load(tmp_path / "work.npz")
+    assert (again.ends, again.lengths, again.truth, again.language) == (work.ends, work.lengths, work.truth, "de")
+    assert [len(window) for window in again.windows] == [24_000, 40_000]
+    assert again.first(1).duration == 1.5
+    assert np.array_equal(again.windows[1], work.pcm[24_000:])
+
+
+def test_forced_windows_are_full_of_sound() -> None:
+    work = forced((97, 97))
+    assert [len(window) / SAMPLE_RATE for window in work.windows] == [WINDOW_S, WINDOW_S]
+    assert all(np.abs(window).max() > 1000 for window in work.windows)
+
+
+def test_digits_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="apt-get install espeak-ng flite festival"):
+        digits(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.encoder.layers.0.self_attn.q_proj.weight", "encoder.blocks.0.attn.query.weight"),
+        ("model.decoder.layers.2.encoder_attn_layer_norm.bias", "decoder.blocks.2.cross_attn_ln.bias"),
+        ("model.decoder.layers.2.encoder_attn.out_proj.bias", "decoder.blocks.2.cross_attn.out.bias"),
+        ("model.encoder.layers.1.final_layer_norm.weight", "encoder.blocks.1.mlp_ln.weight"),
+        ("model.encoder.layer_norm.weight", "encoder.ln_post.weight"),
+        ("model.decoder.embed_positions.weight", "decoder.positional_embedding"),
+    ],
+)
+def test_weights_under_openai_names(name: str, expected: str) -> None:
+    assert openai_name(name) == expected
+
+
+def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
+    """As many tokens as each window is told to yield, and the words where it is told nothing."""
+    work = forced((5, 9, 7))
+    work.save(tmp_path / "forced.npz")
+    Work(work.pcm[: 3 * SAMPLE_RATE], (3.0,)).save(tmp_path / "free.npz")
+    worker = Worker("ours", NANO, 1, tmp_path / "log")
+    try:
+        assert worker.run(tmp_path / "forced.npz", how=How(2)).tokens == (5, 9, 7)
+        assert worker.run(tmp_path / "forced.npz", windows=2, how=How(1, static=True)).tokens == (5, 9)
+        free = worker.run(tmp_path / "free.npz")
+        assert len(free.tokens) == 1
+        assert free.text.split()
+        assert free.seconds > 0
+        with pytest.raises(RuntimeError, match="ours died"):
+            worker.run(tmp_path / "nowhere.npz")
+    finally:
+        worker.close()
