@@ -40,15 +40,15 @@ class Service:
         while time.perf_counter() - self.start < _START_TIMEOUT_S:
             if self.process.returncode is not None:
                 raise RuntimeError(f"the service ended with {self.process.returncode}: {[*self.points][-1:]}")
-            replica = seconds_since(_REPLICA)
-            if replica is not None:
-                self.points.setdefault("Whisper's process starts", time.perf_counter() - self.start - replica)
             try:
                 await self.transcribe(clip)
             except (aiohttp.ClientError, RuntimeError):
                 await asyncio.sleep(0.1)
                 continue
-            self.points["the first answer"] = time.perf_counter() - self.start
+            self.points["the first answer"] = now = time.perf_counter() - self.start
+            age = seconds_since(_REPLICA)
+            if age is not None:
+                self.points["Whisper's process starts"] = now - age
             return
         raise RuntimeError(f"the service did not answer within {_START_TIMEOUT_S} s")
 

@@ -15,6 +15,7 @@ import os
 import platform
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,9 +28,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from benchmarks.audio_path import KINDS, speech, write
 from benchmarks.launched import CONFIG, Service, running
+from deployments.config import load
 from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.audio.vad import SpeechDetector
+from serve_app.audio.windows import cut
+from serve_app.models import longest_window_s
+from serve_app.options import TranscriptionOptions
+from serve_app.settings import AppSettings
+from serve_app.whisper.engine import Engine
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.scheduler import Batching
 
 MIN_EFFICIENCY, MAX_SLOWDOWN, MAX_START_S = 0.85, 3.0, 5.0
 JOBS = 16
@@ -37,52 +50,43 @@ _KIND = KINDS["mp3 16 kHz 32 kbit/s"]
 _PACKAGES = ("ray", "torch", "transformers", "av")
 _RESULTS = Path(__file__).parent / "results"
 _CLIP_S = 3.0
+_MODULES = ("torch", "serve_app.whisper.engine", "deployments.whisper", "deployments.transcriber", "deployments.app")
 _RAY_WORKER_NICENESS = 15
 """Ray's default: on a busy machine the engine alone must not run before the service."""
 
 
 def bare_engine(pipe: Connection, files: Sequence[Path], model: str, threads: int, options: dict[str, Any]) -> None:
-    """In a process of its own: the seconds of each part of the start, then those of every round asked for."""
+    """In a process of its own: the seconds of loading and of one window, then those of every round asked for."""
     os.nice(_RAY_WORKER_NICENESS)
-    start = time.perf_counter()
-    import torch
-
-    marks = {"import torch": time.perf_counter()}
-    from deployments.config import load
-    from serve_app.audio.decode import Decoding
-    from serve_app.audio.vad import SpeechDetector
-    from serve_app.audio.windows import cut
-    from serve_app.models import longest_window_s
-    from serve_app.options import TranscriptionOptions
-    from serve_app.settings import AppSettings
-    from serve_app.whisper.engine import Engine
-    from serve_app.whisper.model import WhisperModel
-    from serve_app.whisper.scheduler import Batching
-
-    marks["import the engine and Ray Serve"] = time.perf_counter()
     torch.set_num_threads(threads)
     settings = AppSettings(model=model)
     whisper = next(d for d in load(CONFIG).applications[0].deployments if d.name == "Whisper")
+    start = time.perf_counter()
     engine = Engine(WhisperModel.load(model, settings.whisper), Batching.model_validate(whisper.user_config))
-    marks["load the model"] = time.perf_counter()
+    loaded = time.perf_counter()
     chosen, windows = TranscriptionOptions(**options), []
     for number, file in enumerate(files):
         sound = Decoding(file, settings.limits)
         for block in cut(sound, SpeechDetector(), settings.vad, longest_window_s(model), settings.windows.block_s):
             pieces = [block.pcm[w.start - block.start : w.end - block.start] for w in block.windows]
             windows += [(pcm, str(number)) for pcm in pieces]
-    marks["cut"] = time.perf_counter()
+    cut_up = time.perf_counter()
     engine.submit(windows[0][0], chosen, "0").result()
-    marks["the first window"] = time.perf_counter()
-    spent = {name: end - begin for (name, end), begin in zip(marks.items(), (start, *marks.values()), strict=False)}
-    del spent["cut"]
-    pipe.send(spent)
+    pipe.send({"load the model": loaded - start, "the first window": time.perf_counter() - cut_up})
     while pipe.recv():
         start = time.perf_counter()
         futures = [engine.submit(pcm, chosen, job) for pcm, job in windows]
         wait(futures)
         failed = [future.exception() for future in futures if future.exception()]
         pipe.send(failed[0] if failed else time.perf_counter() - start)
+
+
+def import_seconds(module: str) -> float:
+    """How long a new Python takes to import it, at its second time."""
+    for _ in range(2):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)  # noqa: S603
+    return time.perf_counter() - start
 
 
 async def efficiency(
@@ -157,15 +161,17 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         bare = spawn.Process(target=bare_engine, args=given, daemon=True)
         bare.start()
         try:
-            parts = {name: round(seconds, 2) for name, seconds in (await asyncio.to_thread(ours.recv)).items()}
-            print(f"the engine alone: {parts}", flush=True)
+            parts = {f"import {module}": import_seconds(module) for module in _MODULES}
+            parts |= await asyncio.to_thread(ours.recv)
+            parts = {name: round(seconds, 2) for name, seconds in parts.items()}
+            print(f"a process alone: {parts}", flush=True)
             audio_s = JOBS * length / SAMPLE_RATE
             efficient = await efficiency(service, ours, files, audio_s, options, arguments.rounds)
         finally:
             bare.terminate()
             bare.join()
         fair = await fairness(service, clip, hour * arguments.hours, options, arguments.clips)
-    return {"start_s": start, "engine_start_s": parts, "efficiency": efficient, "fairness": fair}
+    return {"start_s": start, "process_start_s": parts, "efficiency": efficient, "fairness": fair}
 
 
 def main() -> None:
