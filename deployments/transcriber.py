@@ -49,7 +49,7 @@ class Transcriber:
             self.reports.add(task)
             task.add_done_callback(self.reports.discard)
 
-        return await self._transcribe(job.request, job.id, report)
+        return await self._transcribe(job.request, job.id, report, interactive=job.mode == "sync")
 
     async def transcribe_audio(
         self, audio: str | bytes | AudioSegment, options: TranscriptionOptions | None = None
@@ -71,12 +71,15 @@ class Transcriber:
         finally:
             await self.blobs.delete(key)
 
-    async def _transcribe(self, request: JobRequest, job_id: str, report: Report = lambda progress: None) -> Transcript:
-        async def recognise(block: Block) -> Sequence[WindowText]:
+    async def _transcribe(
+        self, request: JobRequest, job_id: str, report: Report = lambda progress: None, interactive: bool = True
+    ) -> Transcript:
+        async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
-                "the Whisper deployment", lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id)
+                "the Whisper deployment",
+                lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
             )
             return texts
 

@@ -1,6 +1,5 @@
 """The Whisper replica: one engine, shared by all requests."""
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import AppSettings
+from serve_app.whisper.block import recognise
 from serve_app.whisper.engine import Engine, EngineStats
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.scheduler import Batching
@@ -25,15 +25,16 @@ class Whisper:
         self.engine.reconfigure(Batching.model_validate(user_config))
 
     async def transcribe(
-        self, pcm: NDArray[np.int16], spans: list[tuple[int, int]], options: TranscriptionOptions, job_id: str
+        self,
+        pcm: NDArray[np.int16],
+        spans: list[tuple[int, int]],
+        options: TranscriptionOptions,
+        job_id: str,
+        interactive: bool = True,
+        previous: tuple[int, ...] | None = None,
     ) -> list[WindowText]:
-        """The text of each span (first sample, last sample + 1) of `pcm`, in order."""
-        futures = [self.engine.submit(pcm[start:end], options, job_id) for start, end in spans]
-        try:
-            return await asyncio.gather(*map(asyncio.wrap_future, futures))
-        finally:
-            for future in futures:
-                future.cancel()
+        """The text of each span (first sample, last sample + 1) of `pcm`, in order; see `block.recognise`."""
+        return await recognise(self.engine, pcm, spans, options, job_id, interactive=interactive, previous=previous)
 
     def stats(self) -> EngineStats:
         """What the engine has done so far."""

@@ -15,16 +15,22 @@ def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
         case "text":
             return transcript.text + "\n"
         case "json":
-            return {"text": transcript.text, "usage": _usage(transcript)} | _warnings(transcript)
+            return {"text": transcript.text} | _logprobs(transcript) | _usage(transcript) | _warnings(transcript)
         case "verbose_json":
             return {
                 "task": transcript.task,
                 "language": _spoken(transcript),
                 "duration": transcript.duration,
                 "text": transcript.text,
-                "segments": [{"id": i} | segment.model_dump() for i, segment in enumerate(transcript.segments)],
-                "usage": _usage(transcript),
-            } | _warnings(transcript)
+                **_words(transcript),
+                "segments": [
+                    {"id": number} | segment.model_dump(exclude={"words", "logprobs"})
+                    for number, segment in enumerate(transcript.segments)
+                ],
+                **_logprobs(transcript),
+                **_usage(transcript),
+                **_warnings(transcript),
+            }
 
 
 def _spoken(transcript: Transcript) -> str:
@@ -35,7 +41,21 @@ def _spoken(transcript: Transcript) -> str:
 
 
 def _usage(transcript: Transcript) -> dict[str, Any]:
-    return {"type": "duration", "seconds": math.ceil(transcript.duration)}
+    return {"usage": {"type": "duration", "seconds": math.ceil(transcript.duration)}}
+
+
+def _words(transcript: Transcript) -> dict[str, Any]:
+    """Words in OpenAI's shape, without the spaces around them, when they were asked for."""
+    words = [word for segment in transcript.segments for word in segment.words or ()]
+    if not words:
+        return {}
+    return {"words": [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]}
+
+
+def _logprobs(transcript: Transcript) -> dict[str, Any]:
+    """Tokens in OpenAI's shape, when they were asked for."""
+    tokens = [token for segment in transcript.segments for token in segment.logprobs or ()]
+    return {"logprobs": [token.model_dump() for token in tokens]} if tokens else {}
 
 
 def _warnings(transcript: Transcript) -> dict[str, Any]:

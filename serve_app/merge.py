@@ -7,7 +7,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
 from serve_app.options import Task
 from serve_app.transcript import Segment, Transcript
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.text import WindowText, Word
 
 FRAMES_PER_SECOND = 100
 """Whisper's feature frames; `seek` counts them."""
@@ -31,6 +31,10 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
                 avg_logprob=text.avg_logprob,
                 compression_ratio=text.compression_ratio,
                 no_speech_prob=text.no_speech_prob,
+                words=None
+                if segment.words is None
+                else tuple(_moved(word, offset, duration) for word in segment.words),
+                logprobs=segment.logprobs,
             )
             for segment in text.segments
         )
@@ -43,3 +47,8 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
         text="".join(segment.text for segment in segments).strip(),
         segments=tuple(segments),
     )
+
+
+def _moved(word: Word, offset: float, duration: float) -> Word:
+    start, end = (round(min(offset + time, duration), 3) for time in (word.start, word.end))
+    return word.model_copy(update={"start": start, "end": end})

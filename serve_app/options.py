@@ -48,6 +48,9 @@ class TranscriptionOptions(Strict):
         (MODELS_OWN,), max_length=1000, description="Token ids never to write; -1 stands for the model's own list."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a window at most; null: what the model can.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Windows of this job decoded at a time at most; null: as many as the engine lets it."
+    )
     temperature: float = Field(
         0.0, ge=0, le=1, description="0 decodes greedily or by beam search; above, tokens are drawn at random."
     )
@@ -81,6 +84,12 @@ class TranscriptionOptions(Strict):
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:
         return None if value is None else language_code(value)
+
+    @field_validator("suppress_tokens", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """Whisper's own notation too: ids with commas between."""
+        return [token for token in value.split(",") if token.strip()] if isinstance(value, str) else value
 
     @field_validator("suppress_tokens")
     @classmethod

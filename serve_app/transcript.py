@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from serve_app.options import Strict, Task
+from serve_app.whisper.text import TokenLogprob, Word
 
 
 class Segment(Strict):
@@ -12,6 +13,7 @@ class Segment(Strict):
     feature frames of 10 ms. `tokens`: its text tokens between its two timestamp tokens.
     The last three figures are its window's, as in Whisper: mean log-probability of a token,
     bytes of the text over its zlib-compressed bytes, probability of the no-speech token.
+    `words` and the tokens' `logprobs` are there when they were asked for; words' times are the recording's.
     """
 
     start: float
@@ -23,6 +25,8 @@ class Segment(Strict):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    words: tuple[Word, ...] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class Transcript(Strict):

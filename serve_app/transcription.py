@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,9 +23,11 @@ from serve_app.models import longest_window_s
 from serve_app.options import JobRequest, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.text import WindowText, handed_on
 
-Recognise = Callable[[Block], Awaitable[Sequence[WindowText]]]
+Recognise = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
+"""Takes a block, and the tokens of what was said before it: null at the beginning."""
+
 Report = Callable[[float], None]
 """Takes the share of the recording that is done, 0 to 1."""
 
@@ -49,7 +52,7 @@ async def transcribe(
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
-        texts = await _recognise(decoding, settings, recognise, report)
+        texts = await _recognise(decoding, settings, request.options.condition_on_previous_text, recognise, report)
     transcript = merge(request.options.task, decoding.samples, texts)
     timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
     return transcript.model_copy(update={"warnings": (*warnings, *decoding.warnings), "timings": timings})
@@ -67,25 +70,35 @@ async def _obtain(
 
 
 async def _recognise(
-    decoding: Decoding, settings: AppSettings, recognise: Recognise, report: Report
+    decoding: Decoding, settings: AppSettings, in_turn: bool, recognise: Recognise, report: Report
 ) -> list[tuple[Window, WindowText]]:
-    """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
+    """The text of every window, in order; blocks are out at the replicas while later ones are decoded.
+
+    `in_turn`: each block needs the text of the one before.
+    """
+    most = 1 if in_turn else settings.windows.blocks_in_flight
     max_s = settings.windows.max_s or longest_window_s(settings.model)
     blocks = cut(decoding, SpeechDetector(), settings.vad, max_s, settings.windows.block_s)
     out: deque[tuple[tuple[Window, ...], asyncio.Task[Sequence[WindowText]]]] = deque()
     texts: list[tuple[Window, WindowText]] = []
+    said: tuple[int, ...] = ()
+    first = True
 
     async def take() -> None:
+        nonlocal said
         windows, task = out.popleft()
         texts.extend(zip(windows, await task, strict=True))
+        said = reduce(handed_on, (text for _, text in texts[-len(windows) :]), said)
         report(decoding.share_read * windows[-1].end / decoding.samples)
 
     try:
         # Decoding and the VAD keep a core busy: in a thread, a block at a time.
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            if len(out) == settings.windows.blocks_in_flight:
+            if len(out) == most:
                 await take()
-            out.append((block.windows, asyncio.ensure_future(recognise(block))))
+            previous = None if first else said if in_turn else ()
+            out.append((block.windows, asyncio.ensure_future(recognise(block, previous))))
+            first = False
         while out:
             await take()
     finally:

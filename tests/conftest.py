@@ -19,6 +19,7 @@ from serve_app.service import Service
 from serve_app.settings import AppSettings, WhisperSettings
 from serve_app.transcript import Transcript
 from serve_app.transcription import transcribe
+from serve_app.whisper.block import recognise
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
@@ -55,15 +56,15 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
     async with guarded_session(settings.network) as session:
 
         async def run(job: Job) -> Transcript:
-            async def recognise(block: Block) -> Sequence[WindowText]:
-                pieces = [block.pcm[w.start - block.start : w.end - block.start] for w in block.windows]
-                futures = [engine.submit(piece, job.request.options, job.id) for piece in pieces]
-                return await asyncio.gather(*map(asyncio.wrap_future, futures))
+            async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+                spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
+                options, sync = job.request.options, job.mode == "sync"
+                return await recognise(engine, block.pcm, spans, options, job.id, interactive=sync, previous=previous)
 
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, fraction))  # noqa: RUF006
 
-            return await transcribe(job.request, settings, blobs, session, recognise, report)
+            return await transcribe(job.request, settings, blobs, session, through_engine, report)
 
         async def ready() -> bool:
             return True

@@ -4,6 +4,7 @@ import pytest
 
 from serve_app.formats import render
 from serve_app.transcript import Segment, Transcript
+from serve_app.whisper.text import TokenLogprob, Word
 
 SEGMENT = Segment(
     start=0.5,
@@ -60,3 +61,16 @@ def test_warnings_are_shown_where_there_are_any() -> None:
         body = render(transcript(warnings=("broke off",)), form)
         assert isinstance(body, dict)
         assert body["warnings"] == ["broke off"]
+
+
+def test_words_and_tokens_are_shown_where_they_were_asked_for() -> None:
+    words = tuple(Word(start=at, end=at + 1, text=f" w{at}", tokens=(at,), probability=0.9) for at in (0, 1))
+    tokens = tuple(TokenLogprob(token=f" w{at}", logprob=-0.5, bytes=(32, 119, 48 + at)) for at in (0, 1))
+    spoken = transcript(segments=(SEGMENT.model_copy(update={"words": words, "logprobs": tokens}),))
+    body = render(spoken, "verbose_json")
+    assert isinstance(body, dict)
+    assert body["words"] == [{"word": "w0", "start": 0, "end": 1}, {"word": "w1", "start": 1, "end": 2}]
+    assert body["logprobs"][1] == {"token": " w1", "logprob": -0.5, "bytes": (32, 119, 49)}
+    assert not {"words", "logprobs"} & set(body["segments"][0])
+    assert "logprobs" in render(spoken, "json")
+    assert not {"words", "logprobs"} & set(render(transcript(), "verbose_json"))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
 from serve_app.merge import merge
-from serve_app.whisper.text import WindowSegment, WindowText
+from serve_app.whisper.text import TokenLogprob, WindowSegment, WindowText, Word
 
 
 def text(language: str, *segments: tuple[float, float, str]) -> WindowText:
@@ -50,3 +50,16 @@ def test_the_language_is_the_one_spoken_longest() -> None:
 def test_no_speech_is_an_empty_transcript() -> None:
     transcript = merge("transcribe", 16_000, [])
     assert (transcript.text, transcript.language, transcript.segments, transcript.duration) == ("", None, (), 1.0)
+
+
+def test_words_and_tokens_move_with_their_segment() -> None:
+    word = Word(start=0.2, end=0.9, text=" one", tokens=(1,), probability=0.5)
+    token = TokenLogprob(token=" one", logprob=-0.1, bytes=tuple(b" one"))
+    spoken = text("en", (0.1, 1.0, " one"))
+    (segment,) = spoken.segments
+    spoken = spoken.model_copy(
+        update={"segments": (segment.model_copy(update={"words": (word,), "logprobs": (token,)}),)}
+    )
+    (moved,) = merge("transcribe", 40_000, [(Window(32_000, 48_000), spoken)]).segments
+    assert moved.words == (word.model_copy(update={"start": 2.2, "end": 2.5}),), "no later than the recording's end"
+    assert moved.logprobs == (token,)

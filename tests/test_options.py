@@ -24,3 +24,28 @@ def test_errors_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(AudioError("no sound", "file", "no_audio")))
     assert isinstance(error, ServiceError)
     assert (error.message, error.param, error.code, error.status) == ("no sound", "file", "no_audio", 400)
+
+
+@pytest.mark.parametrize(
+    ("options", "temperatures"),
+    [
+        ({}, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        ({"temperature": 0.5}, (0.5, 0.7, 0.9)),
+        ({"temperature": 1}, (1.0,)),
+        ({"temperature_increment_on_fallback": 0.3}, (0.0, 0.3, 0.6, 0.9)),
+        ({"temperature_increment_on_fallback": None}, (0.0,)),
+    ],
+)
+def test_the_ladder_is_whispers(options: dict[str, float | None], temperatures: tuple[float, ...]) -> None:
+    assert TranscriptionOptions(**options).temperatures == temperatures
+
+
+@pytest.mark.parametrize(("given", "tokens"), [("-1", (-1,)), ("3, 4", (3, 4)), ("", ()), ([5], (5,))])
+def test_tokens_are_a_list_or_text_with_commas(given: object, tokens: tuple[int, ...]) -> None:
+    assert TranscriptionOptions.model_validate({"suppress_tokens": given}).suppress_tokens == tokens
+
+
+@pytest.mark.parametrize("given", ["a", "-2", [-2], "1;2"])
+def test_what_is_no_token_is_refused(given: object) -> None:
+    with pytest.raises(ValidationError, match="suppress_tokens"):
+        TranscriptionOptions.model_validate({"suppress_tokens": given})

@@ -13,7 +13,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
-from serve_app.options import BlobSource, JobRequest
+from serve_app.options import BlobSource, JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings, LimitSettings
 from serve_app.transcription import transcribe
 from serve_app.whisper.text import WindowText
@@ -24,14 +24,21 @@ NOTHING = WindowText(
 )
 
 
-async def run(tmp_path: Path, sound: bytes, recognise, windows: dict[str, float] | None = None):  # type: ignore[no-untyped-def]
+async def run(  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    sound: bytes,
+    recognise,
+    windows: dict[str, float] | None = None,
+    options: TranscriptionOptions | None = None,
+):
     settings = AppSettings(data_dir=tmp_path, windows=windows or {})
     blobs = BlobStore(settings.blob_root)
 
     async def chunks():  # type: ignore[no-untyped-def]
         yield sound
 
-    request = JobRequest(source=BlobSource(key=await blobs.write(chunks())))
+    source = BlobSource(key=await blobs.write(chunks()))
+    request = JobRequest(source=source, options=options or TranscriptionOptions())
     shares: list[float] = []
     async with guarded_session(settings.network) as session:
         try:
@@ -50,7 +57,7 @@ def minutes_of_speech(count: int) -> bytes:
 async def test_blocks_are_out_together_but_no_more_than_allowed(tmp_path: Path) -> None:
     out, most, blocks = 0, 0, 0
 
-    async def recognise(block: Block) -> Sequence[WindowText]:
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
         nonlocal out, most, blocks
         out, blocks = out + 1, blocks + 1
         most = max(most, out)
@@ -69,7 +76,7 @@ async def test_blocks_are_out_together_but_no_more_than_allowed(tmp_path: Path) 
 async def test_a_failing_block_ends_the_others(tmp_path: Path) -> None:
     cancelled = 0
 
-    async def recognise(block: Block) -> Sequence[WindowText]:
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
         nonlocal cancelled
         if block.start < 5 * SAMPLE_RATE:
             await asyncio.sleep(0.3)
@@ -97,10 +104,38 @@ async def test_silence_asks_for_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_recording_that_breaks_off_is_transcribed_with_a_warning(tmp_path: Path) -> None:
-    async def recognise(block: Block) -> Sequence[WindowText]:
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
         return [NOTHING] * len(block.windows)
 
     whole = (DATA / "fr.flac").read_bytes()
     transcript, _ = await run(tmp_path, whole[: len(whole) // 2], recognise)
     assert 0.5 < transcript.duration < 3
     assert transcript.warnings
+
+
+@pytest.mark.parametrize("conditioned", [True, False])
+async def test_blocks_are_told_what_was_said_before(tmp_path: Path, conditioned: bool) -> None:
+    """One after the other if so; and which block is the first is known in any case."""
+    told: list[tuple[int, ...] | None] = []
+    out = 0
+
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+        nonlocal out
+        told.append(previous)
+        out += 1
+        assert out == 1 or not conditioned
+        await asyncio.sleep(0.05)
+        out -= 1
+        hot = 1.0 if len(told) == 3 else 0.0
+        return [NOTHING.model_copy(update={"tokens": (len(told),), "temperature": hot})] * len(block.windows)
+
+    options = TranscriptionOptions(condition_on_previous_text=conditioned)
+    await run(tmp_path, minutes_of_speech(2), recognise, {"block_s": 20, "blocks_in_flight": 3}, options)
+    assert told[0] is None
+    if conditioned:
+        assert set(told[1] or ()) == {1}
+        assert set(told[2] or ()) == {1, 2}
+        assert told[3] == (), "what took a high temperature to find is not handed on"
+        assert set(told[4] or ()) == {4}
+    else:
+        assert set(told[1:]) == {()}

@@ -27,28 +27,37 @@ class TranscriptionForm(BaseModel):
     language: str | None = Field(None, description="ISO-639-1 code or English name; absent: detected.")
     prompt: str | None = Field(None, description="Text that conditions every window.")
     response_format: Format = "json"
-    temperature: float = Field(0, description="Only 0 (greedy decoding).")
-    timestamp_granularities: list[Literal["segment"]] = Field(
+    temperature: float = Field(
+        0, description="0 to 1. 0: the likeliest text, and hotter where it fails Whisper's thresholds."
+    )
+    timestamp_granularities: list[Literal["segment", "word"]] = Field(
         [], alias="timestamp_granularities[]", description="Needs `response_format=verbose_json`."
     )
+    include: list[Literal["logprobs"]] = Field([], alias="include[]", description="Needs `response_format=json`.")
     chunking_strategy: Literal["auto"] = "auto"
     stream: bool = Field(False, description="Only false.")
 
-    @field_validator("temperature", "stream")
+    @field_validator("stream")
     @classmethod
-    def _only_the_default(cls, value: float) -> float:
+    def _only_the_default(cls, value: bool) -> bool:
         if value:
-            raise ValueError("only 0 (or false) is supported")
+            raise ValueError("only false is supported")
         return value
 
     def options(self) -> TranscriptionOptions:
         """The same, as what every front parses into."""
-        if self.timestamp_granularities and self.response_format != "verbose_json":
-            raise InvalidRequest(
-                "timestamp_granularities[] needs response_format 'verbose_json'", "timestamp_granularities[]"
-            )
+        for field, needed in (("timestamp_granularities", "verbose_json"), ("include", "json")):
+            if getattr(self, field) and self.response_format != needed:
+                raise InvalidRequest(f"{field}[] needs response_format '{needed}'", f"{field}[]")
         try:
-            return TranscriptionOptions(model=self.model, language=self.language, prompt=self.prompt)
+            return TranscriptionOptions(
+                model=self.model,
+                language=self.language,
+                prompt=self.prompt,
+                temperature=self.temperature,
+                timestamps="word" if "word" in self.timestamp_granularities else "segment",
+                logprobs="logprobs" in self.include,
+            )
         except ValidationError as error:
             raise invalid(error) from None
 

@@ -1,6 +1,7 @@
 """What a Whisper checkpoint can do, known without loading it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,13 +19,19 @@ from serve_app.whisper.tokens import CheckpointError, SpecialTokens
 class ModelCard:
     """A checkpoint's abilities, read from its JSON files; torch is not imported.
 
-    `id` is the name it is served under, `source` the folder or hub id its files come from.
+    `id` is the name it is served under, `source` the folder or hub id its files come from. `positions` are
+    the decoder's, `alignment_heads` its layers and heads that follow the sound word by word, and
+    `median_filter` what transformers smooths their attention with.
     """
 
     id: str
     source: str
     tokens: SpecialTokens
     translates: bool
+    vocabulary: int
+    positions: int
+    alignment_heads: tuple[tuple[int, int], ...]
+    median_filter: int
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -41,8 +48,31 @@ class ModelCard:
         config = _json(source, "config.json")
         if config.get("model_type") != "whisper":
             raise CheckpointError(f"{name} is a {config.get('model_type')!r} model: a Whisper checkpoint is needed")
-        tokens = SpecialTokens.from_generation_config(_json(source, "generation_config.json"))
-        return cls(id=name, source=source, tokens=tokens, translates=tokens.multilingual and not _pruned(config))
+        generation = _json(source, "generation_config.json")
+        return cls.of(name, source, config, generation)
+
+    @classmethod
+    def of(cls, name: str, source: str, config: Mapping[str, Any], generation: Mapping[str, Any]) -> Self:
+        """The card of a checkpoint with these `config.json` and `generation_config.json`."""
+        tokens = SpecialTokens.from_generation_config(generation)
+        layers, heads = config["decoder_layers"], config["decoder_attention_heads"]
+        # Without a list, all heads of the upper half, as openai-whisper has it.
+        upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+        return cls(
+            id=name,
+            source=source,
+            tokens=tokens,
+            translates=tokens.multilingual and not _pruned(config),
+            vocabulary=config["vocab_size"],
+            positions=config["max_target_positions"],
+            alignment_heads=tuple((layer, head) for layer, head in generation.get("alignment_heads") or upper),
+            median_filter=config.get("median_filter_width", 7),
+        )
+
+    @property
+    def prompt_positions(self) -> int:
+        """Tokens that may go before a window's own: half the decoder, less one (223 of 448)."""
+        return self.positions // 2 - 1
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise InvalidRequest, naming the field, for what this model can't do."""
@@ -55,6 +85,23 @@ class ModelCard:
             )
         if options.task == "translate" and not self.translates:
             raise InvalidRequest(f"{self.id} can't translate: use task transcribe", "task")
+        for token in options.suppress_tokens:
+            if token >= self.vocabulary:
+                raise InvalidRequest(
+                    f"{self.id} has tokens 0 to {self.vocabulary - 1}: there is no {token}", "suppress_tokens"
+                )
+        room = self._room(options)
+        if options.max_new_tokens is not None and options.max_new_tokens > room:
+            raise InvalidRequest(
+                f"{self.id} has room for {self.positions} tokens, of which these options leave {room} for text",
+                "max_new_tokens",
+            )
+
+    def _room(self, options: TranscriptionOptions) -> int:
+        """Tokens a window's text may have, when what goes before takes all it may."""
+        told = options.prompt or options.initial_prompt or options.hotwords or options.condition_on_previous_text
+        steering = 4 if self.tokens.multilingual else 2  # the tokens of SpecialTokens.prefix at most
+        return self.positions - steering - (1 + self.prompt_positions if told else 0)
 
 
 def _json(source: str, file: str) -> dict[str, Any]:
@@ -64,7 +111,7 @@ def _json(source: str, file: str) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-def _pruned(config: dict[str, Any]) -> bool:
+def _pruned(config: Mapping[str, Any]) -> bool:
     """Whether most decoder layers were cut away: OpenAI's turbo (4 of 32) and distil-whisper were
     then tuned on transcription alone, and answer `translate` in the spoken language."""
     return bool(config["decoder_layers"] * 2 < config["encoder_layers"])

@@ -1,14 +1,16 @@
-"""Greedy decoding of a batch of windows, each with a prefix of its own."""
+"""Texts of many windows written side by side: one that ends makes room at once for the next."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from serve_app.options import Task
-from serve_app.whisper.model import Cache, WhisperModel
-from serve_app.whisper.rules import History, Rules
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.search import Beams, Plan, Text, Texts, search
+from serve_app.whisper.slots import Outcome, Record, Slots
 
 
 @dataclass(frozen=True)
@@ -16,124 +18,237 @@ class Instruction:
     """What to write down for one window.
 
     `prompt`: tokens to go before, `<|startofprev|>` first, or none. `language`: its token; null: detect it
-    (an English-only checkpoint has none).
+    (an English-only checkpoint has none). `timed`: with timestamps. `suppressed`: tokens never to write.
     """
 
     prompt: tuple[int, ...] = ()
     language: int | None = None
     task: Task = "transcribe"
+    timed: bool = True
+    suppressed: tuple[int, ...] = ()
+    plan: Plan = field(default_factory=Plan)
 
 
 @dataclass(frozen=True)
 class Decoded:
     """One window's result.
 
-    `language` is its token, null for an English-only checkpoint. `tokens` has neither prefix nor
-    end token. `sum_logprob` adds the log-probabilities of all generated tokens, the end token
-    among them, as they were after the rules. `no_speech_prob` is read at `<|startoftranscript|>`.
+    `language` is its token, null for an English-only checkpoint; `prefix` what the text was written after.
+    `no_speech_prob` is read at `<|startoftranscript|>`.
     """
 
     language: int | None
-    tokens: tuple[int, ...]
-    sum_logprob: float
+    prefix: tuple[int, ...]
+    text: Text
     no_speech_prob: float
 
 
-class Decoder:
-    """A model with its decoding rules."""
+@dataclass(eq=False)
+class Attempt:
+    """A window under way; `result` is there when it has ended."""
 
-    def __init__(self, model: WhisperModel) -> None:
+    language: int | None
+    prefix: tuple[int, ...]
+    no_speech_prob: float
+    search: Texts | Beams
+
+    @property
+    def result(self) -> Decoded | None:
+        best = self.search.best
+        return None if best is None else Decoded(self.language, self.prefix, best, self.no_speech_prob)
+
+
+@dataclass(eq=False)
+class _Row:
+    attempt: Attempt
+    place: int  # among the attempt's rows
+    length: int  # positions filled
+    generator: torch.Generator | None
+    ended: bool = False
+
+
+class Decoder:
+    """A model with a fixed number of rows.
+
+    `ahead`: steps a device is given before the outcome of the first is read, so that it need not wait for
+    Python. A text is then found to have ended so many steps late, which changes no text. `record`: see Slots.
+    """
+
+    def __init__(self, model: WhisperModel, rows: int, ahead: int | None = None, record: Record | None = None) -> None:
+        self.size = rows
         self._model = model
         self._tokens = model.card.tokens
-        self._rules = Rules(self._tokens, model.vocabulary, model.device)
+        self._known = torch.tensor(sorted(self._tokens.languages.values()), device=model.device)
+        self._slots = Slots(model, rows, record)
+        self._ahead = (1 if model.device.type == "cuda" else 0) if ahead is None else ahead
+        self._rows: list[_Row] = []
+        self._unread: deque[_Reading] = deque()
+
+    @property
+    def free(self) -> int:
+        """Rows that no window holds."""
+        return self.size - len(self._rows)
+
+    @property
+    def active(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self._rows or self._unread)
 
     @torch.inference_mode()
-    def decode(self, states: Tensor, instructions: Sequence[Instruction]) -> Iterator[tuple[int, Decoded]]:
-        """Decode windows from their encoder states `(windows, positions, width)`.
-
-        Yields each window's index and result as soon as it is finished: at its end token, or when
-        prefix and text fill the decoder's positions. A finished window makes room at once.
-        """
-        model, device = self._model, self._model.device
-        cache = model.cache(states)
-        languages = self._languages(cache, instructions)
-        prefixes = [
-            (*instruction.prompt, *self._tokens.prefix(language, instruction.task))
+    def admit(self, states: Tensor, instructions: Sequence[Instruction]) -> list[Attempt]:
+        """Begin windows with encoder states `(windows, positions, width)`, in rows that must be free."""
+        first, row = len(self._rows), len(self._rows)
+        counts = [instruction.plan.rows for instruction in instructions]
+        for sound, count in zip(states, counts, strict=True):
+            self._slots.hear(row, sound[None], count)
+            row += count
+        languages = self._languages(first, counts, instructions)
+        starts = [(*instruction.prompt, self._tokens.start) for instruction in instructions]
+        logits = self._read(first, counts, starts, [0] * len(starts))
+        no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
+        steering = [
+            self._tokens.prefix(language, instruction.task, instruction.timed)
             for instruction, language in zip(instructions, languages, strict=True)
         ]
-        starts = [len(instruction.prompt) for instruction in instructions]
-        logits, no_speech = self._prefill(cache, prefixes, starts)
+        if self._tokens.multilingual:
+            self._read(first, counts, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
+        attempts = []
+        for index, instruction in enumerate(instructions):
+            prefix = (*instruction.prompt, *steering[index])
+            plan = replace(instruction.plan, limit=min(instruction.plan.limit, self._model.positions - len(prefix)))
+            attempt = Attempt(languages[index], prefix, no_speech[index], search(plan, self._tokens.end))
+            attempts.append(attempt)
+            for place in range(plan.rows):
+                generator = None
+                if plan.temperature:
+                    generator = torch.Generator(self._model.device).manual_seed(plan.seed + place)
+                # The first step reads the prefix's last token.
+                self._slots.begin(
+                    *(len(self._rows), prefix[-1], len(prefix) - 1),
+                    *(instruction.timed, instruction.suppressed, plan.temperature),
+                )
+                self._rows.append(_Row(attempt, place, len(prefix) - 1, generator))
+        return attempts
 
-        windows = list(range(len(prefixes)))
-        generated: list[list[int]] = [[] for _ in prefixes]
-        positions = torch.tensor([[len(prefix)] for prefix in prefixes], device=device)
-        history = History.empty(len(prefixes), device)
-        sums = torch.zeros(len(prefixes), device=device)
-        while True:
-            self._rules.apply(logits, history)
-            logprobs, chosen = logits.log_softmax(dim=-1).max(dim=-1)
-            sums = sums + logprobs
-            finished: list[int] = []
-            for row, token in enumerate(chosen.tolist()):  # the step's one wait for the device
-                text = generated[windows[row]]
-                if token != self._tokens.end:
-                    text.append(token)
-                if token == self._tokens.end or len(prefixes[windows[row]]) + len(text) >= model.positions:
-                    finished.append(row)
-            if finished:
-                totals = sums.tolist()
-                for row in finished:
-                    window = windows[row]
-                    yield window, Decoded(languages[window], tuple(generated[window]), totals[row], no_speech[window])
-                order = _without(finished, len(windows))
-                if not order:
-                    return
-                cache.keep(order)
-                windows = [windows[row] for row in order]
-                kept = torch.tensor(order, device=device)
-                chosen, sums, positions, history = chosen[kept], sums[kept], positions[kept], history.rows(kept)
-            length = max(len(prefixes[window]) + len(generated[window]) for window in windows)
-            history = history.append(chosen, self._tokens.first_timestamp)
-            logits = model.logits(model.step(cache, chosen[:, None], positions, length)[:, 0])
-            positions = positions + 1
+    @torch.inference_mode()
+    def step(self) -> list[Attempt]:
+        """One more token for every row; the windows that turn out to have ended."""
+        if self._rows:
+            self._launch()
+        coupled = any(isinstance(row.attempt.search, Beams) for row in self._rows)
+        ended: list[Attempt] = []
+        while len(self._unread) > (self._ahead if self._rows and not coupled else 0):
+            ended += self._settle(self._unread.popleft())
+        return ended
 
-    def _languages(self, cache: Cache, instructions: Sequence[Instruction]) -> list[int | None]:
+    def drop(self, attempt: Attempt) -> None:
+        """Give up a window that is under way."""
+        for row in self._rows:
+            row.ended = row.ended or row.attempt is attempt
+        self._compact()
+
+    def _launch(self) -> None:
+        drawn = False
+        for index, row in enumerate(self._rows):
+            if row.generator is not None:
+                self._slots.draw(index, row.generator)
+                drawn = True
+        length = min(max(row.length for row in self._rows) + 1, self._model.positions)
+        outcome = self._slots.step(len(self._rows), length, drawn)
+        for row in self._rows:
+            row.length += 1
+        self._unread.append(_Reading(list(self._rows), outcome))
+
+    def _settle(self, reading: "_Reading") -> list[Attempt]:
+        """Take note of a step's tokens."""
+        ended: list[Attempt] = []
+        beams: dict[Attempt, dict[int, int]] = {}
+        for index, (row, token, logprob) in enumerate(reading.tokens()):
+            if row.ended:
+                continue
+            if isinstance(row.attempt.search, Beams):
+                beams.setdefault(row.attempt, {})[row.place] = index
+            elif row.attempt.search.write(row.place, token, logprob):
+                row.ended = True
+                if row.attempt.search.best:
+                    ended.append(row.attempt)
+        for attempt, places in beams.items():
+            if self._advance(attempt, [places[place] for place in sorted(places)], reading.outcome):
+                ended.append(attempt)
+        self._compact()
+        return ended
+
+    def _advance(self, attempt: Attempt, stepped: Sequence[int], outcome: Outcome) -> bool:
+        """One token of a beam search, whose rows were `stepped` in the outcome; whether that was the last."""
+        assert isinstance(attempt.search, Beams)
+        likeliest = outcome.logprobs[list(stepped)].topk(len(stepped) + 1)
+        candidates = [
+            list(zip(*pair, strict=True))
+            for pair in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+        ]
+        follow = attempt.search.advance(candidates)
+        own = sorted((index for index, row in enumerate(self._rows) if row.attempt is attempt), key=self._place)
+        if follow:
+            sources = [own[source] for source, _ in follow]
+            self._slots.follow(own, sources, [text for _, text in follow], self._rows[own[0]].length)
+        else:
+            for index in own:
+                self._rows[index].ended = True
+        return not follow
+
+    def _place(self, index: int) -> int:
+        return self._rows[index].place
+
+    def _compact(self) -> None:
+        ended = [index for index, row in enumerate(self._rows) if row.ended]
+        if ended:
+            order = _without(ended, len(self._rows))
+            self._slots.keep(order)
+            self._rows = [self._rows[row] for row in order]
+
+    def _read(
+        self, first: int, counts: Sequence[int], prefixes: Sequence[Sequence[int]], starts: Sequence[int]
+    ) -> Tensor:
+        """Read a prefix for each window, in all its rows: logits after it, `(windows, vocabulary)`."""
+        owners = [window for window, count in enumerate(counts) for _ in range(count)]
+        logits = self._slots.read(first, [prefixes[w] for w in owners], [starts[w] for w in owners])
+        return logits[[owners.index(window) for window in range(len(counts))]]
+
+    def _languages(self, first: int, counts: Sequence[int], instructions: Sequence[Instruction]) -> list[int | None]:
         """Each window's language token: as told, or the most probable after `<|startoftranscript|>` alone."""
         told = [instruction.language for instruction in instructions]
         if not self._tokens.multilingual or None not in told:
             return told
-        model = self._model
-        start = torch.full((len(told), 1), self._tokens.start, device=model.device)
-        logits = model.logits(model.step(cache, start, torch.zeros_like(start), 1)[:, 0])
-        known = torch.tensor(sorted(self._tokens.languages.values()), device=model.device)
-        detected = known[logits[:, known].argmax(dim=-1)].tolist()
+        logits = self._read(first, counts, [(self._tokens.start,)] * len(told), [0] * len(told))
+        detected = self._known[logits[:, self._known].argmax(dim=-1)].tolist()
         return [found if language is None else language for language, found in zip(told, detected, strict=True)]
 
-    def _prefill(
-        self, cache: Cache, prefixes: Sequence[Sequence[int]], starts: Sequence[int]
-    ) -> tuple[Tensor, list[float]]:
-        """Decode all prefixes at once: the logits after each, and the no-speech probability at its start.
 
-        Shorter prefixes are filled up behind; what that leaves in the cache is overwritten before
-        any token sees it.
-        """
-        model = self._model
-        length = max(map(len, prefixes))
-        tokens = torch.tensor(
-            [[*prefix, *[self._tokens.end] * (length - len(prefix))] for prefix in prefixes], device=model.device
-        )
-        positions = torch.arange(length, device=model.device).expand(len(prefixes), -1)
-        hidden = model.step(cache, tokens, positions, length)
-        rows = torch.arange(len(prefixes), device=model.device)
-        last = torch.tensor([len(prefix) - 1 for prefix in prefixes], device=model.device)
-        start = torch.tensor(starts, device=model.device)
-        no_speech = model.logits(hidden[rows, start]).softmax(dim=-1)[:, self._tokens.no_speech]
-        return model.logits(hidden[rows, last]), no_speech.tolist()
+class _Reading:
+    """A step's outcome on its way to Python."""
+
+    def __init__(self, rows: list[_Row], outcome: Outcome) -> None:
+        self.outcome = outcome
+        self._rows = rows
+        parts = [part[: len(rows)] for part in (outcome.tokens, outcome.logprob)]
+        self._arrived: torch.cuda.Event | None = None
+        if parts[0].device.type == "cuda":
+            # Pinned memory, so that the copy waits for the device and Python does not.
+            pinned = [torch.empty_like(part, device="cpu", pin_memory=True) for part in parts]
+            parts = [room.copy_(part, non_blocking=True) for room, part in zip(pinned, parts, strict=True)]
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        self._tokens, self._logprobs = parts
+
+    def tokens(self) -> list[tuple[_Row, int, float]]:
+        """Each row's token and its log-probability."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return list(zip(self._rows, self._tokens.tolist(), self._logprobs.tolist(), strict=True))
 
 
-def _without(finished: Sequence[int], rows: int) -> list[int]:
+def _without(ended: Sequence[int], rows: int) -> list[int]:
     """Which row each place gets when some leave: a gap is filled from the end, so that few move."""
-    staying = sorted(set(range(rows)) - set(finished))
-    count = len(staying)
-    movers = [row for row in staying if row >= count]
-    return [place if place not in finished else movers.pop() for place in range(count)]
+    staying = sorted(set(range(rows)) - set(ended))
+    movers = [row for row in staying if row >= len(staying)]
+    return [place if place not in ended else movers.pop() for place in range(len(staying))]

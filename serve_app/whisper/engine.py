@@ -1,26 +1,34 @@
-"""One thread that turns windows of many jobs into text, batch by batch."""
+"""One thread that turns windows of many jobs into text, many at a time."""
 
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.errors import Unavailable
+from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.models import LONGEST_WINDOW_S
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.decoder import Decoded, Decoder, Instruction
+from serve_app.whisper.aligner import Aligner
+from serve_app.whisper.decoder import Attempt, Decoder
+from serve_app.whisper.encoder import Encoder, Encoding
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching, Scheduler
-from serve_app.whisper.text import WindowText, compression_ratio, window_segments
+from serve_app.whisper.scheduler import Batching, Claim, Scheduler
+from serve_app.whisper.text import WindowText
+from serve_app.whisper.work import Work, told_tokens
 
 MAX_FAILURES = 8
 """Windows that may fail in a row before the engine calls itself ill: no window's content is to blame for so many."""
+
+FREE_SHARE = 8
+"""While others are decoded, windows are let in when an eighth of the rows is free: encoding is dearer one by one."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,39 +37,38 @@ logger = logging.getLogger(__name__)
 class EngineStats:
     """What an engine has done since it started, and what waits.
 
-    `windows` were finished, with `tokens` tokens; `failed` ended in an error. `batches` counts
-    encoder calls, `encoded` the windows in them. Seconds are the engine thread's.
+    `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` counts windows that
+    went through the encoder, `tries` through the decoder. `steps` of the decoder had `rows` rows together.
     """
 
     windows: int = 0
     failed: int = 0
     tokens: int = 0
-    batches: int = 0
     encoded: int = 0
-    encode_s: float = 0.0
-    decode_s: float = 0.0
+    tries: int = 0
+    steps: int = 0
+    rows: int = 0
     waiting: int = 0
 
     @property
     def mean_batch_size(self) -> float:
-        return self.encoded / self.batches if self.batches else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Window:
-    pcm: NDArray[np.int16]
-    options: TranscriptionOptions
-    future: "Future[WindowText]" = field(default_factory=Future)
+        """Rows a step, on average."""
+        return self.rows / self.steps if self.steps else 0.0
 
 
 class Engine:
-    """Batches windows across jobs. Its methods may be called from any thread."""
+    """Decodes windows of many jobs side by side. Its methods may be called from any thread."""
 
     def __init__(self, model: WhisperModel, batching: Batching | None = None) -> None:
         self._model = model
-        self._decoder = Decoder(model)
         self._batching = batching or Batching()
-        self._scheduler: Scheduler[_Window] = Scheduler()
+        self._scheduler: Scheduler[Work] = Scheduler()
+        self._decoder = Decoder(model, self._batching.max_batch_size)
+        self._encoder = Encoder(model)
+        self._aligner = Aligner(model)
+        self._encoding: Encoding | None = None
+        self._decoding: dict[Attempt, Work] = {}
+        self._pending: dict[Work, Claim] = {}
         self._changed = threading.Condition()
         self._stats = EngineStats()
         self._closed = False
@@ -69,32 +76,49 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, pcm: NDArray[np.int16], options: TranscriptionOptions, job: str) -> "Future[WindowText]":
+    def submit(
+        self,
+        pcm: NDArray[np.int16],
+        options: TranscriptionOptions,
+        job: str,
+        *,
+        previous: Sequence[int] = (),
+        interactive: bool = True,
+    ) -> "Future[WindowText]":
         """Queue a window of 16 kHz mono sound, at most 30 s, for a job.
 
-        Cancelling the future frees the window's place in the queue; once its batch has begun it runs on.
-        Raises InvalidRequest for options the model can't honour, ValueError for sound it can't take,
-        Unavailable after `close`.
+        `previous`: tokens of what was said before. Interactive windows go before others. Cancelling the future
+        frees the window's place, in the queue or in the decoder. Raises InvalidRequest for options the model
+        can't honour, ValueError for sound it can't take, Unavailable after `close`.
         """
         self._model.card.check(options)
         if pcm.dtype != np.int16 or pcm.ndim != 1 or not 0 < len(pcm) <= LONGEST_WINDOW_S * SAMPLE_RATE:
             raise ValueError(
                 f"a window is mono int16 of at most {LONGEST_WINDOW_S:g} s: got {pcm.dtype} of shape {pcm.shape}"
             )
-        window = _Window(pcm, options)
+        for name in ("beam_size", "best_of"):
+            if getattr(options, name) > self._batching.max_batch_size:
+                raise InvalidRequest(f"this engine decodes {self._batching.max_batch_size} texts at a time", name)
+        work = Work(pcm, options, told_tokens(self._model, options), tuple(previous), self._model)
+        claim = Claim(job, work.seconds, work.rows, interactive, options.batch_size)
         with self._changed:
             if self._closed:
                 raise Unavailable("the engine is closed")
-            self._scheduler.add(job, window, time.monotonic())
+            self._pending[work] = claim
+            self._scheduler.add(claim, work, time.monotonic())
             self._changed.notify()
-        window.future.add_done_callback(lambda future: self._discard(job, window) if future.cancelled() else None)
-        return window.future
+        work.future.add_done_callback(lambda future: self._discard(work) if future.cancelled() else None)
+        return work.future
 
     def reconfigure(self, batching: Batching) -> None:
-        """Batch differently from the next batch on."""
+        """Batch differently; another number of rows takes effect when those that are decoded now have ended."""
         with self._changed:
             self._batching = batching
             self._changed.notify()
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text, to go before a window's."""
+        return self._model.tokenize(text)
 
     @property
     def batching(self) -> Batching:
@@ -113,101 +137,160 @@ class Engine:
             return replace(self._stats, waiting=len(self._scheduler))
 
     def close(self) -> None:
-        """Finish the batch at hand, cancel what waits, and end the thread."""
+        """Cancel what has not ended, and end the thread."""
         with self._changed:
             self._closed = True
-            waiting = self._scheduler.take(len(self._scheduler))
             self._changed.notify()
-        for window in waiting:
-            window.future.cancel()
-            window.future.set_running_or_notify_cancel()
         self._thread.join()
+        for work in list(self._pending):
+            work.future.cancel()
+            self._forget(work)
 
-    def _discard(self, job: str, window: _Window) -> None:
+    def _discard(self, work: Work) -> None:
         with self._changed:
-            waiting = self._scheduler.discard(job, window)
-        if waiting:  # else the batch that took it has told those who wait for the future
-            window.future.set_running_or_notify_cancel()
+            waiting = self._scheduler.discard(work)
+            self._changed.notify()
+        if waiting:  # else the thread finds it cancelled
+            self._forget(work)
 
     def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            self._process(batch)
+        while (taken := self._take()) is not None:
+            if taken:
+                self._guard(taken, partial(self._begin, taken))
+            if self._encoding and (self._encoding.ready() or not self._decoder.active):
+                encoding, self._encoding = self._encoding, None
+                self._guard(encoding.works, partial(self._admit, encoding))
+            self._drop_cancelled()
+            if self._decoder.active:
+                self._guard(list(self._decoding.values()), self._step)
+            if self._aligner.due(idle=not self._decoder.active):
+                self._guard(self._aligner.waiting, self._align)
 
-    def _next_batch(self) -> list[_Window] | None:
-        """Wait for work; None when the engine is closed."""
-        idle = False
+    def _take(self) -> list[Work] | None:
+        """Windows to begin with; waits while there is nothing to do at all; None when the engine is closed."""
         with self._changed:
             while not self._closed:
-                delay = self._scheduler.delay(self._batching, idle, time.monotonic())
-                if delay == 0:
-                    taken = self._scheduler.take(self._batching.max_batch_size)
-                    return [window for window in taken if window.future.set_running_or_notify_cancel()]
-                idle = idle or delay is None
-                self._changed.wait(delay)
+                if self._batching.max_batch_size != self._decoder.size and not self._decoder.active:
+                    self._decoder = Decoder(self._model, self._batching.max_batch_size)
+                taken = self._scheduler.take(self._batching, time.monotonic()) if self._has_room() else []
+                if taken or self._encoding or self._decoder.active or self._aligner.waiting:
+                    return taken
+                self._changed.wait()
         return None
 
-    def _process(self, batch: Sequence[_Window]) -> None:
-        """Transcribe a batch; after an error each window that is not done is tried by itself."""
-        error = self._attempt(batch)
-        if error is None:
+    def _has_room(self) -> bool:
+        if self._encoding or self._batching.max_batch_size != self._decoder.size:
+            return False
+        return not self._decoder.active or self._decoder.free >= max(1, self._decoder.size // FREE_SHARE)
+
+    def _begin(self, works: Sequence[Work]) -> None:
+        self._encoding = self._encoder.start(works)
+        self._count(encoded=sum(1 for work in works if not work.tries))
+
+    def _admit(self, encoding: Encoding) -> None:
+        works = [work for work in encoding.join() if not self._gone(work)]
+        if not works:
             return
-        failed = [window for window in batch if not window.future.done()]
-        if len(batch) > 1:
-            logger.warning("a batch of %d windows failed; retrying %d one by one", len(batch), len(failed))
-            for window in failed:
-                self._process([window])
-            return
-        self._count(failed=len(failed))
-        self._failures += len(failed)
-        for window in failed:
-            window.future.set_exception(error)
-
-    def _attempt(self, batch: Sequence[_Window]) -> Exception | None:
-        try:
-            self._transcribe(batch)
-        except Exception as error:
-            logger.exception("transcribing %d windows failed", len(batch))
-            # The traceback holds the batch's tensors, and memory may be what was wanting.
-            return error.with_traceback(None)
-        return None
-
-    def _transcribe(self, batch: Sequence[_Window]) -> None:
-        if not batch:
-            return
-        start = time.perf_counter()
-        states = self._model.encode(self._model.features([window.pcm for window in batch]))
-        self._model.synchronize()
-        encoded = time.perf_counter()
-        self._count(batches=1, encoded=len(batch), encode_s=encoded - start)
-        try:
-            instructions = [self._instruction(window.options) for window in batch]
-            for index, decoded in self._decoder.decode(states, instructions):
-                window = batch[index]
-                text = self._text(window, decoded)
-                self._count(windows=1, tokens=len(decoded.tokens))
-                self._failures = 0
-                window.future.set_result(text)
-        finally:
-            self._count(decode_s=time.perf_counter() - encoded)
-
-    def _instruction(self, options: TranscriptionOptions) -> Instruction:
-        language = None if options.language is None else self._model.card.tokens.languages.get(options.language)
-        prompt = () if options.prompt is None else self._model.prompt(options.prompt)
-        return Instruction(prompt=prompt, language=language, task=options.task)
-
-    def _text(self, window: _Window, decoded: Decoded) -> WindowText:
-        special = self._model.card.tokens
-        segments = window_segments(decoded.tokens, special, len(window.pcm) / SAMPLE_RATE, self._model.text)
-        text = "".join(segment.text for segment in segments).strip()
-        return WindowText(
-            language="en" if decoded.language is None else special.language_of(decoded.language),
-            text=text,
-            segments=segments,
-            tokens=decoded.tokens,
-            avg_logprob=decoded.sum_logprob / (len(decoded.tokens) + 1),
-            no_speech_prob=decoded.no_speech_prob,
-            compression_ratio=compression_ratio(text),
+        instructions = [work.instruction() for work in works]
+        attempts = self._decoder.admit(
+            torch.cat([work.states for work in works if work.states is not None]), instructions
         )
+        self._decoding.update(zip(attempts, works, strict=True))
+        self._count(tries=len(works))
+
+    def _step(self) -> None:
+        rows = self._decoder.size - self._decoder.free
+        for attempt in self._decoder.step():
+            work = self._decoding.pop(attempt)
+            assert attempt.result is not None
+            ended = work.take(attempt.result)
+            self._release(work)
+            if not ended:
+                self._again(work)
+            elif work.options.timestamps == "word" and work.best.tokens:
+                self._aligner.add(work)
+            else:
+                self._finish(work, work.text())
+        self._count(steps=1, rows=rows)
+
+    def _align(self) -> None:
+        for work, text in self._aligner.run():
+            self._finish(work, text)
+
+    def _again(self, work: Work) -> None:
+        """Queue a window for its next temperature."""
+        with self._changed:
+            self._pending[work] = claim = replace(self._pending[work], rows=work.rows)
+            self._scheduler.add(claim, work, time.monotonic(), again=True)
+
+    def _finish(self, work: Work, text: WindowText) -> None:
+        self._failures = 0
+        if self._forget(work):
+            self._count(windows=1, tokens=len(text.tokens))
+            work.future.set_result(text)
+
+    def _forget(self, work: Work) -> bool:
+        """A window is no longer the engine's; whether it is still wanted. Who waits for a cancelled one is told."""
+        with self._changed:
+            pending = self._pending.pop(work, None)
+        return pending is not None and work.future.set_running_or_notify_cancel()
+
+    def _gone(self, work: Work) -> bool:
+        """Whether a window that was taken is no longer wanted; its rows are free again then."""
+        if work.future.cancelled():
+            self._release(work)
+            self._forget(work)
+        return work.future.cancelled()
+
+    def _drop_cancelled(self) -> None:
+        for attempt, work in list(self._decoding.items()):
+            if self._gone(work):
+                del self._decoding[attempt]
+                self._decoder.drop(attempt)
+
+    def _release(self, work: Work) -> None:
+        with self._changed:
+            self._scheduler.release(work)
+
+    def _guard(self, works: Sequence[Work], act: Callable[[], None]) -> None:
+        """Act on windows; when that fails, on each by itself, and what fails alone has failed."""
+        try:
+            act()
+            return
+        except Exception as error:
+            logger.exception("%d windows failed together", len(works))
+            # The traceback holds the windows' tensors, and memory may be what was wanting.
+            failure = error.with_traceback(None)
+        self._withdraw(works)
+        if len(works) == 1:
+            self._fail(works[0], failure)
+            return
+        for work in works:
+            self._guard([work], partial(self._alone, work))
+
+    def _withdraw(self, works: Sequence[Work]) -> None:
+        self._encoding = None
+        self._aligner.waiting = [work for work in self._aligner.waiting if work not in works]
+        for attempt in [attempt for attempt, work in self._decoding.items() if work in works]:
+            del self._decoding[attempt]
+            self._decoder.drop(attempt)
+
+    def _alone(self, work: Work) -> None:
+        """A window's whole way, as far as it has not come yet; its rows are still its own."""
+        if not work.ended:
+            self._admit(self._encoder.start([work]))
+            while work in self._decoding.values():
+                self._step()
+        elif work in self._pending:
+            self._aligner.add(work)
+            self._align()
+
+    def _fail(self, work: Work, failure: Exception) -> None:
+        self._failures += 1
+        self._release(work)
+        if self._forget(work):
+            self._count(failed=1)
+            work.future.set_exception(failure)
 
     def _count(self, **more: float) -> None:
         with self._changed:

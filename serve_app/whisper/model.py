@@ -8,50 +8,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import gelu
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from serve_app.audio import SAMPLE_RATE
 from serve_app.settings import WhisperSettings
+from serve_app.whisper.attention import attention
 from serve_app.whisper.card import ModelCard
+from serve_app.whisper.features import LogMel
 
-
-class Cache:
-    """Keys and values of a batch of windows, one row each: `(layers, 2, rows, heads, positions, head_dim)`.
-
-    `decoded` fills as tokens are decoded, each row at its own positions; `encoded` is computed
-    once from the encoder states. Only the first `rows` rows are in use.
-    """
-
-    def __init__(self, decoded: Tensor, encoded: Tensor) -> None:
-        self.rows = decoded.shape[2]
-        self._decoded = decoded
-        self._encoded = encoded
-
-    def decoded(self, layer: int) -> tuple[Tensor, Tensor]:
-        return self._decoded[layer, 0, : self.rows], self._decoded[layer, 1, : self.rows]
-
-    def encoded(self, layer: int) -> tuple[Tensor, Tensor]:
-        return self._encoded[layer, 0, : self.rows], self._encoded[layer, 1, : self.rows]
-
-    @torch.inference_mode()
-    def keep(self, order: Sequence[int]) -> None:
-        """Row i becomes what row `order[i]` was; only rows that move are copied."""
-        moved = [row for row, source in enumerate(order) if row != source]
-        if moved:
-            sources = [order[row] for row in moved]
-            self._decoded[:, :, moved] = self._decoded[:, :, sources]
-            self._encoded[:, :, moved] = self._encoded[:, :, sources]
-        self.rows = len(order)
+FP16_LIMIT = torch.finfo(torch.float16).max - 1000
+"""Where transformers' encoder clamps half-precision states, against overflow."""
 
 
 class WhisperModel:
     """A checkpoint on a device.
 
-    The encoder is transformers' own. The decoder's layers are walked here with explicit
-    keys and values, because the library's caches hold one position for a whole batch, and
-    rows of different prefixes stand at different ones.
+    transformers loads it; its layers are walked here. The library's caches hold one position for a whole
+    batch, and rows of different prefixes stand at different ones; its attention is slow on a CPU.
     """
 
     def __init__(self, card: ModelCard, network: WhisperForConditionalGeneration, processor: WhisperProcessor) -> None:
@@ -59,9 +34,11 @@ class WhisperModel:
         self.positions: int = network.config.max_target_positions
         self.vocabulary: int = network.config.vocab_size
         self.device: torch.device = network.device
-        self._network = network
+        self.dtype: torch.dtype = network.dtype
+        self._network = network.eval().requires_grad_(False)
+        self._encoder = network.model.encoder
         self._decoder = network.model.decoder
-        self._extract = processor.feature_extractor
+        self._log_mel = LogMel(processor.feature_extractor, self.device)
         self._tokenizer = processor.tokenizer
 
     @classmethod
@@ -75,75 +52,132 @@ class WhisperModel:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = settings.dtype
         if dtype == "auto":
-            dtype = "float16" if device == "cuda" else "float32"
+            dtype = "float16" if device == "cuda" else "bfloat16" if bfloat16_is_fast() else "float32"
         network = WhisperForConditionalGeneration.from_pretrained(card.source, dtype=getattr(torch, dtype))
         network.to(torch.device(device))  # type: ignore[arg-type]  # its signature is lost in a decorator
         return cls(card, network, WhisperProcessor.from_pretrained(card.source))
 
-    def prompt(self, text: str) -> tuple[int, ...]:
-        """The tokens that condition a window on a text; what looks like a special token is text too."""
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of text that goes before other text; what looks like a special token is text too."""
         if not text.strip():
             return ()
         ids = self._tokenizer(f" {text.strip()}", add_special_tokens=False, split_special_tokens=True).input_ids
-        return self.card.tokens.prompt(ids, self.positions)
+        return tuple(ids)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of text tokens."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
+    def utf8(self, token: int) -> bytes:
+        """The bytes of a text token, which may be part of a character."""
+        letters = bytes_to_unicode()
+        known = {letter: byte for byte, letter in letters.items()}
+        piece = str(self._tokenizer.convert_ids_to_tokens(token))
+        return bytes(known[letter] for letter in piece) if all(letter in known for letter in piece) else piece.encode()
+
     @torch.inference_mode()
     def features(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:
         """Log-mel features of 16 kHz windows of at most 30 s: `(windows, mels, frames)`, padded with silence."""
-        sound = [window.astype(np.float32) / 32768 for window in windows]
-        features = self._extract(sound, sampling_rate=SAMPLE_RATE, return_tensors="pt", device=self.device.type)
-        return cast(Tensor, features.input_features).to(self.device, self._network.dtype)
+        return self._log_mel(windows).to(self.dtype)
 
     @torch.inference_mode()
     def encode(self, features: Tensor) -> Tensor:
         """Encoder states `(windows, positions, width)` of features."""
-        return cast(Tensor, self._network.model.encoder(features).last_hidden_state)
+        if self.device.type == "cuda":
+            return self._encode(features)
+        # One by one: as fast, as a core's cache holds one window's states at best, and a window's states are
+        # then the same bit for bit in any company.
+        return torch.cat([self._encode(window) for window in features.split(1)])
+
+    def _encode(self, features: Tensor) -> Tensor:
+        encoder = self._encoder
+        hidden = gelu(encoder.conv2(gelu(encoder.conv1(features)))).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight
+        for layer in encoder.layers:
+            normed = layer.self_attn_layer_norm(hidden)
+            keys, values = _keys_values(layer.self_attn, normed)
+            hidden = hidden + _attend(layer.self_attn, normed, keys, values)
+            normed = layer.final_layer_norm(hidden)
+            hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
+            if hidden.dtype == torch.float16:
+                hidden = hidden.clamp(-FP16_LIMIT, FP16_LIMIT)
+        return cast(Tensor, encoder.layer_norm(hidden))
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    @torch.inference_mode()
-    def cache(self, states: Tensor) -> Cache:
-        """An empty cache over the encoder states of a batch."""
+    def room(self, rows: int, positions: int) -> Tensor:
+        """Keys and values of nothing yet: zeros `(layers, 2, rows, heads, positions, head_dim)`.
+
+        Zeros, as attention weighs places not yet filled with nought, and nought times rubbish may be NaN.
+        """
         layers = self._decoder.layers
-        heads = (layers[0].encoder_attn.num_heads, states.shape[1], layers[0].encoder_attn.head_dim)
-        encoded = states.new_empty(len(layers), 2, len(states), *heads)
-        for layer, (keys, values) in zip(layers, encoded, strict=True):
-            attention = layer.encoder_attn
-            keys.copy_(_split(attention.k_proj(states), attention).transpose(1, 2))
-            values.copy_(_split(attention.v_proj(states), attention).transpose(1, 2))
-        # Zeros: attention weighs the places not yet filled with nought, and nought times rubbish may be NaN.
-        decoded = states.new_zeros(*encoded.shape[:4], self.positions, encoded.shape[-1])
-        return Cache(decoded, encoded)
+        shape = (len(layers), 2, rows, layers[0].self_attn.num_heads, positions, layers[0].self_attn.head_dim)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    @property
+    def sound_positions(self) -> int:
+        """Encoder states of a window."""
+        return int(self._network.config.max_source_positions)
 
     @torch.inference_mode()
-    def step(self, cache: Cache, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
+    def hear(self, states: Tensor, out: Tensor) -> None:
+        """Write the keys and values of encoder states to `out`, `(layers, 2, rows, heads, positions, head_dim)`."""
+        for layer, (keys, values) in zip(self._decoder.layers, out, strict=True):
+            for room, heard in zip((keys, values), _keys_values(layer.encoder_attn, states), strict=True):
+                room.copy_(heard)
+
+    @torch.inference_mode()
+    def step(self, said: Tensor, heard: Tensor, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
         """Decode tokens at their positions, both `(rows, count)`: hidden states `(rows, count, width)`.
 
-        A token sees its row's cached tokens up to its own position. `length` is one more than
-        the highest position, known without asking the device.
+        `said` are the keys and values of the rows' tokens so far, the new ones are written to it; `heard` those
+        of their sound. A token sees its row's tokens up to its own position. `length`: positions looked at,
+        more than the highest.
         """
-        hidden = self._decoder.embed_tokens(tokens) + self._decoder.embed_positions.weight[positions]
-        rows = torch.arange(cache.rows, device=self.device)[:, None]
+        hidden = self._embed(tokens, positions)
+        rows = torch.arange(len(tokens), device=self.device)[:, None]
         seen = (torch.arange(length, device=self.device) <= positions[..., None])[:, None]
-        for index, layer in enumerate(self._decoder.layers):
-            attention = layer.self_attn
+        for layer, decoded, encoded in zip(self._decoder.layers, said, heard, strict=True):
             normed = layer.self_attn_layer_norm(hidden)
-            keys, values = cache.decoded(index)
-            keys[rows, :, positions] = _split(attention.k_proj(normed), attention)
-            values[rows, :, positions] = _split(attention.v_proj(normed), attention)
-            hidden = hidden + _attend(attention, normed, keys[:, :, :length], values[:, :, :length], seen)
+            keys, values = decoded
+            keys[rows, :, positions] = _split(layer.self_attn.k_proj(normed), layer.self_attn)
+            values[rows, :, positions] = _split(layer.self_attn.v_proj(normed), layer.self_attn)
+            hidden = hidden + _attend(layer.self_attn, normed, keys[:, :, :length], values[:, :, :length], seen)
             normed = layer.encoder_attn_layer_norm(hidden)
-            hidden = hidden + _attend(layer.encoder_attn, normed, *cache.encoded(index))
+            hidden = hidden + _attend(layer.encoder_attn, normed, *encoded)
             normed = layer.final_layer_norm(hidden)
-            hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(normed)))
+            hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
         return cast(Tensor, self._decoder.layer_norm(hidden))
+
+    @torch.inference_mode()
+    def align(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Where the checkpoint's alignment heads look in the sound while it is given tokens `(rows, count)`.
+
+        Attention weights in float32, `(rows, heads, count, positions)`. Only layers up to the last such head run.
+        """
+        heads = self.card.alignment_heads
+        looks: dict[tuple[int, int], Tensor] = {}
+        hidden = self._embed(tokens, torch.arange(tokens.shape[1], device=self.device).expand(len(tokens), -1))
+        order = torch.arange(tokens.shape[1], device=self.device)
+        seen = (order <= order[:, None])[None, None]
+        for index, layer in enumerate(self._decoder.layers[: max(layer for layer, _ in heads) + 1]):
+            normed = layer.self_attn_layer_norm(hidden)
+            hidden = hidden + _attend(layer.self_attn, normed, *_keys_values(layer.self_attn, normed), seen)
+            normed = layer.encoder_attn_layer_norm(hidden)
+            keys, values = _keys_values(layer.encoder_attn, states)
+            query = _query(layer.encoder_attn, normed)
+            for head in (head for at, head in heads if at == index):
+                looks[index, head] = (query[:, head] @ keys[:, head].transpose(-1, -2)).float().softmax(dim=-1)
+            hidden = hidden + _out(layer.encoder_attn, attention(query, keys, values))
+            normed = layer.final_layer_norm(hidden)
+            hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
+        return torch.stack([looks[head] for head in heads], dim=1)
+
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        return cast(Tensor, self._decoder.embed_tokens(tokens) + self._decoder.embed_positions.weight[positions])
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -151,15 +185,34 @@ class WhisperModel:
         return cast(Tensor, self._network.proj_out(hidden)).float()
 
 
-def _split(projected: Tensor, attention: WhisperAttention) -> Tensor:
+def bfloat16_is_fast() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices itself: measured three to four times as fast as float32 then."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def _split(projected: Tensor, layer: WhisperAttention) -> Tensor:
     """`(rows, count, width)` to `(rows, count, heads, head_dim)`."""
-    return projected.view(*projected.shape[:-1], attention.num_heads, attention.head_dim)
+    return projected.view(*projected.shape[:-1], layer.num_heads, layer.head_dim)
+
+
+def _query(layer: WhisperAttention, hidden: Tensor) -> Tensor:
+    # Scaled before the product, in transformers' order, so that half precision rounds alike.
+    return _split(layer.q_proj(hidden) * layer.scaling, layer).transpose(1, 2)
+
+
+def _keys_values(layer: WhisperAttention, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    return (
+        _split(layer.k_proj(hidden), layer).transpose(1, 2),
+        _split(layer.v_proj(hidden), layer).transpose(1, 2),
+    )
+
+
+def _out(layer: WhisperAttention, mixed: Tensor) -> Tensor:
+    return cast(Tensor, layer.out_proj(mixed.transpose(1, 2).flatten(-2)))
 
 
 def _attend(
-    attention: WhisperAttention, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    layer: WhisperAttention, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    # The query is scaled before the product, in transformers' order, so that half precision rounds alike.
-    query = _split(attention.q_proj(hidden) * attention.scaling, attention).transpose(1, 2)
-    mixed = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=1.0)
-    return cast(Tensor, attention.out_proj(mixed.transpose(1, 2).flatten(-2)))
+    return _out(layer, attention(_query(layer, hidden), keys, values, mask))

@@ -4,6 +4,7 @@ As OpenAI's `whisper/decoding.py` (SuppressTokens, SuppressBlank, ApplyTimestamp
 and transformers' logits processors apply them, for rows that are each at their own place.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,65 +21,97 @@ FORBIDDEN = float("-inf")
 
 @dataclass(frozen=True)
 class History:
-    """What the rules need of each row's generated tokens; the prefix is no part of it.
+    """What the rules need of each row: its generated tokens, without the prefix, and what may be written at all.
 
-    `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token;
-    int64 of shape (rows,), NONE where there is none.
+    `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of
+    shape (rows,), NONE where there is none. `timed` (rows,): whether timestamps are written.
+    `never` (rows, vocabulary): tokens that are not.
     """
 
     last: Tensor
     before: Tensor
     timestamp: Tensor
+    timed: Tensor
+    never: Tensor
 
     @classmethod
-    def empty(cls, rows: int, device: torch.device) -> Self:
-        none = torch.full((rows,), NONE, device=device)
-        return cls(last=none, before=none, timestamp=none)
-
-    def append(self, tokens: Tensor, first_timestamp: int) -> "History":
-        """The history after every row generated one more token."""
-        return History(
-            last=tokens,
-            before=self.last,
-            timestamp=torch.where(tokens >= first_timestamp, tokens, self.timestamp),
+    def empty(cls, rows: int, vocabulary: int, device: torch.device) -> Self:
+        """Rows with timestamps, without a token yet or one that is forbidden."""
+        last, before, timestamp = torch.full((3, rows), NONE, device=device)
+        return cls(
+            last=last,
+            before=before,
+            timestamp=timestamp,
+            timed=torch.ones(rows, dtype=torch.bool, device=device),
+            never=torch.zeros(rows, vocabulary, dtype=torch.bool, device=device),
         )
 
-    def rows(self, rows: Tensor) -> "History":
-        """The history of some rows, in the order given."""
-        return History(self.last[rows], self.before[rows], self.timestamp[rows])
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All parts, rows first."""
+        return self.last, self.before, self.timestamp, self.timed, self.never
+
+    def rows(self, start: int, stop: int) -> "History":
+        """Some rows; what is written to them is written here."""
+        return History(*(part[start:stop] for part in self.tensors))
+
+    def append(self, tokens: Tensor, first_timestamp: int) -> None:
+        """Every row generated one more token."""
+        self.timestamp.copy_(torch.where(tokens >= first_timestamp, tokens, self.timestamp))
+        self.before.copy_(self.last)
+        self.last.copy_(tokens)
 
 
 class Rules:
     """Forbids tokens by setting their logits to minus infinity."""
 
     def __init__(self, tokens: SpecialTokens, vocabulary: int, device: torch.device) -> None:
+        self._no_timestamps = tokens.no_timestamps
         self._first_timestamp = tokens.first_timestamp
         self._end = tokens.end
         self._timestamps = torch.arange(tokens.first_timestamp, vocabulary, device=device)
         latest = tokens.max_initial_timestamp
         self._max_initial = vocabulary if latest is None else tokens.first_timestamp + latest
-        self._never = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-        self._never[[*tokens.suppressed, tokens.no_timestamps]] = True
         self._not_at_begin = torch.zeros(vocabulary, dtype=torch.bool, device=device)
         self._not_at_begin[list(tokens.suppressed_at_begin)] = True
 
+    def begin(self, history: History, timed: bool, suppressed: Iterable[int]) -> None:
+        """Start rows anew: with timestamps or without, and with tokens that are never to be written."""
+        for part in (history.last, history.before, history.timestamp):
+            part.fill_(NONE)
+        history.timed.fill_(timed)
+        history.never.fill_(False)
+        history.never[:, [*suppressed, *((self._no_timestamps,) if timed else ())]] = True
+
+    def resume(self, history: History, rows: Tensor, texts: Sequence[Sequence[int]]) -> None:
+        """Set some rows to what they have generated so far, a token at least."""
+        for part, values in (
+            (history.last, [text[-1] for text in texts]),
+            (history.before, [text[-2] if len(text) > 1 else NONE for text in texts]),
+            (history.timestamp, [self._latest(text) for text in texts]),
+        ):
+            part[rows] = torch.tensor(values, device=part.device)
+
+    def _latest(self, text: Sequence[int]) -> int:
+        return next((token for token in reversed(text) if token >= self._first_timestamp), NONE)
+
     def apply(self, logits: Tensor, history: History) -> None:
         """Mask `logits`, float of shape (rows, vocabulary), in place."""
-        forbidden = self._never | (history.last == NONE)[:, None] & self._not_at_begin
+        forbidden = history.never | (history.last == NONE)[:, None] & self._not_at_begin
         self._forbid_by_timestamps(forbidden, history)
         logits.masked_fill_(forbidden, FORBIDDEN)
 
         # All timestamps together more probable than any text token: the next token is a timestamp.
         # Probabilities' common divisor cancels, so logits will do.
         text, timestamps = logits[:, : self._first_timestamp], logits[:, self._first_timestamp :]
-        stamped = timestamps.logsumexp(dim=-1) > text.amax(dim=-1)
+        stamped = (timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.timed
         text.masked_fill_(stamped[:, None], FORBIDDEN)
 
     def _forbid_by_timestamps(self, forbidden: Tensor, history: History) -> None:
         """Timestamps come in pairs, do not decrease, and open the window's text."""
-        first, end = self._first_timestamp, self._end
-        at_begin = history.last == NONE
-        after_timestamp = history.last >= first
+        first, end, timed = self._first_timestamp, self._end, history.timed
+        at_begin = (history.last == NONE) & timed
+        after_timestamp = (history.last >= first) & timed
         complete = after_timestamp & ((history.before == NONE) | (history.before >= first))
         half = after_timestamp & ~complete
 
@@ -87,5 +120,6 @@ class Rules:
         # After an opening one comes text, and timestamps only move on: no segment is empty.
         earliest = torch.where(half, history.timestamp, history.timestamp + 1)
         latest = torch.where(at_begin, self._max_initial, forbidden.shape[1]).where(~complete, NONE)
-        forbidden[:, first:] |= (self._timestamps < earliest[:, None]) | (self._timestamps > latest[:, None])
+        outside = (self._timestamps < earliest[:, None]) | (self._timestamps > latest[:, None])
+        forbidden[:, first:] |= outside & timed[:, None]
         forbidden[:, :first] |= at_begin[:, None]

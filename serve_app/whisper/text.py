@@ -1,22 +1,53 @@
 """From a window's token ids to timed text."""
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from serve_app.options import Strict
 from serve_app.whisper.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
+RESET_ABOVE = 0.5
+"""Text found at a higher temperature is not handed on to the next window (openai-whisper's `transcribe`)."""
 
-class WindowSegment(Strict):
-    """A stretch of text between two timestamps, in seconds from the start of its window.
+MOST_HANDED_ON = 224
+"""Tokens: half a Whisper decoder's positions; more never go before a text."""
 
-    `tokens`: its text tokens, without the timestamps.
+
+class TokenLogprob(Strict):
+    """A text token: its text (a replacement character for part of one), log-probability and UTF-8 bytes."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+class Word(Strict):
+    """A word with the punctuation that clings to it, in seconds from the start of its window.
+
+    `text` as generated, mostly with a leading space; `tokens`: its token ids. `probability`: the
+    mean of its tokens' probabilities.
     """
 
     start: float
     end: float
     text: str
     tokens: tuple[int, ...]
+    probability: float
+
+
+class WindowSegment(Strict):
+    """A stretch of text between two timestamps, in seconds from the start of its window.
+
+    `tokens`: its text tokens, without the timestamps. `logprobs`: theirs,
+    and `words`, when they were asked for.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    words: tuple[Word, ...] | None = None
 
 
 class WindowText(Strict):
@@ -39,30 +70,37 @@ class WindowText(Strict):
 
 
 def window_segments(
-    tokens: Iterable[int], special: SpecialTokens, duration: float, decode: Callable[[Sequence[int]], str]
+    tokens: Sequence[int],
+    special: SpecialTokens,
+    duration: float,
+    decode: Callable[[Sequence[int]], str],
+    logprobs: Sequence[TokenLogprob] | None = None,
 ) -> tuple[WindowSegment, ...]:
     """Cut a window's tokens at its timestamps.
 
     Times lie within the window's `duration` (seconds) and never run back; text after the last
-    timestamp ends with the window. `decode` turns text tokens into text.
+    timestamp ends with the window. `decode` turns text tokens into text. `logprobs`, one of each
+    token, are put beside the segments' tokens.
     """
     segments: list[WindowSegment] = []
-    text: list[int] = []
+    text: list[int] = []  # places of the tokens
     start = 0.0
 
     def close(end: float) -> None:
-        words = decode(text) if text else ""
+        ids = tuple(tokens[place] for place in text)
+        words = decode(ids) if ids else ""
         if words.strip():
-            segments.append(WindowSegment(start=start, end=end, text=words, tokens=tuple(text)))
+            likely = None if logprobs is None else tuple(logprobs[place] for place in text)
+            segments.append(WindowSegment(start=start, end=end, text=words, tokens=ids, logprobs=likely))
         text.clear()
 
-    for token in tokens:
+    for place, token in enumerate(tokens):
         if token >= special.first_timestamp:
             at = min(max(round((token - special.first_timestamp) * SECONDS_PER_TIMESTAMP, 2), start), duration)
             close(at)
             start = at
         elif token < special.end:
-            text.append(token)
+            text.append(place)
     close(duration)
     return tuple(segments)
 
@@ -71,3 +109,8 @@ def compression_ratio(text: str) -> float:
     """How repetitive a text is: its UTF-8 bytes over their zlib-compressed length."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
+
+
+def handed_on(previous: Sequence[int], text: WindowText) -> tuple[int, ...]:
+    """The tokens the next window is told: all that was said, but nothing if it took a high temperature to find."""
+    return () if text.temperature > RESET_ABOVE else (*previous, *text.tokens)[-MOST_HANDED_ON:]

@@ -1,6 +1,6 @@
 """A checkpoint's special tokens, from its generation config."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -53,19 +53,21 @@ class SpecialTokens:
         """The ISO-639-1 code of a language token; KeyError when it is none."""
         return {token: code for code, token in self.languages.items()}[token]
 
-    def prompt(self, text: Iterable[int], positions: int) -> tuple[int, ...]:
-        """`<|startofprev|>` and the last tokens of a prompt that fit a decoder of so many positions.
+    def prompt(self, room: int, *parts: Sequence[int]) -> tuple[int, ...]:
+        """What goes before `<|startoftranscript|>`: `<|startofprev|>` and some texts, or nothing.
 
-        Half of the positions, less one, as in OpenAI's DecodingTask: 223 of 448.
+        Of each the last tokens, as many as those before it leave of `room`.
         """
-        kept = tuple(text)[-(positions // 2 - 1) :]
+        kept: list[int] = []
+        for part in parts:
+            left = room - len(kept)
+            kept += part[-left:] if left else []
         return (self.start_of_previous, *kept) if kept else ()
 
-    def prefix(self, language: int | None, task: Task) -> tuple[int, ...]:
-        """What generation starts from: `<|startoftranscript|>`, language token, task."""
-        if language is None:
-            return (self.start,)
-        return (self.start, language, self.tasks[task])
+    def prefix(self, language: int | None, task: Task, timed: bool) -> tuple[int, ...]:
+        """What generation starts from: `<|startoftranscript|>`, language token, task, `<|notimestamps|>` if so."""
+        steering = () if language is None else (language, self.tasks[task])
+        return (self.start, *steering, *(() if timed else (self.no_timestamps,)))
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> Self:

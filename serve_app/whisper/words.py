@@ -7,9 +7,8 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.options import Strict
 from serve_app.whisper.alignment import SECONDS_PER_POSITION
-from serve_app.whisper.text import WindowSegment, window_segments
+from serve_app.whisper.text import WindowSegment, Word, window_segments
 from serve_app.whisper.tokens import SpecialTokens
 
 _SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -24,20 +23,6 @@ _HURRIED_S = 1.5 * SECONDS_PER_POSITION
 Decode = Callable[[Sequence[int]], str]
 Piece = tuple[str, tuple[int, ...]]
 """Some text and the places of its tokens among a window's."""
-
-
-class Word(Strict):
-    """A word with the punctuation that clings to it, in seconds from the start of its window.
-
-    `text` as generated, mostly with a leading space; `tokens`: its token ids. `probability`: the
-    mean of its tokens' probabilities.
-    """
-
-    start: float
-    end: float
-    text: str
-    tokens: tuple[int, ...]
-    probability: float
 
 
 def window_words(

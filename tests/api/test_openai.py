@@ -12,7 +12,7 @@ PATH = "/v1/audio/transcriptions"
 EN = "three one four one five nine"
 
 
-def upload(name: str = "en.mp3", **fields: str) -> dict[str, Any]:
+def upload(name: str = "en.mp3", **fields: str | list[str]) -> dict[str, Any]:
     return {"files": {"file": (name, (DATA / name).read_bytes())}, "data": {"model": "whisper-1", **fields}}
 
 
@@ -40,6 +40,22 @@ async def test_verbose_json_has_text_language_and_segments(
     assert body["usage"]["seconds"] >= body["duration"]
 
 
+async def test_words_have_their_times(client: httpx.AsyncClient) -> None:
+    fields = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
+    body = (await client.post(PATH, **upload(**fields))).json()
+    assert [word["word"] for word in body["words"]] == EN.split()
+    times = [time for word in body["words"] for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert body["segments"][0]["start"] <= times[0] < times[-1] <= body["segments"][0]["end"]
+    assert "words" not in (await client.post(PATH, **upload(response_format="verbose_json"))).json()
+
+
+async def test_tokens_have_their_log_probabilities(client: httpx.AsyncClient) -> None:
+    body = (await client.post(PATH, **upload(**{"include[]": "logprobs"}))).json()
+    assert "".join(token["token"] for token in body["logprobs"]).strip() == EN
+    assert all(token["logprob"] <= 0 and bytes(token["bytes"]).decode() == token["token"] for token in body["logprobs"])
+
+
 async def test_json_and_text(client: httpx.AsyncClient) -> None:
     assert (await client.post(PATH, **upload())).json() == {"text": EN, "usage": {"type": "duration", "seconds": 4}}
     answer = await client.post(PATH, **upload(response_format="text"))
@@ -53,7 +69,11 @@ async def test_json_and_text(client: httpx.AsyncClient) -> None:
         ({"language": "xx"}, "language", 400),
         ({"language": "ja"}, "language", 400),
         ({"response_format": "srt"}, "response_format", 400),
-        ({"temperature": "0.7"}, "temperature", 400),
+        ({"temperature": "1.1"}, "temperature", 400),
+        ({"temperature": "-0.1"}, "temperature", 400),
+        ({"timestamp_granularities[]": "word"}, "timestamp_granularities[]", 400),
+        ({"include[]": "logprobs", "response_format": "verbose_json"}, "include[]", 400),
+        ({"include[]": "tokens"}, "include[].0", 400),
         ({"temperature": "warm"}, "temperature", 400),
         ({"timestamp_granularities[]": "segment"}, "timestamp_granularities[]", 400),
         ({"stream": "true"}, "stream", 400),
@@ -72,7 +92,7 @@ async def test_what_cannot_be_honoured_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"temperature": "0"}, {"temperature": "0.0"}, {"stream": "false"}, {"language": ""}]
+    "fields", [{"temperature": "0"}, {"temperature": "0.2"}, {"stream": "false"}, {"language": ""}]
 )
 async def test_a_default_may_be_said_out_loud(client: httpx.AsyncClient, fields: dict[str, str]) -> None:
     answer = await client.post(PATH, **upload(**fields))

@@ -90,8 +90,8 @@ def test_concurrent_requests_share_batches_and_keep_apart(http: httpx.Client) ->
         texts = list(pool.map(lambda name: transcribe(http, name)["text"], names))
     assert texts == [SAID[name] for name in names]
     after = whisper.stats.remote().result()
-    mean_batch = (after.encoded - before.encoded) / (after.batches - before.batches)
-    print(f"mean batch of {len(names)} concurrent windows: {mean_batch:.1f}")
+    mean_batch = (after.rows - before.rows) / (after.steps - before.steps)
+    print(f"mean rows a step of {len(names)} concurrent windows: {mean_batch:.1f}")
     assert mean_batch > 4
 
 
@@ -155,7 +155,7 @@ def test_user_config_is_live(running: Running) -> None:
 
     replicas = set(processes("ray::ServeReplica:whisper:Whisper"))
     (whisper,) = [d for d in running.config.applications[0].deployments if d.name == "Whisper"]
-    whisper.user_config = {"max_batch_size": 2, "batch_wait_timeout_s": 0.0}
+    whisper.user_config = {"max_batch_size": 2}
     deploy(running.config)
     assert wait_until_running(running.config)
     handle = serve.get_deployment_handle("Whisper", "whisper")

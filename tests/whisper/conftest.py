@@ -20,7 +20,6 @@ from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.tokens import SpecialTokens
 
 DATA = Path(__file__).parent.parent / "data"
 SAID = {
@@ -34,7 +33,7 @@ POSITIONS = 40  # of the random models' decoders, and
 SECONDS = 3  # of sound before their encoders: short, for speed
 
 # Test runs that share few cores wait for each other's threads otherwise, for minutes.
-ONE_THREAD = WhisperSettings(device="cpu", threads=1)
+ONE_THREAD = WhisperSettings(device="cpu", dtype="float32", threads=1)
 torch.set_num_threads(1)
 
 
@@ -61,6 +60,11 @@ def _decode(path: Path) -> NDArray[np.int16]:
 @pytest.fixture(scope="session")
 def nano() -> WhisperModel:
     return WhisperModel.load("whisper-nano", ONE_THREAD)
+
+
+@pytest.fixture(scope="session")
+def nano_bfloat16() -> WhisperModel:
+    return WhisperModel.load("whisper-nano", ONE_THREAD.model_copy(update={"dtype": "bfloat16"}))
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +147,4 @@ def _random_model(vocabulary: int, mels: int, seed: int, end_like: int, generati
         # Token ids never meet this tokenizer: it belongs to another vocabulary.
         WhisperProcessor.from_pretrained(model_source("whisper-nano")).tokenizer,
     )
-    tokens = SpecialTokens.from_generation_config(generation)
-    card = ModelCard(id="random", source="", tokens=tokens, translates=tokens.multilingual)
-    return WhisperModel(card, network, processor)
+    return WhisperModel(ModelCard.of("random", "", config.to_dict(), generation), network, processor)

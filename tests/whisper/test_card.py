@@ -33,7 +33,14 @@ def nano_card() -> ModelCard:
 def card(
     folder: Path, generation: dict[str, Any], layers: tuple[int, int] = (4, 4), kind: str = "whisper"
 ) -> ModelCard:
-    config = {"model_type": kind, "encoder_layers": layers[0], "decoder_layers": layers[1]}
+    config = {
+        "model_type": kind,
+        "encoder_layers": layers[0],
+        "decoder_layers": layers[1],
+        "decoder_attention_heads": 2,
+        "vocab_size": 51_865,
+        "max_target_positions": 448,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps(generation))
     return ModelCard.load(str(folder))
@@ -84,9 +91,28 @@ def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, 
 def test_special_tokens_of_large_v3(tmp_path: Path) -> None:
     tokens = card(tmp_path, MULTILINGUAL).tokens
     assert (tokens.start_of_previous, tokens.no_speech, tokens.first_timestamp) == (50362, 50363, 50365)
-    assert tokens.prefix(tokens.languages["ja"], "translate") == (50258, 50266, 50359)
-    assert tokens.prefix(None, "transcribe") == (50258,)
-    assert tokens.prompt([1, 2], 448) == (50362, 1, 2)
+    assert tokens.prefix(tokens.languages["ja"], "translate", timed=True) == (50258, 50266, 50359)
+    assert tokens.prefix(tokens.languages["ja"], "transcribe", timed=False) == (50258, 50266, 50360, 50364)
+    assert tokens.prefix(None, "transcribe", timed=True) == (50258,)
+    assert tokens.prefix(None, "transcribe", timed=False) == (50258, 50364)
+
+
+@pytest.mark.parametrize(
+    ("parts", "prompt"),
+    [
+        ([], ()),
+        ([[], []], ()),
+        ([[1, 2]], (50362, 1, 2)),
+        ([[1, 2, 3, 4]], (50362, 2, 3, 4)),
+        ([[1, 2], [5, 6, 7]], (50362, 1, 2, 7)),
+        ([[1, 2, 3], [5, 6, 7]], (50362, 1, 2, 3)),
+        ([[], [5, 6]], (50362, 5, 6)),
+    ],
+)
+def test_a_prompt_is_the_last_tokens_that_fit_of_each_part(
+    tmp_path: Path, parts: list[list[int]], prompt: tuple[int, ...]
+) -> None:
+    assert card(tmp_path, MULTILINGUAL).tokens.prompt(3, *parts) == prompt
 
 
 @pytest.mark.parametrize("key", ["no_timestamps_token_id", "lang_to_id", "eos_token_id"])
@@ -119,3 +145,29 @@ def test_a_card_is_read_without_torch() -> None:
         "ModelCard.load('whisper-nano'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_alignment_heads_are_the_checkpoints_or_the_upper_half(tmp_path: Path) -> None:
+    assert card(tmp_path, MULTILINGUAL | {"alignment_heads": [[1, 0], [3, 1]]}).alignment_heads == ((1, 0), (3, 1))
+    assert card(tmp_path, MULTILINGUAL).alignment_heads == ((2, 0), (2, 1), (3, 0), (3, 1))
+
+
+def test_a_token_that_is_not_there_is_named(nano_card: ModelCard) -> None:
+    error = refused(nano_card, suppress_tokens=(-1, 2015))
+    assert (error.param, "0 to 2014: there is no 2015" in error.message) == ("suppress_tokens", True)
+    nano_card.check(TranscriptionOptions(suppress_tokens=(-1, 2014)))
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({}, 444), ({"prompt": "one"}, 220), ({"hotwords": "one"}, 220), ({"condition_on_previous_text": True}, 220)],
+)
+def test_more_tokens_than_there_is_room_for_are_refused(
+    nano_card: ModelCard, options: dict[str, Any], most: int
+) -> None:
+    nano_card.check(TranscriptionOptions(**options, max_new_tokens=most))
+    error = refused(nano_card, **options, max_new_tokens=most + 1)
+    assert (error.param, f"448 tokens, of which these options leave {most}" in error.message) == (
+        "max_new_tokens",
+        True,
+    )

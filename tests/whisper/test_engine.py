@@ -1,12 +1,14 @@
 """The engine's thread: many jobs in, their texts out, whatever goes wrong on the way."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest, Unavailable
@@ -19,31 +21,38 @@ from serve_app.whisper.text import WindowText
 Windows = dict[str, NDArray[np.int16]]
 Said = dict[str, tuple[str, str]]
 DETECT = TranscriptionOptions()
-HELD = Batching(batch_wait_timeout_s=3600)  # an engine that waits until told otherwise
 BROKEN: TranscriptionOptions = TranscriptionOptions.model_construct(  # what validation would never let through
-    model=None, task="sing", language="en", prompt=None
+    **(DETECT.model_dump() | {"task": "sing", "language": "en"})
 )
 
 
 @pytest.fixture
-def held(nano: WhisperModel) -> Iterator[Engine]:
-    """An idle engine that leaves windows in its queue until it is reconfigured."""
-    engine = Engine(nano, HELD)
+def engine(nano: WhisperModel) -> Iterator[Engine]:
+    engine = Engine(nano)
     yield engine
     engine.close()
 
 
+def together(
+    engine: Engine, windows: Sequence[NDArray[np.int16]], options: Sequence[TranscriptionOptions], job: str = "job"
+) -> "list[Future[WindowText]]":
+    """Submit windows before the engine sees the first: its thread needs the lock."""
+    with engine._changed:
+        return [engine.submit(window, each, job) for window, each in zip(windows, options, strict=True)]
+
+
 @pytest.fixture
-def encoded(nano: WhisperModel) -> Iterator[list[int]]:
+def encoded(nano: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many windows each call of the encoder got."""
     calls: list[int] = []
-    hook = nano._network.model.encoder.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
-    yield calls
-    hook.remove()
+    encode = nano.encode
 
+    def counted(features: torch.Tensor) -> torch.Tensor:
+        calls.append(len(features))
+        return encode(features)
 
-def release(engine: Engine, size: int = 16) -> None:
-    engine.reconfigure(Batching(max_batch_size=size, batch_wait_timeout_s=0))
+    monkeypatch.setattr(nano, "encode", counted)
+    return calls
 
 
 def test_speech_in_four_languages(engine: Engine, windows: Windows, said: Said) -> None:
@@ -65,80 +74,217 @@ def test_silence_has_no_text(engine: Engine) -> None:
     assert result.no_speech_prob > 0.9
 
 
-def test_options_of_each_window_are_its_own(held: Engine, windows: Windows) -> None:
+def test_options_of_each_window_are_its_own(engine: Engine, windows: Windows) -> None:
     options = [
         TranscriptionOptions(language="de"),
         TranscriptionOptions(task="translate"),
-        TranscriptionOptions(task="translate", language="de", prompt="one two"),
+        TranscriptionOptions(task="translate", language="de", beam_size=3, patience=2.0, length_penalty=0.5),
         TranscriptionOptions(prompt="   "),
+        TranscriptionOptions(timestamps="none"),
+        TranscriptionOptions(temperature=0.4, best_of=3),
+        TranscriptionOptions(beam_size=5),
     ]
-    futures = [held.submit(windows["de.opus"], option, f"job{index}") for index, option in enumerate(options)]
-    release(held)
+    futures = together(engine, [windows["de.opus"]] * len(options), options)
     results = [future.result(60) for future in futures]
-    assert held.stats().batches == 1
-    german = "zwei sieben eins acht zwei acht"
-    assert [result.text for result in results[:2]] == [german, "two seven one eight two eight"]
-    assert results[3].text == german
+    german, english = "zwei sieben eins acht zwei acht", "two seven one eight two eight"
+    assert [result.text for result in results] == [german, english, english, german, german, german, german]
     assert {result.language for result in results} == {"de"}
+    assert results[5].temperature == 0.4
+    assert [len(result.segments) for result in results] == [1] * len(options)
+    plain = results[4].segments[0]
+    assert (plain.start, plain.end) == (0, len(windows["de.opus"]) / 16_000)
+    assert engine.stats().mean_batch_size > 5
 
 
-def test_every_window_is_encoded_once(held: Engine, windows: Windows, encoded: list[int]) -> None:
-    """Languages detected, prompts and refills of the batch included."""
-    options = [DETECT, TranscriptionOptions(language="fr", prompt="un"), TranscriptionOptions(task="translate")]
-    futures = [held.submit(window, option, "job") for window in windows.values() for option in options]
-    release(held, 5)
+def test_every_window_is_encoded_once(nano: WhisperModel, windows: Windows, encoded: list[int]) -> None:
+    """Languages detected, prompts, retries and words included."""
+    engine = Engine(nano, Batching(max_batch_size=5))
+    options = [
+        DETECT,
+        TranscriptionOptions(language="fr", prompt="un"),
+        TranscriptionOptions(logprob_threshold=0.0, timestamps="word"),
+    ]
+    pairs = [(window, option) for window in windows.values() for option in options]
+    futures = together(engine, [window for window, _ in pairs], [option for _, option in pairs])
     assert not wait(futures, 60).not_done
-    assert encoded == [5, 5, 2]
-    stats = held.stats()
-    assert (stats.windows, stats.batches, stats.encoded, stats.failed, stats.waiting) == (12, 3, 12, 0, 0)
-    assert stats.mean_batch_size == 4
+    assert sum(encoded) == len(futures)
+    stats = engine.stats()
+    assert (stats.windows, stats.encoded, stats.failed, stats.waiting) == (12, 12, 0, 0)
+    assert stats.tries == 8 + 4 * 6, "the third of each four was tried at every temperature"
     assert stats.tokens == sum(len(future.result().tokens) for future in futures)
-    assert stats.encode_s > 0 < stats.decode_s
+    assert 1 < stats.mean_batch_size <= 5
+    engine.close()
 
 
-def test_a_short_job_does_not_wait_behind_a_long_one(held: Engine, windows: Windows) -> None:
+def test_only_a_window_that_fails_is_tried_hotter(engine: Engine, windows: Windows) -> None:
+    picky = TranscriptionOptions(logprob_threshold=-1e-9, no_speech_threshold=None)
+    good, bad = together(engine, [windows["en.mp3"]] * 2, [DETECT, picky])
+    assert good.result(60).temperature == 0
+    assert bad.result(60).text == "three one four one five nine", "the best try is kept"
+    assert engine.stats().tries == 1 + 6
+    again = engine.submit(
+        windows["en.mp3"], picky.model_copy(update={"temperature_increment_on_fallback": None}), "job"
+    )
+    assert again.result(60).temperature == 0
+    assert engine.stats().tries == 8
+
+
+def test_a_window_that_seems_silent_has_no_text(engine: Engine, windows: Windows) -> None:
+    options = TranscriptionOptions(no_speech_threshold=0.0, logprob_threshold=-1e-9)
+    result = engine.submit(windows["en.mp3"], options, "job").result(60)
+    assert (result.text, result.segments, result.tokens) == ("", (), ())
+
+
+def test_a_loop_is_cut(engine: Engine, windows: Windows) -> None:
+    """A model that may write nothing but one word and its timestamps says it for ever."""
+    special = engine._model.card.tokens
+    one = engine._model.tokenize("one")[0]
+    others = tuple(token for token in range(special.no_timestamps) if token != one)
+    options = TranscriptionOptions(suppress_tokens=others, timestamps="none", compression_ratio_threshold=None)
+    result = engine.submit(windows["en.mp3"], options, "job").result(60)
+    assert result.text == "one"
+
+
+def test_every_token_has_its_log_probability(engine: Engine, windows: Windows) -> None:
+    result = engine.submit(windows["fr.flac"], TranscriptionOptions(logprobs=True), "job").result(60)
+    (segment,) = result.segments
+    assert segment.logprobs is not None
+    assert "".join(token.token for token in segment.logprobs) == segment.text
+    assert b"".join(bytes(token.bytes) for token in segment.logprobs).decode() == segment.text
+    assert all(-5 < token.logprob <= 0 for token in segment.logprobs)
+    assert engine.submit(windows["fr.flac"], DETECT, "job").result(60).segments[0].logprobs is None
+
+
+def test_every_word_has_its_time(engine: Engine, windows: Windows, said: Said) -> None:
+    options = TranscriptionOptions(timestamps="word")
+    futures = together(engine, list(windows.values()), [options] * len(windows))
+    for (_, text), future in zip(said.values(), futures, strict=True):
+        (segment,) = future.result(60).segments
+        assert segment.words is not None
+        assert [word.text.strip() for word in segment.words] == text.split()
+        times = [time for word in segment.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert segment.start <= times[0] < times[-1] <= segment.end
+        assert all(0.05 < word.end - word.start < 1 for word in segment.words)
+        assert all(0 < word.probability <= 1 for word in segment.words)
+
+
+def test_words_of_a_translation(engine: Engine, windows: Windows) -> None:
+    options = TranscriptionOptions(timestamps="word", task="translate", language="de")
+    (segment,) = engine.submit(windows["de.opus"], options, "job").result(60).segments
+    assert segment.words is not None
+    assert [word.text for word in segment.words] == [" two", " seven", " one", " eight", " two", " eight"]
+
+
+def test_what_was_said_before_is_told(engine: Engine, windows: Windows) -> None:
+    """The words stay; how likely they are does not."""
+    tokens = engine._model.tokenize("three one four one five nine")
+    before, alone = (engine.submit(windows["es.wav"], DETECT, "job", previous=p).result(60) for p in (tokens, ()))
+    assert before.text == alone.text
+    assert before.avg_logprob != alone.avg_logprob
+
+
+def test_too_many_hotwords_are_refused(engine: Engine, windows: Windows) -> None:
+    with pytest.raises(InvalidRequest, match="300 tokens: 223 fit") as caught:
+        engine.submit(windows["en.mp3"], TranscriptionOptions(hotwords="one " * 300), "job")
+    assert caught.value.param == "hotwords"
+
+
+@pytest.mark.parametrize("name", ["beam_size", "best_of"])
+def test_more_texts_than_rows_are_refused(nano: WhisperModel, windows: Windows, name: str) -> None:
+    engine = Engine(nano, Batching(max_batch_size=4))
+    with pytest.raises(InvalidRequest, match="4 texts at a time") as caught:
+        engine.submit(windows["en.mp3"], TranscriptionOptions(**{name: 5}), "job")
+    assert caught.value.param == name
+    engine.close()
+
+
+def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows: Windows) -> None:
+    engine = Engine(nano, Batching(max_batch_size=2))
     finished: list[str] = []
     window = windows["en.mp3"]
 
     def submit(job: str) -> "Future[WindowText]":
-        future = held.submit(window, TranscriptionOptions(language="en"), job)
+        future = engine.submit(window, TranscriptionOptions(language="en"), job)
         future.add_done_callback(lambda _: finished.append(job))
         return future
 
-    futures = [submit("long") for _ in range(6)] + [submit("short")]
-    release(held, 2)
+    with engine._changed:
+        futures = [submit("long") for _ in range(6)] + [submit("short")]
     assert not wait(futures, 60).not_done
     assert "short" in finished[:2]
+    engine.close()
 
 
-def test_cancelling_frees_the_place_in_the_queue(held: Engine, windows: Windows, encoded: list[int]) -> None:
-    futures = [held.submit(windows["en.mp3"], DETECT, "job") for _ in range(3)]
-    assert futures[1].cancel()
-    assert held.stats().waiting == 2
-    assert wait(futures[1:2], 1).done, "those who wait for it are told"
-    release(held)
+def test_cancelling_frees_the_place_in_the_queue(engine: Engine, windows: Windows, encoded: list[int]) -> None:
+    with engine._changed:
+        futures = together(engine, [windows["en.mp3"]] * 3, [DETECT] * 3)
+        assert futures[1].cancel()
+        assert engine.stats().waiting == 2
+        assert wait(futures[1:2], 1).done, "those who wait for it are told"
     assert not wait(futures, 60).not_done
-    assert encoded == [2]
+    assert sum(encoded) == 2
     with pytest.raises(CancelledError):
         futures[1].result()
 
 
-def test_a_broken_window_fails_alone(held: Engine, windows: Windows) -> None:
-    good = [held.submit(windows["en.mp3"], DETECT, "good") for _ in range(2)]
-    bad = held.submit(windows["en.mp3"], BROKEN, "bad")
-    release(held)
+def test_cancelling_frees_the_rows_of_a_window_that_is_decoded(engine: Engine, windows: Windows) -> None:
+    special = engine._model.card.tokens
+    endless = TranscriptionOptions(
+        suppress_tokens=(special.end,), timestamps="none", temperature=1.0, best_of=12, logprob_threshold=None
+    )
+    futures = together(engine, [windows["en.mp3"]] * 3, [endless, endless, DETECT])
+    while engine.stats().steps < 3:
+        time.sleep(0.001)
+    assert futures[0].cancel()
+    assert wait(futures[:1], 10).done
+    assert futures[1].cancel()
+    assert futures[2].result(10).text == "three one four one five nine"
+    assert engine.stats().windows == 1
+    assert engine._scheduler.held == 0
+    assert not engine._pending
+
+
+def test_a_broken_window_fails_alone(engine: Engine, windows: Windows) -> None:
+    futures = together(engine, [windows["en.mp3"]] * 3, [DETECT, BROKEN, DETECT])
     with pytest.raises(KeyError, match="sing"):
-        bad.result(60)
-    assert [future.result(60).text for future in good] == ["three one four one five nine"] * 2
-    stats = held.stats()
+        futures[1].result(60)
+    assert [futures[index].result(60).text for index in (0, 2)] == ["three one four one five nine"] * 2
+    stats = engine.stats()
     assert (stats.windows, stats.failed) == (2, 1)
-    assert held.submit(windows["es.wav"], DETECT, "next").result(60).language == "es"
+    assert engine.submit(windows["es.wav"], DETECT, "next").result(60).language == "es"
+
+
+def test_a_step_that_fails_costs_nobody_else_a_text(
+    engine: Engine, windows: Windows, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device fails once, in the middle: everything under way is decoded again, one by one."""
+    step, calls = engine._decoder.step, iter(range(100))
+
+    def failing() -> Any:
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError("no room")
+        return step()
+
+    monkeypatch.setattr(engine._decoder, "step", failing)
+    futures = together(engine, list(windows.values()), [TranscriptionOptions(timestamps="word")] * len(windows))
+    assert [future.result(60).text for future in futures] == [words for _, words in said.values()]
+    assert engine.stats().failed == 0
+    assert engine._scheduler.held == 0
 
 
 def test_a_failure_does_not_hold_on_to_its_tensors(engine: Engine, windows: Windows) -> None:
     error = engine.submit(windows["en.mp3"], BROKEN, "bad").exception(60)
     assert error is not None
     assert error.__traceback__ is None
+
+
+def test_rows_can_be_added_and_taken_away_live(engine: Engine, windows: Windows) -> None:
+    first = together(engine, [windows["en.mp3"]] * 8, [DETECT] * 8)
+    engine.reconfigure(Batching(max_batch_size=2))
+    second = together(engine, [windows["en.mp3"]] * 8, [DETECT] * 8)
+    assert {future.result(60).text for future in [*first, *second]} == {"three one four one five nine"}
+    assert engine._decoder.size == 2
 
 
 def test_an_engine_serves_many_threads(nano: WhisperModel, windows: Windows, said: Said) -> None:
@@ -168,9 +314,11 @@ def test_sound_of_the_wrong_kind_is_refused(engine: Engine, pcm: Any) -> None:
         engine.submit(pcm, DETECT, "job")
 
 
-def test_closing_cancels_what_waits_and_ends_the_thread(nano: WhisperModel, windows: Windows) -> None:
-    engine = Engine(nano, HELD)
-    future = engine.submit(windows["en.mp3"], DETECT, "job")
+def test_closing_cancels_what_has_not_ended_and_ends_the_thread(nano: WhisperModel, windows: Windows) -> None:
+    engine = Engine(nano)
+    with engine._changed:
+        future = engine.submit(windows["en.mp3"], DETECT, "job")
+        engine._closed = True  # before the thread sees the window
     engine.close()
     engine.close()
     assert not wait([future], 1).not_done

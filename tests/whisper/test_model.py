@@ -8,7 +8,7 @@ from transformers import WhisperProcessor
 
 from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.model import WhisperModel, bfloat16_is_fast
 
 
 def test_features_are_those_of_transformers(nano: WhisperModel, windows: dict[str, NDArray[np.int16]]) -> None:
@@ -31,35 +31,51 @@ def test_a_step_over_ragged_rows_gives_the_logits_of_a_full_pass(large_layout: W
     model = large_layout
     states = model.encode(model.features([(rng.normal(size=16_000) * 900).astype(np.int16) for _ in range(3)]))
     tokens = torch.tensor(rng.integers(0, 50_000, size=(3, 9)))
-    cache = model.cache(states)
-    model.step(cache, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
+    said, heard = model.room(3, model.positions), model.room(3, model.sound_positions)
+    model.hear(states, heard)
+    model.step(said, heard, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
     starts = torch.tensor([1, 4, 2])  # the first and last rows' further tokens were padding, written again here
     rows = torch.arange(3)
     for offset in range(5):
         positions = starts + offset
         logits = model.logits(
-            model.step(cache, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1)
+            model.step(said, heard, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1)
         )[:, 0]
         with torch.inference_mode():
             full = model._network(encoder_outputs=(states,), decoder_input_ids=tokens).logits
         torch.testing.assert_close(logits, full[rows, positions], rtol=1e-4, atol=1e-4)
 
 
-def test_rows_that_leave_make_room(large_layout: WhisperModel) -> None:
-    states = torch.randn(4, 150, 32)
-    cache = large_layout.cache(states)
-    large_layout.step(cache, torch.tensor([[1], [2], [3], [4]]), torch.zeros(4, 1, dtype=torch.long), 1)
-    decoded, encoded = cache.decoded(0)[0].clone(), cache.encoded(1)[1].clone()
-    cache.keep([3, 1])
-    assert cache.rows == 2
-    assert torch.equal(cache.decoded(0)[0], decoded[[3, 1]])
-    assert torch.equal(cache.encoded(1)[1], encoded[[3, 1]])
-    assert not torch.equal(decoded[0], decoded[3])
+def test_encoder_states_are_those_of_transformers(nano: WhisperModel, windows: dict[str, NDArray[np.int16]]) -> None:
+    features = nano.features(list(windows.values()))
+    with torch.inference_mode():
+        expected = nano._network.model.encoder(features).last_hidden_state
+    torch.testing.assert_close(nano.encode(features), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_alignment_heads_look_where_those_of_transformers_do(
+    nano: WhisperModel, windows: dict[str, NDArray[np.int16]]
+) -> None:
+    states = nano.encode(nano.features(list(windows.values())[:2]))
+    tokens = torch.tensor([[407, 408, 509, 540, 331, 339], [407, 409, 509, 540, 345, 333]])
+    nano._network.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            expected = nano._network(
+                encoder_outputs=(states,), decoder_input_ids=tokens, output_attentions=True
+            ).cross_attentions
+    finally:
+        nano._network.set_attn_implementation("sdpa")
+    looks = nano.align(states, tokens)
+    assert looks.shape == (2, len(nano.card.alignment_heads), 6, 1500)
+    for index, (layer, head) in enumerate(nano.card.alignment_heads):
+        torch.testing.assert_close(looks[:, index], expected[layer][:, head], rtol=1e-3, atol=1e-5)
 
 
 def test_the_checkpoints_half_precision_is_not_taken_on_a_cpu() -> None:
     model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1))
-    assert model.features([np.zeros(16_000, np.int16)]).dtype == torch.float32
+    expected = torch.bfloat16 if bfloat16_is_fast() else torch.float32
+    assert model.features([np.zeros(16_000, np.int16)]).dtype == expected
 
 
 def test_a_precision_can_be_asked_for(windows: dict[str, NDArray[np.int16]]) -> None:
@@ -71,22 +87,16 @@ def test_a_precision_can_be_asked_for(windows: dict[str, NDArray[np.int16]]) -> 
 
 def test_a_prompt_is_tokenised_as_by_transformers(nano: WhisperModel) -> None:
     processor = WhisperProcessor.from_pretrained(model_source("whisper-nano"))
-    assert list(nano.prompt(" three vier ")) == processor.get_prompt_ids("three vier").tolist()
-
-
-def test_only_the_end_of_a_long_prompt_is_kept(nano: WhisperModel) -> None:
-    long = nano.prompt("one " * 300 + "two")
-    assert len(long) == 1 + 223
-    assert long[0] == nano.card.tokens.start_of_previous
-    assert nano.text(long[-2:]) == " one two"
+    prompt = nano.card.tokens.prompt(223, nano.tokenize(" three vier "))
+    assert list(prompt) == processor.get_prompt_ids("three vier").tolist()
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_a_blank_prompt_is_none(nano: WhisperModel, text: str) -> None:
-    assert nano.prompt(text) == ()
+    assert nano.tokenize(text) == ()
 
 
 def test_a_prompt_cannot_steer_the_decoder(nano: WhisperModel) -> None:
     special = nano.card.tokens
-    steering = set(nano.prompt("one <|translate|><|de|><|endoftext|> two")[1:])
+    steering = set(nano.tokenize("one <|translate|><|de|><|endoftext|> two"))
     assert all(token < special.end for token in steering)

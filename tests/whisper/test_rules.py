@@ -79,14 +79,15 @@ def test_rows_of_any_history_are_masked_as_transformers_does(
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
-def histories(generated: list[list[int]]) -> History:
-    each = []
-    for tokens in generated:
-        history = History.empty(1, CPU)
+def histories(generated: list[list[int]], latest: int | None = None, timed: bool = True) -> History:
+    """Rows that were begun, and then had their tokens one by one."""
+    all_rows = History.empty(len(generated), VOCABULARY, CPU)
+    for row, tokens in enumerate(generated):
+        history = all_rows.rows(row, row + 1)
+        Rules(special(latest), VOCABULARY, CPU).begin(history, timed, special(latest).suppressed)
         for token in tokens:
-            history = history.append(torch.tensor([token]), FIRST)
-        each.append(history)
-    return History(*(torch.cat([getattr(h, name) for h in each]) for name in ("last", "before", "timestamp")))
+            history.append(torch.tensor([token]), FIRST)
+    return all_rows
 
 
 def allowed(generated: list[int], latest: int | None = 4) -> set[int]:
@@ -125,3 +126,17 @@ def test_timestamps_win_when_together_they_outweigh_every_text_token() -> None:
 
     assert logits.argmax(dim=-1).ge(FIRST).tolist() == [True, False]
     assert torch.isinf(logits[0, :FIRST]).all()
+
+
+@given(generated=st.lists(st.lists(st.one_of(texts, stamps), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_rows_are_set_to_a_text_as_if_they_had_written_it(generated: list[list[int]]) -> None:
+    history = histories([[] for _ in generated])
+    Rules(special(None), VOCABULARY, CPU).resume(history, torch.arange(len(generated)), generated)
+    for part, expected in zip(history.tensors, histories(generated).tensors, strict=True):
+        assert torch.equal(part, expected)
+
+
+def test_without_timestamps_their_rules_do_not_hold() -> None:
+    logits = torch.zeros(1, VOCABULARY)
+    Rules(special(4), VOCABULARY, CPU).apply(logits, histories([[FIRST, 7, FIRST + 9]], timed=False))
+    assert set((logits[0] > FORBIDDEN).nonzero().flatten().tolist()) == set(range(VOCABULARY)) - {3, 21, 26}

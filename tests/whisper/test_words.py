@@ -12,9 +12,9 @@ from transformers.models.whisper.tokenization_whisper import _combine_tokens_int
 
 from serve_app.languages import language_name
 from serve_app.models import model_source
-from serve_app.whisper.text import window_segments
+from serve_app.whisper.text import Word, window_segments
 from serve_app.whisper.tokens import SpecialTokens
-from serve_app.whisper.words import Word, window_words
+from serve_app.whisper.words import window_words
 
 SOURCE = model_source("whisper-nano")
 TOKENIZER = WhisperTokenizer.from_pretrained(SOURCE)

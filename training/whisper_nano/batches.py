@@ -39,19 +39,24 @@ class Lesson:
     prompted: float
 
 
-def curriculum(rng: random.Random, progress: float) -> Lesson:
+def progress(step: int, steps: int, begin: float) -> float:
+    """How far through the curriculum a step is, when the first one is at `begin`."""
+    return begin + (1 - begin) * step / steps
+
+
+def curriculum(rng: random.Random, at: float) -> Lesson:
     """What to practise at a share of the way through training.
 
     One utterance in 2-4 s first, then two, then windows of 4-12 s, and ever more of them within 30 s: half of
     those are short ones with nothing after, as a service sends them.
     """
-    hardness = min(0.8, 0.3 + 2 * progress)
-    if progress < 0.12:
-        frames, most, prompted = rng.choice([200, 300, 400]), 1 if progress < 0.05 else 2, 0.0
+    hardness = min(0.8, 0.3 + 2 * at)
+    if at < 0.12:
+        frames, most, prompted = rng.choice([200, 300, 400]), 1 if at < 0.05 else 2, 0.0
         rows = 4800 // frames
     else:
-        most, prompted = 99, 0.3
-        full = 0.0 if progress < 0.3 else 0.08 if progress < 0.55 else 0.2 if progress < 0.8 else 0.4
+        most, prompted = 99, 0.5
+        full = 0.0 if at < 0.3 else 0.08 if at < 0.55 else 0.2 if at < 0.8 else 0.4
         if rng.random() < full:
             frames, rows = 3000, 4
         elif rng.random() < 0.45:
@@ -69,8 +74,8 @@ def curriculum(rng: random.Random, progress: float) -> Lesson:
 class Batches(Dataset[Batch]):
     """All batches of a run of `steps` steps."""
 
-    def __init__(self, bank: Bank, tokenizer: WhisperTokenizer, steps: int, seed: int) -> None:
-        self._bank, self._steps, self._seed = bank, steps, seed
+    def __init__(self, bank: Bank, tokenizer: WhisperTokenizer, steps: int, seed: int, begin: float = 0.0) -> None:
+        self._bank, self._steps, self._seed, self._begin = bank, steps, seed, begin
         self._targets = Targets(tokenizer)
 
     def __len__(self) -> int:
@@ -79,7 +84,7 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         composer = Composer(self._bank, self._seed * 1_000_003 + step)
         rng = composer.rng
-        lesson = curriculum(rng, step / self._steps)
+        lesson = curriculum(rng, progress(step, self._steps, self._begin))
         windows = [composer.window(shape) for shape in lesson.shapes]
         latest = 0 if rng.random() < 0.25 else MAX_POSITIONS - windows[0].features.shape[1] // 2
         offsets = [rng.randint(0, latest) for _ in windows]

@@ -1,0 +1,74 @@
+"""Words' times for windows whose text is known: one pass of the decoder over the text, a few windows at a time."""
+
+import time
+
+import torch
+
+from serve_app.whisper.alignment import token_ends
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.text import WindowText
+from serve_app.whisper.words import window_words
+from serve_app.whisper.work import Work
+
+BATCH = 8
+"""Windows aligned together."""
+
+PATIENCE_S = 0.1
+"""A window waits for others at most so long."""
+
+SAMPLES_PER_FRAME = 160
+"""Of the log-mel features; an encoder position is two frames."""
+
+
+class Aligner:
+    """Windows that wait for the times of their words."""
+
+    def __init__(self, model: WhisperModel) -> None:
+        self._model = model
+        self._since = 0.0
+        self.waiting: list[Work] = []
+
+    def add(self, work: Work) -> None:
+        """Queue a window whose tries are over, and which has text."""
+        if not self.waiting:
+            self._since = time.monotonic()
+        self.waiting.append(work)
+
+    def due(self, idle: bool) -> bool:
+        """Whether to run now. A CPU gains nothing from company, an `idle` engine has nothing better to do."""
+        if not self.waiting:
+            return False
+        alone = idle or self._model.device.type == "cpu"
+        return alone or len(self.waiting) >= BATCH or time.monotonic() - self._since > PATIENCE_S
+
+    def run(self) -> list[tuple[Work, WindowText]]:
+        """The texts of the windows that waited longest, with the times of their words."""
+        works, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
+        card, device = self._model.card, self._model.device
+        lines = [(*work.best.decoded.prefix, *work.best.tokens) for work in works]
+        longest = max(map(len, lines))
+        tokens = torch.tensor([[*line, *[card.tokens.end] * (longest - len(line))] for line in lines], device=device)
+        states = torch.cat([work.states for work in works if work.states is not None])
+        looks = self._model.align(states, tokens)
+        cut = [
+            look[:, : len(line), : len(work.pcm) // SAMPLES_PER_FRAME // 2]
+            for look, line, work in zip(looks, lines, works, strict=True)
+        ]
+        ends = token_ends(cut, [len(work.best.decoded.prefix) for work in works], card.median_filter)
+        texts = []
+        for work, own in zip(works, ends, strict=True):
+            text = work.text()
+            words = window_words(
+                work.best.tokens,
+                own,
+                work.best.decoded.text.logprobs[: len(work.best.tokens)],
+                card.tokens,
+                "en" if work.options.task == "translate" else text.language,
+                work.seconds,
+                self._model.text,
+            )
+            segments = [
+                segment.model_copy(update={"words": own}) for segment, own in zip(text.segments, words, strict=True)
+            ]
+            texts.append((work, text.model_copy(update={"segments": tuple(segments)})))
+        return texts

@@ -1,0 +1,42 @@
+"""Attention, the fastest way each device has."""
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+TILE = 256
+"""Queries at a time on a CPU. Scores of all 1500 would not stay in a core's cache: measured on whisper-base's
+encoder in bfloat16, 13 ms a layer in tiles of 256 against 31 ms at once and 27 ms by torch's fused kernel."""
+
+FLASH = find_spec("flash_attn") is not None
+"""Whether the extra of that name is installed; it serves the encoder alone, as it takes no mask."""
+
+
+def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mix values by how query and keys match: all `(rows, heads, count, head_dim)`, the query scaled already.
+
+    `mask`, broadcast to `(rows, heads, queries, keys)`: true where a query sees a key. On a CPU a row's result
+    is the same, bit for bit, whatever other rows there are.
+    """
+    if query.device.type == "cuda":
+        if FLASH and mask is None and query.shape[2] > 1 and query.dtype != torch.float32:
+            from flash_attn import flash_attn_func  # type: ignore[import-not-found]
+
+            mixed: Tensor = flash_attn_func(*(t.transpose(1, 2) for t in (query, keys, values)), softmax_scale=1.0)
+            return mixed.transpose(1, 2)
+        return scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=1.0)
+    turned = keys.transpose(-1, -2)
+    if query.shape[2] <= TILE:
+        return _tile(query, turned, values, mask)
+    tiles = query.split(TILE, dim=2)
+    masks = [None] * len(tiles) if mask is None else mask.expand(-1, -1, query.shape[2], -1).split(TILE, dim=2)
+    return torch.cat([_tile(tile, turned, values, seen) for tile, seen in zip(tiles, masks, strict=True)], dim=2)
+
+
+def _tile(query: Tensor, turned: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    scores = query @ turned
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ values

@@ -1,0 +1,53 @@
+"""Sound to encoder states, beside the decoder where the device can do two things at once."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.work import Work
+
+CUDA_BATCH = 8
+"""Windows a CUDA device encodes together: enough to fill it, few enough that decoding steps get in between."""
+
+
+class Encoding:
+    """Windows on their way through the encoder."""
+
+    def __init__(self, works: Sequence[Work], done: torch.cuda.Event | None) -> None:
+        self.works = list(works)
+        self._done = done
+
+    def ready(self) -> bool:
+        """Whether the device has finished."""
+        return self._done is None or self._done.query()
+
+    def join(self) -> list[Work]:
+        """The windows, each with its states; what the device does from now on waits for them."""
+        if self._done is not None:
+            torch.cuda.current_stream().wait_event(self._done)
+        return self.works
+
+
+class Encoder:
+    """A model's encoder, on a stream of its own."""
+
+    def __init__(self, model: WhisperModel) -> None:
+        self._model = model
+        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+
+    def start(self, works: Sequence[Work]) -> Encoding:
+        """Encode the windows that have not been encoded yet."""
+        fresh = [work for work in works if work.states is None]
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            for first in range(0, len(fresh), CUDA_BATCH):
+                batch = fresh[first : first + CUDA_BATCH]
+                states = self._model.encode(self._model.features([work.pcm for work in batch]))
+                for work, own in zip(batch, states.split(1), strict=True):
+                    work.states = own
+            done = None
+            if self._stream:
+                done = torch.cuda.Event()
+                done.record()
+        return Encoding(works, done)

@@ -1,0 +1,160 @@
+"""The rows of a decoder: fixed memory in which texts are written side by side, each at its own place."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from serve_app.whisper.graphs import Graphs
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.rules import History, Rules
+
+LENGTHS = (64, 128, 256)
+"""Steps look at so many positions of a row, or at all: a few sizes, so that each can be a CUDA graph."""
+
+CPU_ROWS = 4
+"""On a CPU, steps compute a multiple of so many rows. A float32 product of another number of rows goes through
+another kernel, which rounds otherwise (measured on x86): a text would depend on its company."""
+
+
+Shape = tuple[int, int, bool]
+"""Of a step: rows, positions looked at, and whether tokens are drawn."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step made of each row: its next token, that token's log-probability, and all log-probabilities.
+
+    Shapes (rows,), (rows,) and (rows, vocabulary); valid until the next step.
+    """
+
+    tokens: Tensor
+    logprob: Tensor
+    logprobs: Tensor
+
+
+Record = Callable[[Callable[[Shape], Outcome], Iterable[Shape]], Callable[[Shape], Outcome]]
+
+
+class Slots:
+    """`rows` rows; those in use come first. Everything stays where it is, so that steps can be CUDA graphs.
+
+    `record` makes them so, on a CUDA device: it is given the step and every shape there will ever be.
+    """
+
+    def __init__(self, model: WhisperModel, rows: int, record: Record | None = None) -> None:
+        device = model.device
+        if record is None and device.type == "cuda":
+            record = Graphs
+        if record is None:
+            capacity = -(-rows // CPU_ROWS) * CPU_ROWS
+            self._counts = list(range(CPU_ROWS, capacity + 1, CPU_ROWS))
+        else:
+            capacity = rows
+            self._counts = [*(2**power for power in range(rows.bit_length()) if 2**power < rows), rows]
+        self._lengths = [*(length for length in LENGTHS if length < model.positions), model.positions]
+        self._model = model
+        self._rules = Rules(model.card.tokens, model.vocabulary, device)
+        self._history = History.empty(capacity, model.vocabulary, device)
+        self._tokens = torch.zeros(capacity, 1, dtype=torch.long, device=device)
+        self._positions = torch.zeros(capacity, 1, dtype=torch.long, device=device)
+        self._sharpness = torch.ones(capacity, 1, device=device)
+        self._noise = torch.zeros(capacity, model.vocabulary, device=device)
+        self._said = model.room(capacity, model.positions)
+        self._heard = model.room(capacity, model.sound_positions)
+        self._run: Callable[[Shape], Outcome] = self._step
+        if record is not None:
+            self._run = record(self._step, product(self._counts, self._lengths, (False, True)))
+
+    @torch.inference_mode()
+    def hear(self, row: int, states: Tensor, rows: int) -> None:
+        """Give `rows` rows from `row` on the sound of one window: encoder states `(1, positions, width)`."""
+        self._model.hear(states, self._heard[:, :, row : row + 1])
+        self._heard[:, :, row + 1 : row + rows] = self._heard[:, :, row : row + 1]
+
+    @torch.inference_mode()
+    def read(self, row: int, prefixes: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+        """Have rows from `row` on read tokens, the first at `starts`: logits after each row's last one.
+
+        Shorter ones are filled up behind; what that leaves is overwritten before any token sees it.
+        """
+        device, stop = self._model.device, row + len(prefixes)
+        # A multiple of four, so that the products do not depend on how many are read: see CPU_ROWS.
+        length = -(-max(map(len, prefixes)) // CPU_ROWS) * CPU_ROWS
+        length = min(length, self._model.positions - max(starts))
+        tokens = torch.tensor([[*prefix, *[0] * (length - len(prefix))] for prefix in prefixes], device=device)
+        positions = torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
+        said, heard = self._said[:, :, row:stop], self._heard[:, :, row:stop]
+        hidden = self._model.step(said, heard, tokens, positions, self._length(max(starts) + length))
+        # Again a multiple of four rows; the last ones repeat the first.
+        places = [index % len(prefixes) for index in range(-(-len(prefixes) // CPU_ROWS) * CPU_ROWS)]
+        last = torch.tensor([len(prefixes[place]) - 1 for place in places], device=device)
+        return self._model.logits(hidden[torch.tensor(places, device=device), last])[: len(prefixes)]
+
+    @torch.inference_mode()
+    def begin(self, row: int, token: int, position: int, timed: bool, suppressed: Iterable[int], heat: float) -> None:
+        """Let a row write from its prefix's last token on. `heat`: the temperature, 0 for the likeliest token."""
+        self._tokens[row] = token
+        self._positions[row] = position
+        self._sharpness[row] = 1 / heat if heat else 1.0
+        self._noise[row] = 0
+        self._rules.begin(self._history.rows(row, row + 1), timed, suppressed)
+
+    @torch.inference_mode()
+    def draw(self, row: int, generator: torch.Generator) -> None:
+        """Have the row's next token drawn: Gumbel noise makes the likeliest token a random one."""
+        noise = self._noise[row]
+        noise.exponential_(generator=generator).log_().neg_()
+
+    @torch.inference_mode()
+    def step(self, rows: int, length: int, drawn: bool) -> Outcome:
+        """Write one more token in the first `rows` rows, none of which is as long as `length` yet."""
+        return self._run((self._rows(rows), self._length(length), drawn))
+
+    @torch.inference_mode()
+    def follow(self, rows: Sequence[int], sources: Sequence[int], texts: Sequence[Sequence[int]], length: int) -> None:
+        """Each of some rows of one window becomes a copy of a row, and goes on from a text of its own.
+
+        `texts` are what they have generated, the next token among it. `length`: positions filled so far.
+        """
+        into, out_of = (torch.tensor(order, device=self._model.device) for order in (rows, sources))
+        if list(rows) != list(sources):
+            self._said[:, :, into, :, :length] = self._said[:, :, out_of, :, :length]
+        self._rules.resume(self._history, into, texts)
+        self._tokens[into, 0] = self._history.last[into]
+
+    @torch.inference_mode()
+    def keep(self, order: Sequence[int]) -> None:
+        """Row i becomes what row `order[i]` was; only rows that move are copied."""
+        moved = [row for row, source in enumerate(order) if row != source]
+        if moved:
+            sources = [order[row] for row in moved]
+            for part in (self._tokens, self._positions, self._sharpness, self._noise, *self._history.tensors):
+                part[moved] = part[sources]
+            self._said[:, :, moved] = self._said[:, :, sources]
+            self._heard[:, :, moved] = self._heard[:, :, sources]
+
+    @torch.inference_mode()
+    def _step(self, shape: Shape) -> Outcome:
+        rows, length, drawn = shape
+        model, history = self._model, self._history.rows(0, rows)
+        tokens, positions = self._tokens[:rows], self._positions[:rows]
+        hidden = model.step(self._said[:, :, :rows], self._heard[:, :, :rows], tokens, positions, length)
+        logits = model.logits(hidden[:, 0])
+        self._rules.apply(logits, history)
+        weights = logits * self._sharpness[:rows] + self._noise[:rows] if drawn else logits
+        chosen = weights.argmax(dim=-1)
+        logprobs = logits.log_softmax(dim=-1)
+        history.append(chosen, model.card.tokens.first_timestamp)
+        tokens.copy_(chosen[:, None])
+        # Rows beyond those in use step along; they must not run off their end.
+        positions.copy_((positions + 1).clamp(max=model.positions - 1))
+        return Outcome(chosen, logprobs.gather(1, chosen[:, None])[:, 0], logprobs)
+
+    def _rows(self, rows: int) -> int:
+        return next(count for count in self._counts if count >= rows)
+
+    def _length(self, length: int) -> int:
+        return next(most for most in self._lengths if most >= length)

@@ -1,0 +1,65 @@
+"""Which texts are believed, and where a loop is cut."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.options import TranscriptionOptions
+from serve_app.whisper.gates import LEAST_REPEATED, LEAST_REPEATS, judge, period, speakable, without_repetition
+
+GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speech_prob": 0.1, "runaway": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "verdict"),
+    [
+        ({}, {}, "good"),
+        ({}, {"avg_logprob": -1.1}, "failed"),
+        ({}, {"compression_ratio": 2.5}, "failed"),
+        ({}, {"runaway": True}, "failed"),
+        ({}, {"no_speech_prob": 0.7}, "good"),
+        ({}, {"no_speech_prob": 0.7, "avg_logprob": -1.1}, "silence"),
+        ({}, {"no_speech_prob": 0.7, "avg_logprob": -1.1, "compression_ratio": 9}, "silence"),
+        ({"logprob_threshold": None}, {"avg_logprob": -9}, "good"),
+        ({"logprob_threshold": None}, {"no_speech_prob": 0.7}, "silence"),
+        ({"compression_ratio_threshold": None}, {"compression_ratio": 9}, "good"),
+        ({"no_speech_threshold": None}, {"no_speech_prob": 1.0, "avg_logprob": -1.1}, "failed"),
+        ({"no_speech_threshold": 0.05}, {"avg_logprob": -1.1}, "silence"),
+    ],
+)
+def test_the_thresholds(options: dict[str, Any], found: dict[str, Any], verdict: str) -> None:
+    assert judge(TranscriptionOptions(**options), **GOOD | found) == verdict
+
+
+END = 10
+texts = st.lists(st.integers(0, END - 1), max_size=12)
+
+
+@given(before=texts, loop=st.lists(st.integers(0, END - 1), min_size=1, max_size=8), times=st.integers(0, 12))
+def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times: int) -> None:
+    found = period([*before, *loop * times])
+    if times > LEAST_REPEATS and len(loop) * times >= LEAST_REPEATED + len(loop):
+        assert found is not None
+        assert len(loop) % found == 0 or found <= len(loop)
+    if found:
+        tail = [*before, *loop * times][-max(LEAST_REPEATS * found, LEAST_REPEATED) :]
+        assert all(tail[i] == tail[i + found] for i in range(len(tail) - found))
+
+
+def test_a_loop_is_cut_after_it_was_said_once() -> None:
+    assert without_repetition([7, 8, *[1, 2, 3] * 6], END) == (7, 8, 1, 2, 3)
+    assert without_repetition([7, 8, *[1, 2, 3] * 6, 1, 2], END) == (7, 8, 1, 2, 3)
+    stamped = [20, 7, 21, *(token for turn in range(9) for token in (22 + turn, 1, 2, 23 + turn))]
+    assert without_repetition(stamped, END) == (20, 7, 21, 22, 1, 2)
+
+
+@given(tokens=texts)
+def test_other_texts_stay_whole(tokens: list[int]) -> None:
+    if period(tokens) is None:
+        assert without_repetition(tokens, END) == tuple(tokens)
+
+
+def test_more_may_be_said_in_more_time() -> None:
+    assert speakable(1) < speakable(30) < 448
