@@ -70,7 +70,7 @@ def _silero() -> _Silero:
     if package is None or package.origin is None:
         raise ModuleNotFoundError("silero-vad is not installed")
     file = Path(package.origin).parent / "data" / "silero_vad.jit"
-    weights = torch.jit.load(file).state_dict()  # type: ignore[no-untyped-call]
+    weights = torch.jit.load(file).state_dict()
     network = _Silero()
     basis = weights["_model.stft.forward_basis_buffer"]
     window = basis[0, 0]  # of frequency 0, where the cosine is 1
