@@ -6,7 +6,7 @@ PYTHON   ?= python3
 
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint bench install clean
+.PHONY: help demo serve test lint bench bench-gpu bench-service install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -30,6 +30,12 @@ lint: .venv/installed-dev ## ruff, mypy, import-linter
 
 bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU cores (about 25 minutes)
 	$(BIN)/python -m benchmarks.speed
+
+bench-gpu: .venv/installed ## measure the engine against transformers on a CUDA device (about 20 minutes)
+	$(BIN)/python -m benchmarks.gpu --save
+
+bench-service: .venv/installed ## measure the running service: efficiency, fairness, start (about 10 minutes)
+	$(BIN)/python -m benchmarks.service --save
 
 install: .venv/installed-dev ## create .venv with everything, tests and linters included
 

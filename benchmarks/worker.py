@@ -35,7 +35,7 @@ class Kind:
 
 
 KINDS = {
-    "ours": Kind("this project, float32", Ours),
+    "ours": Kind("this project, bfloat16 where the CPU has it", Ours),
     "ct2": Kind("CTranslate2 alone, float32", partial(CTranslate2, precision="float32")),
     "ct2-int8": Kind("CTranslate2 alone, int8", partial(CTranslate2, precision="int8")),
     "faster-batched": Kind("faster-whisper batched, float32", partial(FasterBatched, precision="float32")),

@@ -17,6 +17,7 @@ from serve_app.settings import WhisperSettings
 from serve_app.whisper.attention import attention
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.features import LogMel
+from serve_app.whisper.memory import keep_freed_memory
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """Where transformers' encoder clamps half-precision states, against overflow."""
@@ -53,6 +54,8 @@ class WhisperModel:
         dtype = settings.dtype
         if dtype == "auto":
             dtype = "float16" if device == "cuda" else "bfloat16" if bfloat16_is_fast() else "float32"
+        if device == "cpu":
+            keep_freed_memory()
         network = WhisperForConditionalGeneration.from_pretrained(card.source, dtype=getattr(torch, dtype))
         network.to(torch.device(device))  # type: ignore[arg-type]  # its signature is lost in a decorator
         return cls(card, network, WhisperProcessor.from_pretrained(card.source))
