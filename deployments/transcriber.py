@@ -1,19 +1,23 @@
-"""The transcriber replica: one recording from source to transcript, on CPU."""
+"""The transcriber replica: one recording from source to transcript, on CPU.
+
+The speech detector brings torch; the processes that only deploy this one are spared it.
+"""
+
+from __future__ import annotations
 
 import asyncio
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import ray
-import torch
 from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
 from deployments.job_manager import RemoteJobs
-from serve_app.audio.windows import Block
 from serve_app.errors import ServiceError
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
@@ -21,14 +25,19 @@ from serve_app.jobs.models import Job
 from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
-from serve_app.transcription import Report, transcribe
 from serve_app.whisper.text import WindowText
+
+if TYPE_CHECKING:
+    from serve_app.audio.windows import Block
+    from serve_app.transcription import Report
 
 
 class Transcriber:
     """Fetches, decodes and cuts; sends blocks of windows to the Whisper replicas; merges."""
 
     async def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:  # type: ignore[misc]
+        import torch
+
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
         self.whisper = whisper
@@ -74,6 +83,8 @@ class Transcriber:
     async def _transcribe(
         self, request: JobRequest, job_id: str, report: Report = lambda progress: None, interactive: bool = True
     ) -> Transcript:
+        from serve_app.transcription import transcribe
+
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]

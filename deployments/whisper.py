@@ -1,23 +1,31 @@
-"""The Whisper replica: one engine, shared by all requests."""
+"""The Whisper replica: one engine, shared by all requests.
 
-from typing import Any
+The engine brings torch and transformers; the processes that only deploy this one are spared them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import AppSettings
-from serve_app.whisper.block import recognise
-from serve_app.whisper.engine import Engine, EngineStats
-from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.scheduler import Batching
 from serve_app.whisper.text import WindowText
+
+if TYPE_CHECKING:
+    from serve_app.whisper.engine import EngineStats
 
 
 class Whisper:
     """Windows of all requests meet in this replica's engine and leave it as text."""
 
     def __init__(self, settings: AppSettings) -> None:
+        from serve_app.whisper.engine import Engine
+        from serve_app.whisper.model import WhisperModel
+
         self.engine = Engine(WhisperModel.load(settings.model, settings.whisper), Batching())
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -34,6 +42,8 @@ class Whisper:
         previous: tuple[int, ...] | None = None,
     ) -> list[WindowText]:
         """The text of each span (first sample, last sample + 1) of `pcm`, in order; see `block.recognise`."""
+        from serve_app.whisper.block import recognise
+
         return await recognise(self.engine, pcm, spans, options, job_id, interactive=interactive, previous=previous)
 
     def stats(self) -> EngineStats:

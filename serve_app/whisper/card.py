@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
-from transformers.utils.hub import cached_file
+from huggingface_hub import hf_hub_download
 
 from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
@@ -105,10 +105,9 @@ class ModelCard:
 
 
 def _json(source: str, file: str) -> dict[str, Any]:
-    path = cached_file(source, file)
-    if path is None:
-        raise OSError(f"there is no {file} in {source}")
-    return cast(dict[str, Any], json.loads(Path(path).read_text(encoding="utf-8")))
+    # Not with transformers, which would take the ingress a second to import.
+    path = Path(source) / file if Path(source).is_dir() else Path(hf_hub_download(source, file))
+    return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
 
 
 def _pruned(config: Mapping[str, Any]) -> bool:
