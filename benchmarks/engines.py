@@ -23,7 +23,11 @@ from serve_app.whisper.scheduler import Batching
 
 @dataclass(frozen=True)
 class How:
-    """Windows decoded together, and whether ours waits for all of them before it starts on others."""
+    """Windows decoded together.
+
+    `static`: ours in groups, as engines without slots decode: the next group begins when the longest text of the one
+    before has ended, and until then every row is computed. What a row writes beyond its own text does not count.
+    """
 
     batch_size: int = 16
     static: bool = False
@@ -66,13 +70,21 @@ class Ours:
         options = TranscriptionOptions(
             language=work.language, timestamps="none", temperature_increment_on_fallback=None
         )
-        each = [
-            options.model_copy(update={"max_new_tokens": length, "suppress_tokens": (MODELS_OWN, self._end)})
-            for length in work.lengths
-        ] or [options] * len(work.ends)
-        windows = list(zip(work.windows, each, strict=True))
-        texts = []
+        windows = list(zip(work.windows, work.lengths or [None] * len(work.ends), strict=True))
+        heard: list[Heard] = []
         for group in groups(windows, how.batch_size if how.static else len(windows)):
-            futures = [engine.submit(pcm, option, "benchmark") for pcm, option in group]
-            texts += [future.result() for future in futures]
-        return [Heard(len(text.tokens), text.text) for text in texts]
+            longest = max((length for _, length in group if length), default=None)
+            futures = [
+                engine.submit(pcm, self._bounded(options, longest if how.static else length), "benchmark")
+                for pcm, length in group
+            ]
+            for (_, length), future in zip(group, futures, strict=True):
+                text = future.result()
+                heard.append(Heard(length or len(text.tokens), text.text))
+        return heard
+
+    def _bounded(self, options: TranscriptionOptions, length: int | None) -> TranscriptionOptions:
+        """With exactly so many tokens; null: until the model ends."""
+        if length is None:
+            return options
+        return options.model_copy(update={"max_new_tokens": length, "suppress_tokens": (MODELS_OWN, self._end)})

@@ -9,7 +9,7 @@ most; they take turns, one pass each, until each has had its repeats. Parts:
 
   base     whisper-base's layout with random weights; every window is made to yield exactly 97 tokens
   nano     the embedded whisper-nano on spoken digits it never heard, until the model ends a window (needs espeak-ng)
-  slots    ours: windows of mixed lengths all at once, against groups that wait for their last window
+  slots    ours: windows of mixed lengths all at once, against static batches, computed until their longest text ends
   batches  ours at batch sizes 1, 4, 16 and 32, on both layouts
 
 Nothing else should run on the machine meanwhile.
