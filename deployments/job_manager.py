@@ -16,9 +16,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from deployments.calls import call, transcriber
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job, JobError, JobPage, JobState
-from serve_app.jobs.store import JobStore
 from serve_app.options import JobRequest
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
@@ -33,6 +31,9 @@ class JobManagerActor:
     """The job manager of one application, in a process of its own that Ray restarts."""
 
     async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:  # type: ignore[misc]
+        from serve_app.jobs.manager import JobManager  # and with it SQLAlchemy, which no replica needs
+        from serve_app.jobs.store import JobStore
+
         self._fingerprint = fingerprint
         self._manager = JobManager(
             settings,

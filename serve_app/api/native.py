@@ -12,8 +12,7 @@ from serve_app.api.openai import respond
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
-from serve_app.jobs.manager import MAX_PAGE
-from serve_app.jobs.models import JobState
+from serve_app.jobs.models import MAX_PAGE, JobState
 from serve_app.jobs.view import JobView, view
 from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service

@@ -15,7 +15,7 @@ from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Ser
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.cursor import from_cursor, to_cursor
 from serve_app.jobs.dispatch import Dispatcher
-from serve_app.jobs.models import Job, JobError, JobPage, JobState
+from serve_app.jobs.models import MAX_PAGE, Job, JobError, JobPage, JobState
 from serve_app.jobs.store import ACTIVE, JobStore
 from serve_app.jobs.webhooks import WebhookSender, check_webhook
 from serve_app.options import BlobSource, JobRequest
@@ -30,9 +30,6 @@ SWEEP_S = 60.0
 
 SYNC_GRACE_S = 60.0
 """A synchronous job this much over its time limit has lost its client."""
-
-MAX_PAGE = 100
-"""Most jobs in one page of the list."""
 
 Run = Callable[[Job], Awaitable[Transcript]]
 

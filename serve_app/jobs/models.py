@@ -12,6 +12,9 @@ from serve_app.options import JobRequest, Strict
 Mode = Literal["async", "sync"]
 WebhookState = Literal["pending", "delivered", "failed"]
 
+MAX_PAGE = 100
+"""Most jobs in one page of the list."""
+
 
 class JobState(StrEnum):
     """Where a job stands: `queued → running → succeeded | failed | cancelled`."""

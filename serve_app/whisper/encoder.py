@@ -1,5 +1,6 @@
 """Sound to encoder states, beside the decoder where the device can do two things at once."""
 
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -8,15 +9,17 @@ import torch
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.work import Work
 
-CUDA_BATCH = 8
-"""Windows a CUDA device encodes together: enough to fill it, few enough that decoding steps get in between."""
+CUDA_BATCH, CPU_BATCH = 8, 1
+"""Windows a device encodes at a time: enough to fill it, few enough that decoding steps, and windows that are more
+urgent, get in between."""
 
 
 class Encoding:
-    """Windows on their way through the encoder."""
+    """Windows on their way through the encoder, since `started` (of the monotonic clock)."""
 
-    def __init__(self, works: Sequence[Work], done: torch.cuda.Event | None) -> None:
+    def __init__(self, works: Sequence[Work], started: float, done: torch.cuda.Event | None) -> None:
         self.works = list(works)
+        self.started = started
         self._done = done
 
     def ready(self) -> bool:
@@ -35,19 +38,21 @@ class Encoder:
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
+        self.most = CUDA_BATCH if model.device.type == "cuda" else CPU_BATCH
+        """Windows to start with at a time."""
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def start(self, works: Sequence[Work]) -> Encoding:
         """Encode the windows that have not been encoded yet."""
+        started = time.monotonic()
         fresh = [work for work in works if work.states is None]
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            for first in range(0, len(fresh), CUDA_BATCH):
-                batch = fresh[first : first + CUDA_BATCH]
-                states = self._model.encode(self._model.features([work.pcm for work in batch]))
-                for work, own in zip(batch, states.split(1), strict=True):
+            if fresh:
+                states = self._model.encode(self._model.features([work.pcm for work in fresh]))
+                for work, own in zip(fresh, states.split(1), strict=True):
                     work.states = own
             done = None
             if self._stream:
                 done = torch.cuda.Event()
                 done.record()
-        return Encoding(works, done)
+        return Encoding(works, started, done)

@@ -27,9 +27,6 @@ from serve_app.whisper.work import Work, told_tokens
 MAX_FAILURES = 8
 """Windows that may fail in a row before the engine calls itself ill: no window's content is to blame for so many."""
 
-FREE_SHARE = 8
-"""While others are decoded, windows are let in when an eighth of the rows is free: encoding is dearer one by one."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -73,6 +70,7 @@ class Engine:
         self._stats = EngineStats()
         self._closed = False
         self._failures = 0  # in a row
+        self._quiet_until = 0.0
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -172,22 +170,28 @@ class Engine:
             while not self._closed:
                 if self._batching.max_batch_size != self._decoder.size and not self._decoder.active:
                     self._decoder = Decoder(self._model, self._batching.max_batch_size)
-                taken = self._scheduler.take(self._batching, time.monotonic()) if self._has_room() else []
+                taken = []
+                # One lot at a time: who is most urgent is asked again for the next.
+                if not self._encoding and self._batching.max_batch_size == self._decoder.size:
+                    now = time.monotonic()
+                    # While an interactive window is decoded, letting others in takes half of the time at most.
+                    hurry = now < self._quiet_until and self._scheduler.serves_interactive
+                    taken = self._scheduler.take(self._batching, now, self._encoder.most, only_interactive=hurry)
                 if taken or self._encoding or self._decoder.active or self._aligner.waiting:
                     return taken
                 self._changed.wait()
         return None
-
-    def _has_room(self) -> bool:
-        if self._encoding or self._batching.max_batch_size != self._decoder.size:
-            return False
-        return not self._decoder.active or self._decoder.free >= max(1, self._decoder.size // FREE_SHARE)
 
     def _begin(self, works: Sequence[Work]) -> None:
         self._encoding = self._encoder.start(works)
         self._count(encoded=sum(1 for work in works if not work.tries))
 
     def _admit(self, encoding: Encoding) -> None:
+        self._let_in(encoding)
+        now = time.monotonic()
+        self._quiet_until = now + (now - encoding.started)
+
+    def _let_in(self, encoding: Encoding) -> None:
         works = [work for work in encoding.join() if not self._gone(work)]
         if not works:
             return

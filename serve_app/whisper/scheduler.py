@@ -116,8 +116,15 @@ class Scheduler(Generic[WindowT]):
         self._forget(self._dequeue(window))
         return True
 
-    def take(self, batching: Batching, now: float) -> list[WindowT]:
-        """The windows to admit now; each holds its rows until it is released.
+    @property
+    def serves_interactive(self) -> bool:
+        """Whether an interactive window holds rows."""
+        return any(claim.interactive for claim in self._taken.values())
+
+    def take(
+        self, batching: Batching, now: float, most: int | None = None, only_interactive: bool = False
+    ) -> list[WindowT]:
+        """The windows to admit now, `most` at most; each holds its rows until it is released.
 
         Interactive jobs come before bulk ones and, among those, the one of the highest response ratio
         (Brinch Hansen's HRRN): (waited + cost) / cost, of the job's oldest waiting window and all its waiting
@@ -135,8 +142,10 @@ class Scheduler(Generic[WindowT]):
             return taken
         cap = batching.rows_per_job(len(self._jobs))
         ranks = {name: self._rank(job, batching, now) for name, job in self._jobs.items() if self._may_take(job, cap)}
-        while ranks:
+        while ranks and len(taken) != most:
             name = max(ranks, key=ranks.__getitem__)
+            if only_interactive and not ranks[name][0]:
+                break
             job = self._jobs[name]
             window = job.next
             if self._held + min(self._waiting[window].rows, size) > size:
