@@ -102,9 +102,16 @@ class Decoder:
         for sound, count in zip(states, counts, strict=True):
             self._slots.hear(row, sound[None], count)
             row += count
-        languages = self._languages(first, counts, instructions)
+        languages = [instruction.language for instruction in instructions]
+        unknown = self._tokens.multilingual and None in languages
+        if unknown and any(instruction.prompt for instruction in instructions):
+            # A prompt would lean towards its own language.
+            alone = self._read(first, counts, [(self._tokens.start,)] * len(counts), [0] * len(counts))
+            languages, unknown = self._detect(languages, alone), False
         starts = [(*instruction.prompt, self._tokens.start) for instruction in instructions]
         logits = self._read(first, counts, starts, [0] * len(starts))
+        if unknown:
+            languages = self._detect(languages, logits)
         no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
         steering = [
             self._tokens.prefix(language, instruction.task, instruction.timed)
@@ -214,12 +221,8 @@ class Decoder:
         logits = self._slots.read(first, [prefixes[w] for w in owners], [starts[w] for w in owners])
         return logits[[owners.index(window) for window in range(len(counts))]]
 
-    def _languages(self, first: int, counts: Sequence[int], instructions: Sequence[Instruction]) -> list[int | None]:
+    def _detect(self, told: Sequence[int | None], logits: Tensor) -> list[int | None]:
         """Each window's language token: as told, or the most probable after `<|startoftranscript|>` alone."""
-        told = [instruction.language for instruction in instructions]
-        if not self._tokens.multilingual or None not in told:
-            return told
-        logits = self._read(first, counts, [(self._tokens.start,)] * len(told), [0] * len(told))
         detected = self._known[logits[:, self._known].argmax(dim=-1)].tolist()
         return [found if language is None else language for language, found in zip(told, detected, strict=True)]
 

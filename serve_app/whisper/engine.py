@@ -152,6 +152,7 @@ class Engine:
             self._forget(work)
 
     def _run(self) -> None:
+        torch.set_num_threads(self._model.threads)
         while (taken := self._take()) is not None:
             if taken:
                 self._guard(taken, partial(self._begin, taken))
