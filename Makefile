@@ -6,7 +6,7 @@ PYTHON   ?= python3
 
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint bench bench-gpu bench-service install clean
+.PHONY: help demo serve test lint bench bench-gpu bench-audio bench-service install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -33,6 +33,9 @@ bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU co
 
 bench-gpu: .venv/installed ## measure the engine against transformers on a CUDA device (about 20 minutes)
 	$(BIN)/python -m benchmarks.gpu --save
+
+bench-audio: .venv/installed ## measure how fast one core brings recordings to windows (about 5 minutes)
+	$(BIN)/python -m benchmarks.audio_path --save
 
 bench-service: .venv/installed ## measure the running service: efficiency, fairness, start (about 10 minutes)
 	$(BIN)/python -m benchmarks.service --save

@@ -35,13 +35,13 @@ class Service:
             text = line.decode().strip()
             self.points.setdefault(text.split("  ")[-1].split(" (")[0], time.perf_counter() - self.start)
 
-    async def first_answer(self, clip: bytes) -> None:
-        """Ask until it answers."""
+    async def first_answer(self, clip: bytes, options: dict[str, Any]) -> None:
+        """Ask until it answers; with options, by a job."""
         while time.perf_counter() - self.start < _START_TIMEOUT_S:
             if self.process.returncode is not None:
                 raise RuntimeError(f"the service ended with {self.process.returncode}: {[*self.points][-1:]}")
             try:
-                await self.transcribe(clip)
+                await (self.finish([clip], options) if options else self.transcribe(clip))
             except (aiohttp.ClientError, RuntimeError):
                 await asyncio.sleep(0.1)
                 continue

@@ -4,7 +4,7 @@
 
 Starts `python -m deployments` on loopback with a data folder of its own, and stops it. The bare engine is the same
 model in another process, given the windows that the service cuts; the two take turns. For random weights (see
-benchmarks.layouts) bound the text: --max-new-tokens 100.
+benchmarks.layouts) bound the text: --max-new-tokens 100; the short request's wait is not measured then.
 """
 
 import argparse
@@ -155,7 +155,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     print("starting the service …", flush=True)
     settings = {"MODEL": arguments.model, "WHISPER__THREADS": str(arguments.threads), "JOBS__MAX_RUNNING": str(JOBS)}
     async with running(folder / "data", settings) as service:
-        await service.first_answer(clip)
+        await service.first_answer(clip, options)
         start = {name: round(seconds, 2) for name, seconds in service.points.items()}
         print("\n".join(f"{seconds:7.2f} s  {name}" for name, seconds in start.items()), flush=True)
         bare = spawn.Process(target=bare_engine, args=given, daemon=True)
@@ -170,7 +170,9 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         finally:
             bare.terminate()
             bare.join()
-        fair = await fairness(service, clip, hour * arguments.hours, options, arguments.clips)
+        fair = None  # random weights fail every threshold: a clip would be tried at every temperature
+        if not options:
+            fair = await fairness(service, clip, hour * arguments.hours, options, arguments.clips)
     return {"start_s": start, "process_start_s": parts, "efficiency": efficient, "fairness": fair}
 
 
@@ -191,7 +193,9 @@ def main() -> None:
     start = figures["start_s"]
     started = start["the first answer"] - start.get("Whisper's process starts", 0.0)
     print(f"efficiency {figures['efficiency']['share']:.0%} (at least {MIN_EFFICIENCY:.0%} wanted)")
-    print(f"a clip's p95 beside a long recording: {figures['fairness']['slowdown']} x idle (at most {MAX_SLOWDOWN:g})")
+    if figures["fairness"]:
+        slowdown = figures["fairness"]["slowdown"]
+        print(f"a clip's p95 beside a long recording: {slowdown} x idle (at most {MAX_SLOWDOWN:g})")
     print(f"Whisper's process to the first answer: {started:.1f} s (at most {MAX_START_S:g})")
     if arguments.save:
         result = {

@@ -9,7 +9,7 @@ import torch
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.work import Work
 
-CUDA_BATCH, CPU_BATCH = 8, 2
+CUDA_BATCH, CPU_BATCH = 8, 1
 """Windows a device encodes at a time: enough to fill it, few enough that decoding steps, and windows that are more
 urgent, get in between."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import ask, normalise, table
+from benchmarks.accuracy import ask, normalise, start_errors, table
 from tests.cluster import Running
 
 SYNTHESISERS = ("espeak-ng", "flite", "text2wave")
@@ -26,5 +26,14 @@ def test_held_out_recordings(tmp_path: Path, running: Running) -> None:
     # The bound over a large set is 3 %; this one holds a few hundred words.
     assert figures["wer"] <= 0.05
     assert figures["boundaries"] >= 0.9
+    assert figures["starts"] >= 0.9
+    assert figures["start_median_s"] <= 0.1
     assert figures["language"] == 1
     assert not [a.truth["file"] for a in answers if a.truth["kind"] != "speech" and normalise(a.transcript["text"])]
+
+
+def test_only_words_that_were_heard_right_have_a_start_to_compare() -> None:
+    spoken = [("one", 0.0), ("two", 1.0), ("three", 2.0)]
+    assert start_errors(spoken, [("one", 0.5), ("four", 1.0), ("Three.", 2.25)]) == [0.5, 0.25]
+    assert start_errors(spoken, [("two", 1.125)]) == [0.125]
+    assert start_errors(spoken, []) == start_errors([], spoken) == []
