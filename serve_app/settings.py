@@ -77,7 +77,8 @@ class WhisperSettings(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="auto: float16 on cuda, float32 on cpu."
+        "auto",
+        description="auto: float16 on cuda; on cpu bfloat16 where it has instructions for it, else float32.",
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
 
