@@ -98,7 +98,7 @@ def make_work(name: str) -> Work:
         case "base-long":
             return forced((TOKENS,) * 32)
         case "mixed":
-            return forced(mixed_lengths(48))
+            return forced(mixed_lengths(96))
         case "nano":
             return digits(minutes=10)
         case "nano-long":
