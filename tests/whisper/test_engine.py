@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -340,3 +341,33 @@ def test_an_engine_whose_every_window_fails_calls_itself_ill(nano: WhisperModel,
     engine.close()
     with pytest.raises(RuntimeError, match="has ended"):
         engine.check()
+
+
+def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperModel, windows: Windows) -> None:
+    """While a clip is decoded, steps without a newcomer come between others' encodings."""
+    engine = Engine(nano, Batching(max_batch_size=8))
+    window = windows["en.mp3"]
+    let_in: list[tuple[bool, float, float]] = []  # beside a clip, began, ended
+    admit = engine._let_in
+
+    def noted(encoding: Any) -> None:
+        beside = engine._scheduler.serves_interactive and not any(
+            engine._pending[work].interactive for work in encoding.works
+        )
+        admit(encoding)
+        let_in.append((beside, encoding.started, time.monotonic()))
+
+    engine._let_in = noted  # type: ignore[method-assign]
+    bulk = [engine.submit(window, DETECT, "bulk", interactive=False) for _ in range(40)]
+    long = TranscriptionOptions(
+        suppress_tokens=(nano.card.tokens.end,),
+        max_new_tokens=400,
+        timestamps="none",
+        temperature=1.0,
+    )
+    engine.submit(window, long, "clip").result(60)
+    assert not wait(bulk, 60).not_done
+    engine.close()
+    gaps = [(now[1] - before[2], before[2] - before[1]) for before, now in pairwise(let_in) if before[0] and now[0]]
+    assert gaps, "some bulk windows came in beside a clip"
+    assert all(gap >= 0.9 * took for gap, took in gaps)

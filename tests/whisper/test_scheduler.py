@@ -69,6 +69,26 @@ def test_a_cap_that_was_set_binds_a_lone_job_too(scheduler: Scheduler[Window]) -
     assert len(scheduler.take(Batching(max_batch_size=4, max_rows_per_job=2), 0)) == 2
 
 
+def test_no_more_are_taken_than_asked_for_and_the_next_choice_is_made_anew(scheduler: Scheduler[Window]) -> None:
+    queued(scheduler, Claim("long", 10), count=6)
+    assert jobs(scheduler.take(FOUR, 0, most=2)) == ["long", "long"]
+    queued(scheduler, Claim("short", 3), now=1)
+    assert jobs(scheduler.take(FOUR, 2, most=1)) == ["short"]
+
+
+def test_only_interactive_windows_are_taken_when_it_is_so_wanted(scheduler: Scheduler[Window]) -> None:
+    queued(scheduler, Claim("bulk", 10, interactive=False), count=3)
+    assert scheduler.take(FOUR, 1, only_interactive=True) == []
+    assert not scheduler.serves_interactive
+    (clip,) = queued(scheduler, Claim("clip", 3), now=1)
+    assert scheduler.take(FOUR, 2, only_interactive=True) == [clip]
+    assert scheduler.serves_interactive
+    scheduler.release(clip)
+    assert not scheduler.serves_interactive
+    patience = FOUR.bulk_patience_s
+    assert jobs(scheduler.take(FOUR, patience, most=1, only_interactive=True)) == ["bulk"], "none is starved"
+
+
 @pytest.mark.parametrize(("limit", "rows"), [(1, 1), (2, 2), (9, 3)])
 def test_the_smaller_of_cap_and_limit_binds(scheduler: Scheduler[Window], limit: int, rows: int) -> None:
     queued(scheduler, Claim("a", 10, limit=limit), count=6)
