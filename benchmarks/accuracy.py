@@ -88,9 +88,9 @@ class Answer:
 
     @property
     def start_errors(self) -> list[float]:
-        words = [word for utterance in self.truth["utterances"] for word in utterance["words"]]
+        words = [word for utterance in self.truth["utterances"] for word in utterance.get("words", [])]
         return start_errors(
-            [(word["text"], word["start"]) for word in words],
+            [(word["word"], word["start"]) for word in words],
             [(word["word"], word["start"]) for word in self.transcript.get("words", [])],
         )
 

@@ -18,7 +18,7 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None =
     """Mix values by how query and keys match: all `(rows, heads, count, head_dim)`, the query scaled already.
 
     `mask`, broadcast to `(rows, heads, queries, keys)`: true where a query sees a key. On a CPU a row's result
-    is the same, bit for bit, whatever other rows there are.
+    is the same, bit for bit, whatever the other rows hold.
     """
     if query.device.type == "cuda":
         if FLASH and mask is None and query.shape[2] > 1 and query.dtype != torch.float32:
