@@ -26,33 +26,25 @@ async def recognise(
     `previous`: tokens of the blocks before, null for the first. They count, and windows run in turn, when the
     options ask for it. Cancelling gives the windows up. Raises what `Engine.submit` raises.
     """
+
+    async def texts_of(some: Sequence[tuple[int, int]], before: Sequence[Sequence[int]]) -> list[WindowText]:
+        futures = [
+            engine.submit(pcm[start:end], options, job, previous=told, interactive=interactive)
+            for (start, end), told in zip(some, before, strict=True)
+        ]
+        try:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+
     said = engine.tokenize(options.initial_prompt or "") if previous is None else tuple(previous)
     if not options.condition_on_previous_text:
         # The first window of all is the only one that has something before it.
         before = [said if previous is None and place == 0 else () for place in range(len(spans))]
-        return await _texts(engine, pcm, spans, options, job, interactive, before)
+        return await texts_of(spans, before)
     texts: list[WindowText] = []
     for span in spans:
-        texts += await _texts(engine, pcm, [span], options, job, interactive, [said])
+        texts += await texts_of([span], [said])
         said = handed_on(said, texts[-1])
     return texts
-
-
-async def _texts(
-    engine: Engine,
-    pcm: NDArray[np.int16],
-    spans: Sequence[tuple[int, int]],
-    options: TranscriptionOptions,
-    job: str,
-    interactive: bool,
-    before: Sequence[Sequence[int]],
-) -> list[WindowText]:
-    futures = [
-        engine.submit(pcm[start:end], options, job, previous=previous, interactive=interactive)
-        for (start, end), previous in zip(spans, before, strict=True)
-    ]
-    try:
-        return await asyncio.gather(*map(asyncio.wrap_future, futures))
-    finally:
-        for future in futures:
-            future.cancel()

@@ -281,7 +281,9 @@ class Engine:
             self._decoder.drop(attempt)
 
     def _alone(self, work: Work) -> None:
-        """A window's whole way, as far as it has not come yet; its rows are still its own."""
+        """A window's whole way, as far as it has not come yet."""
+        with self._changed:
+            self._scheduler.discard(work)  # it may have been queued for another try before the others failed
         if not work.ended:
             self._admit(self._encoder.start([work]))
             while work in self._decoding.values():

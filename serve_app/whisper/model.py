@@ -22,6 +22,9 @@ from serve_app.whisper.memory import keep_freed_memory
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """Where transformers' encoder clamps half-precision states, against overflow."""
 
+BYTE_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
+"""The byte that each letter of a byte-level vocabulary stands for."""
+
 
 class WhisperModel:
     """A checkpoint on a device.
@@ -40,8 +43,8 @@ class WhisperModel:
         self.card = card
         self.threads = threads
         """CPU threads that the thread which computes should ask torch for."""
-        self.positions: int = network.config.max_target_positions
-        self.vocabulary: int = network.config.vocab_size
+        self.positions = card.positions
+        self.vocabulary = card.vocabulary
         self.device: torch.device = network.device
         self.dtype: torch.dtype = network.dtype
         self._network = network.eval().requires_grad_(False)
@@ -85,10 +88,9 @@ class WhisperModel:
 
     def utf8(self, token: int) -> bytes:
         """The bytes of a text token, which may be part of a character."""
-        letters = bytes_to_unicode()
-        known = {letter: byte for byte, letter in letters.items()}
         piece = str(self._tokenizer.convert_ids_to_tokens(token))
-        return bytes(known[letter] for letter in piece) if all(letter in known for letter in piece) else piece.encode()
+        known = all(letter in BYTE_OF for letter in piece)
+        return bytes(BYTE_OF[letter] for letter in piece) if known else piece.encode()
 
     @torch.inference_mode()
     def features(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:

@@ -107,6 +107,10 @@ class Rules:
         stamped = (timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.timed
         text.masked_fill_(stamped[:, None], FORBIDDEN)
 
+        # Suppressed tokens may leave nothing to write: then the text ends, whatever was said of its end.
+        stuck = logits.amax(dim=-1) == FORBIDDEN
+        logits[:, self._end] = torch.where(stuck, 0.0, logits[:, self._end])
+
     def _forbid_by_timestamps(self, forbidden: Tensor, history: History) -> None:
         """Timestamps come in pairs, do not decrease, and open the window's text."""
         first, end, timed = self._first_timestamp, self._end, history.timed

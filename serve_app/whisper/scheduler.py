@@ -159,8 +159,10 @@ class Scheduler(Generic[WindowT]):
         return taken
 
     def release(self, window: WindowT) -> None:
-        """Free the rows of a window that was taken."""
-        claim = self._taken.pop(window)
+        """Free the rows of a window that was taken; one that holds none any more is left alone."""
+        claim = self._taken.pop(window, None)
+        if claim is None:
+            return
         self._held -= claim.rows
         self._jobs[claim.job].rows -= claim.rows
         self._forget(claim)

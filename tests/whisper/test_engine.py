@@ -371,3 +371,28 @@ def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperMod
     gaps = [(now[1] - before[2], before[2] - before[1]) for before, now in pairwise(let_in) if before[0] and now[0]]
     assert gaps, "some bulk windows came in beside a clip"
     assert all(gap >= 0.9 * took for gap, took in gaps)
+
+
+def test_a_window_whose_words_cannot_be_timed_fails_alone(
+    engine: Engine, windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are free by then; the thread goes on."""
+
+    def failing() -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(engine._aligner, "run", failing)
+    timed = engine.submit(windows["en.mp3"], TranscriptionOptions(timestamps="word"), "job")
+    with pytest.raises(torch.OutOfMemoryError):
+        timed.result(60)
+    assert engine.submit(windows["en.mp3"], DETECT, "next").result(60).text == "three one four one five nine"
+    engine.check()
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_text_ends_when_everything_is_suppressed(engine: Engine, windows: Windows, beam_size: int) -> None:
+    everything = tuple(range(engine._model.card.tokens.first_timestamp))
+    options = TranscriptionOptions(suppress_tokens=everything, beam_size=beam_size)
+    result = engine.submit(windows["en.mp3"], options, "job").result(60)
+    assert result.text == ""
+    assert np.isfinite(result.avg_logprob)
