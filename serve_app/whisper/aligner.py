@@ -5,6 +5,7 @@ import time
 import torch
 
 from serve_app.whisper.alignment import token_ends
+from serve_app.whisper.features import FRAMES_PER_STATE, HOP_SAMPLES
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 from serve_app.whisper.words import window_words
@@ -15,9 +16,6 @@ BATCH = 8
 
 PATIENCE_S = 0.1
 """A window waits for others at most so long."""
-
-SAMPLES_PER_FRAME = 160
-"""Of the log-mel features; an encoder position is two frames."""
 
 
 class Aligner:
@@ -51,7 +49,7 @@ class Aligner:
         states = torch.cat([work.states for work in works if work.states is not None])
         looks = self._model.align(states, tokens)
         cut = [
-            look[:, : len(line), : len(work.pcm) // SAMPLES_PER_FRAME // 2]
+            look[:, : len(line), : len(work.pcm) // HOP_SAMPLES // FRAMES_PER_STATE]
             for look, line, work in zip(looks, lines, works, strict=True)
         ]
         ends = token_ends(cut, [len(work.best.decoded.prefix) for work in works], card.median_filter)

@@ -1,17 +1,14 @@
 """What a Whisper checkpoint can do, known without loading it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self, cast
-
-from huggingface_hub import hf_hub_download
+from typing import Any, Self
 
 from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
 from serve_app.models import model_source
 from serve_app.options import TranscriptionOptions
+from serve_app.whisper.checkpoint import read_json
 from serve_app.whisper.tokens import CheckpointError, SpecialTokens
 
 
@@ -45,10 +42,10 @@ class ModelCard:
         Raises OSError when there is no such checkpoint, CheckpointError when it is no usable Whisper.
         """
         source = model_source(name)
-        config = _json(source, "config.json")
+        config = read_json(source, "config.json")
         if config.get("model_type") != "whisper":
             raise CheckpointError(f"{name} is a {config.get('model_type')!r} model: a Whisper checkpoint is needed")
-        generation = _json(source, "generation_config.json")
+        generation = read_json(source, "generation_config.json")
         return cls.of(name, source, config, generation)
 
     @classmethod
@@ -102,12 +99,6 @@ class ModelCard:
         told = options.prompt or options.initial_prompt or options.hotwords or options.condition_on_previous_text
         steering = 4 if self.tokens.multilingual else 2  # the tokens of SpecialTokens.prefix at most
         return self.positions - steering - (1 + self.prompt_positions if told else 0)
-
-
-def _json(source: str, file: str) -> dict[str, Any]:
-    # Not with transformers, which would take the ingress a second to import.
-    path = Path(source) / file if Path(source).is_dir() else Path(hf_hub_download(source, file))
-    return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
 
 
 def _pruned(config: Mapping[str, Any]) -> bool:

@@ -7,32 +7,59 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import WhisperFeatureExtractor
+
+from serve_app.audio import SAMPLE_RATE
+
+FFT_SAMPLES, HOP_SAMPLES = 400, 160
+"""A spectrum of 25 ms every 10 ms (Whisper paper, section 2.2)."""
+
+FRAMES_PER_STATE = 2
+"""Frames of an encoder state: its second convolution skips every other one."""
 
 FLOOR = 1e-10
 """Power of silence (openai-whisper, `log_mel_spectrogram`)."""
 
 
 class LogMel:
-    """A checkpoint's feature extractor."""
+    """The features of a checkpoint that listens to `mels` bands, `frames` at a time."""
 
-    def __init__(self, extractor: WhisperFeatureExtractor, device: torch.device) -> None:
-        self._size, self._hop = extractor.n_fft, extractor.hop_length
-        self._samples = extractor.n_samples
-        self._window = torch.hann_window(self._size, device=device)
-        self._filters = torch.tensor(extractor.mel_filters.T, dtype=torch.float32, device=device)
+    def __init__(self, mels: int, frames: int, device: torch.device) -> None:
+        self._frames = frames
+        self._window = torch.hann_window(FFT_SAMPLES, device=device)
+        self._filters = torch.tensor(mel_filters(mels), dtype=torch.float32, device=device)
 
     def __call__(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:
         """Features of 16 kHz windows, `(windows, mels, frames)` in float32, padded with silence."""
         # Frames that hold nothing but padding need no Fourier transform: they are all the same.
-        heard = min(max(map(len, windows)) + self._size, self._samples)
-        heard = -(-heard // self._hop) * self._hop
+        heard = min(max(map(len, windows)) + FFT_SAMPLES, self._frames * HOP_SAMPLES)
+        heard = -(-heard // HOP_SAMPLES) * HOP_SAMPLES
         sound = torch.stack(
             [pad(torch.from_numpy(window).to(self._window.device), (0, heard - len(window))) for window in windows]
         )
-        spectrum = torch.stft(sound.float() / 32768, self._size, self._hop, window=self._window, return_complex=True)
+        spectrum = torch.stft(sound.float() / 32768, FFT_SAMPLES, HOP_SAMPLES, window=self._window, return_complex=True)
         power = spectrum[..., :-1].abs() ** 2
         loudness = (self._filters @ power).clamp(min=FLOOR).log10()
-        loudness = pad(loudness, (0, self._samples // self._hop - loudness.shape[-1]), value=float(np.log10(FLOOR)))
+        loudness = pad(loudness, (0, self._frames - loudness.shape[-1]), value=float(np.log10(FLOOR)))
         loudest = loudness.amax(dim=(1, 2), keepdim=True)
         return (loudness.maximum(loudest - 8) + 4) / 4
+
+
+def mel_filters(count: int) -> NDArray[np.float64]:
+    """Weights `(count, 201)` of a spectrum's frequencies in overlapping triangular bands, 0 to 8 kHz.
+
+    On Slaney's mel scale, linear below 1 kHz and logarithmic above, each band of the same area, as Whisper's are.
+    """
+    mels = np.linspace(0, _LINEAR_MELS + np.log(8) / _MEL_STEP, count + 2)
+    edges = np.where(mels < _LINEAR_MELS, mels * _LINEAR_HZ, 1000 * np.exp((mels - _LINEAR_MELS) * _MEL_STEP))
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1)
+    low, peak, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.minimum((frequencies - low) / (peak - low), (high - frequencies) / (high - peak))
+    filters: NDArray[np.float64] = triangles.clip(min=0) * 2 / (high - low)
+    return filters
+
+
+_LINEAR_MELS, _LINEAR_HZ = 15, 200 / 3
+"""Mels up to 1 kHz, and Hz of each."""
+
+_MEL_STEP = np.log(6.4) / 27
+"""Logarithm of the ratio of neighbouring mels above it."""

@@ -7,51 +7,54 @@ from typing import Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn.functional import gelu
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-from transformers.models.whisper.modeling_whisper import WhisperAttention
+from torch.nn.functional import gelu, linear
 
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.attention import attention
 from serve_app.whisper.card import ModelCard
-from serve_app.whisper.features import LogMel
+from serve_app.whisper.checkpoint import read_json, read_tokenizer, read_weights
+from serve_app.whisper.features import FRAMES_PER_STATE, LogMel
 from serve_app.whisper.memory import keep_freed_memory
+from serve_app.whisper.network import Attention, Network
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """Where transformers' encoder clamps half-precision states, against overflow."""
 
-BYTE_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
-"""The byte that each letter of a byte-level vocabulary stands for."""
+_PLAIN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+
+BYTE_OF = {chr(byte): byte for byte in _PLAIN}
+BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PLAIN}))}
+"""The byte that each letter of a byte-level vocabulary stands for: itself, or where that is no visible character
+the next beyond 255 (openai/gpt-2, `bytes_to_unicode`)."""
 
 
 class WhisperModel:
     """A checkpoint on a device.
 
-    transformers loads it; its layers are walked here. The library's caches hold one position for a whole
-    batch, and rows of different prefixes stand at different ones; its attention is slow on a CPU.
+    Its layers are walked here: the caches of transformers hold one position for a whole batch, and rows of
+    different prefixes stand at different ones; its attention is slow on a CPU.
     """
 
     def __init__(
-        self,
-        card: ModelCard,
-        network: WhisperForConditionalGeneration,
-        processor: WhisperProcessor,
-        threads: int = 1,
+        self, card: ModelCard, network: Network, tokenizer: Tokenizer, device: torch.device, threads: int = 1
     ) -> None:
         self.card = card
         self.threads = threads
         """CPU threads that the thread which computes should ask torch for."""
         self.positions = card.positions
         self.vocabulary = card.vocabulary
-        self.device: torch.device = network.device
-        self.dtype: torch.dtype = network.dtype
-        self._network = network.eval().requires_grad_(False)
-        self._encoder = network.model.encoder
-        self._decoder = network.model.decoder
-        self._log_mel = LogMel(processor.feature_extractor, self.device)
-        self._tokenizer = processor.tokenizer
+        self.device = device
+        self._encoder, self._decoder = network.encoder.to(device), network.decoder.to(device)
+        self._embeddings = self._decoder.embed_tokens.weight
+        self.dtype = self._embeddings.dtype
+        self.sound_positions = self._encoder.embed_positions.num_embeddings
+        """Encoder states of a window."""
+        self._log_mel = LogMel(self._encoder.conv1.in_channels, FRAMES_PER_STATE * self.sound_positions, device)
+        self._tokenizer = tokenizer
+        # What looks like a special token in a text is text.
+        self._tokenizer.encode_special_tokens = True
 
     @classmethod
     def load(cls, name: str, settings: WhisperSettings) -> Self:
@@ -71,24 +74,22 @@ class WhisperModel:
             dtype = "float16" if device == "cuda" else "bfloat16" if bfloat16_is_fast() else "float32"
         if device == "cpu":
             keep_freed_memory()
-        network = WhisperForConditionalGeneration.from_pretrained(card.source, dtype=getattr(torch, dtype))
-        network.to(torch.device(device))  # type: ignore[arg-type]  # its signature is lost in a decorator
-        return cls(card, network, WhisperProcessor.from_pretrained(card.source), threads)
+        network = Network.of(read_json(card.source, "config.json"), read_weights(card.source), getattr(torch, dtype))
+        return cls(card, network, read_tokenizer(card.source), torch.device(device), threads)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """The tokens of text that goes before other text; what looks like a special token is text too."""
         if not text.strip():
             return ()
-        ids = self._tokenizer(f" {text.strip()}", add_special_tokens=False, split_special_tokens=True).input_ids
-        return tuple(ids)
+        return tuple(self._tokenizer.encode(f" {text.strip()}", add_special_tokens=False).ids)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of text tokens."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(tokens)))
 
     def utf8(self, token: int) -> bytes:
         """The bytes of a text token, which may be part of a character."""
-        piece = str(self._tokenizer.convert_ids_to_tokens(token))
+        piece = str(self._tokenizer.id_to_token(token))
         known = all(letter in BYTE_OF for letter in piece)
         return bytes(BYTE_OF[letter] for letter in piece) if known else piece.encode()
 
@@ -126,22 +127,17 @@ class WhisperModel:
             torch.cuda.synchronize(self.device)
 
     def room(self, rows: int, positions: int) -> Tensor:
-        """Keys and values of nothing yet: zeros `(layers, 2, rows, heads, positions, head_dim)`.
+        """Keys and values of nothing yet: zeros `(layers, 2, rows, heads, positions, head_width)`.
 
         Zeros, as attention weighs places not yet filled with nought, and nought times rubbish may be NaN.
         """
         layers = self._decoder.layers
-        shape = (len(layers), 2, rows, layers[0].self_attn.num_heads, positions, layers[0].self_attn.head_dim)
+        shape = (len(layers), 2, rows, layers[0].self_attn.heads, positions, layers[0].self_attn.head_width)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
-
-    @property
-    def sound_positions(self) -> int:
-        """Encoder states of a window."""
-        return int(self._network.config.max_source_positions)
 
     @torch.inference_mode()
     def hear(self, states: Tensor, out: Tensor) -> None:
-        """Write the keys and values of encoder states to `out`, `(layers, 2, rows, heads, positions, head_dim)`."""
+        """Write the keys and values of encoder states to `out`, `(layers, 2, rows, heads, positions, head_width)`."""
         for layer, (keys, values) in zip(self._decoder.layers, out, strict=True):
             for room, heard in zip((keys, values), _keys_values(layer.encoder_attn, states), strict=True):
                 room.copy_(heard)
@@ -199,7 +195,7 @@ class WhisperModel:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary, in float32, of hidden states."""
-        return cast(Tensor, self._network.proj_out(hidden)).float()
+        return linear(hidden, self._embeddings).float()
 
 
 def bfloat16_is_fast() -> bool:
@@ -208,28 +204,26 @@ def bfloat16_is_fast() -> bool:
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
-def _split(projected: Tensor, layer: WhisperAttention) -> Tensor:
-    """`(rows, count, width)` to `(rows, count, heads, head_dim)`."""
-    return projected.view(*projected.shape[:-1], layer.num_heads, layer.head_dim)
+def _split(projected: Tensor, layer: Attention) -> Tensor:
+    """`(rows, count, width)` to `(rows, count, heads, head_width)`."""
+    return projected.view(*projected.shape[:-1], layer.heads, layer.head_width)
 
 
-def _query(layer: WhisperAttention, hidden: Tensor) -> Tensor:
+def _query(layer: Attention, hidden: Tensor) -> Tensor:
     # Scaled before the product, in transformers' order, so that half precision rounds alike.
     return _split(layer.q_proj(hidden) * layer.scaling, layer).transpose(1, 2)
 
 
-def _keys_values(layer: WhisperAttention, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _keys_values(layer: Attention, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return (
         _split(layer.k_proj(hidden), layer).transpose(1, 2),
         _split(layer.v_proj(hidden), layer).transpose(1, 2),
     )
 
 
-def _out(layer: WhisperAttention, mixed: Tensor) -> Tensor:
+def _out(layer: Attention, mixed: Tensor) -> Tensor:
     return cast(Tensor, layer.out_proj(mixed.transpose(1, 2).flatten(-2)))
 
 
-def _attend(
-    layer: WhisperAttention, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-) -> Tensor:
+def _attend(layer: Attention, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     return _out(layer, attention(_query(layer, hidden), keys, values, mask))

@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    GenerationConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperProcessor,
-)
+from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.card import ModelCard
 from serve_app.whisper.model import WhisperModel
 
 DATA = Path(__file__).parent.parent / "data"
@@ -68,10 +61,11 @@ def nano_bfloat16() -> WhisperModel:
 
 
 @pytest.fixture(scope="session")
-def large_layout() -> WhisperModel:
+def large_layout(tmp_path_factory: pytest.TempPathFactory) -> WhisperModel:
     """Random weights with whisper-large-v3's vocabulary, special tokens, 128 mels and suppressions."""
     languages = [f"<|{code}|>" for code in LANGUAGES]
     return _random_model(
+        tmp_path_factory.mktemp("random"),
         vocabulary=51_866,
         mels=128,
         seed=21,
@@ -93,9 +87,10 @@ def large_layout() -> WhisperModel:
 
 
 @pytest.fixture(scope="session")
-def english_only() -> WhisperModel:
+def english_only(tmp_path_factory: pytest.TempPathFactory) -> WhisperModel:
     """Random weights with the vocabulary of whisper-tiny.en, which has no language or task tokens."""
     return _random_model(
+        tmp_path_factory.mktemp("random"),
         vocabulary=51_864,
         mels=80,
         seed=20,
@@ -114,7 +109,9 @@ def english_only() -> WhisperModel:
     )
 
 
-def _random_model(vocabulary: int, mels: int, seed: int, end_like: int, generation: dict[str, object]) -> WhisperModel:
+def _random_model(
+    folder: Path, vocabulary: int, mels: int, seed: int, end_like: int, generation: dict[str, object]
+) -> WhisperModel:
     torch.manual_seed(seed)
     config = WhisperConfig(
         vocab_size=vocabulary,
@@ -142,9 +139,7 @@ def _random_model(vocabulary: int, mels: int, seed: int, end_like: int, generati
         embeddings = network.model.decoder.embed_tokens.weight
         embeddings[config.eos_token_id] = 2.2 * embeddings[end_like]
     network.generation_config = GenerationConfig(max_length=POSITIONS, **generation)
-    processor = WhisperProcessor(
-        WhisperFeatureExtractor(feature_size=mels, chunk_length=SECONDS),
-        # Token ids never meet this tokenizer: it belongs to another vocabulary.
-        WhisperProcessor.from_pretrained(model_source("whisper-nano")).tokenizer,
-    )
-    return WhisperModel(ModelCard.of("random", "", config.to_dict(), generation), network, processor)
+    network.save_pretrained(folder)
+    # Token ids never meet this tokenizer: it belongs to another vocabulary.
+    WhisperTokenizer.from_pretrained(model_source("whisper-nano")).save_pretrained(folder)
+    return WhisperModel.load(str(folder), ONE_THREAD)

@@ -22,6 +22,8 @@ from transformers.models.whisper.generation_whisper import (
 from serve_app.audio import SAMPLE_RATE
 from serve_app.models import model_source
 from serve_app.whisper.alignment import median_filter, row_starts, token_ends
+from serve_app.whisper.model import WhisperModel
+from tests.whisper.reference import reference
 
 PREFIX = 3
 """`<|startoftranscript|>`, language, task."""
@@ -30,10 +32,8 @@ POSITION = 0.02 + 1e-6
 
 
 @pytest.fixture(scope="module")
-def network() -> WhisperForConditionalGeneration:
-    return WhisperForConditionalGeneration.from_pretrained(
-        model_source("whisper-nano"), dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+def network(nano: WhisperModel) -> WhisperForConditionalGeneration:
+    return reference(nano, "eager")
 
 
 @pytest.fixture(scope="module")

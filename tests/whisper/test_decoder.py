@@ -21,6 +21,7 @@ from serve_app.whisper.decoder import Attempt, Decoded, Decoder, Instruction
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.search import Plan
 from serve_app.whisper.slots import Outcome, Record, Shape
+from tests.whisper.reference import reference
 
 Window = NDArray[np.int16]
 
@@ -68,7 +69,7 @@ def generate(model: WhisperModel, instruction: Instruction, **sound: Any) -> tup
             options["language"] = special.language_of(instruction.language)
     if instruction.prompt:
         options["prompt_ids"] = torch.tensor(instruction.prompt)
-    made = model._network.generate(
+    made = reference(model).generate(
         **sound,
         **options,
         return_timestamps=instruction.timed,
@@ -203,7 +204,7 @@ def test_the_no_speech_probability_is_read_at_the_start_token(nano: WhisperModel
     for state, instruction, decoded in zip(nano_states, instructions, ours, strict=True):
         ids = torch.tensor([[*instruction.prompt, special.start]])
         with torch.inference_mode():
-            logits = nano._network(encoder_outputs=(state[None],), decoder_input_ids=ids).logits[0, -1]
+            logits = reference(nano)(encoder_outputs=(state[None],), decoder_input_ids=ids).logits[0, -1]
         assert decoded.no_speech_prob == pytest.approx(logits.softmax(dim=-1)[special.no_speech].item(), abs=1e-4)
     speech, silence = ours[0], ours[-1]
     assert speech.no_speech_prob < 0.1 < 0.9 < silence.no_speech_prob
@@ -347,7 +348,7 @@ def test_drawn_tokens_follow_their_probabilities(nano: WhisperModel, nano_states
         counts.update(tokens[0] if tokens else nano.card.tokens.end for tokens in texts._tokens)
     prefix = torch.tensor([nano.card.tokens.prefix(one.language, "transcribe", False)])
     with torch.inference_mode():
-        logits = nano._network(encoder_outputs=(nano_states[:1],), decoder_input_ids=prefix).logits[0, -1].clone()
+        logits = reference(nano)(encoder_outputs=(nano_states[:1],), decoder_input_ids=prefix).logits[0, -1].clone()
     likely = (logits / heat).softmax(dim=-1)
     token = int(likely.argmax())
     expected = float(likely[token])

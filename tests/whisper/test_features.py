@@ -15,7 +15,7 @@ def test_they_are_transformers_at_any_length(mels: int, samples: list[int]) -> N
     extractor = WhisperFeatureExtractor(feature_size=mels)
     rng = np.random.default_rng(sum(samples))
     windows = [(rng.normal(size=count) * 3000).astype(np.int16) for count in samples]
-    ours = LogMel(extractor, torch.device("cpu"))(windows)
+    ours = LogMel(mels, 3000, torch.device("cpu"))(windows)
     for own, window in zip(ours, windows, strict=True):
         sound = window.astype(np.float32) / 32768
         expected = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features[0]

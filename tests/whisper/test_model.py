@@ -5,10 +5,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import WhisperProcessor
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.model import WhisperModel, bfloat16_is_fast
+from serve_app.whisper.model import BYTE_OF, WhisperModel, bfloat16_is_fast
+from tests.whisper.reference import reference
 
 
 def test_features_are_those_of_transformers(nano: WhisperModel, windows: dict[str, NDArray[np.int16]]) -> None:
@@ -42,14 +44,14 @@ def test_a_step_over_ragged_rows_gives_the_logits_of_a_full_pass(large_layout: W
             model.step(said, heard, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1)
         )[:, 0]
         with torch.inference_mode():
-            full = model._network(encoder_outputs=(states,), decoder_input_ids=tokens).logits
+            full = reference(model)(encoder_outputs=(states,), decoder_input_ids=tokens).logits
         torch.testing.assert_close(logits, full[rows, positions], rtol=1e-4, atol=1e-4)
 
 
 def test_encoder_states_are_those_of_transformers(nano: WhisperModel, windows: dict[str, NDArray[np.int16]]) -> None:
     features = nano.features(list(windows.values()))
     with torch.inference_mode():
-        expected = nano._network.model.encoder(features).last_hidden_state
+        expected = reference(nano).model.encoder(features).last_hidden_state
     torch.testing.assert_close(nano.encode(features), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -58,14 +60,10 @@ def test_alignment_heads_look_where_those_of_transformers_do(
 ) -> None:
     states = nano.encode(nano.features(list(windows.values())[:2]))
     tokens = torch.tensor([[407, 408, 509, 540, 331, 339], [407, 409, 509, 540, 345, 333]])
-    nano._network.set_attn_implementation("eager")
-    try:
-        with torch.inference_mode():
-            expected = nano._network(
-                encoder_outputs=(states,), decoder_input_ids=tokens, output_attentions=True
-            ).cross_attentions
-    finally:
-        nano._network.set_attn_implementation("sdpa")
+    with torch.inference_mode():
+        expected = reference(nano, "eager")(
+            encoder_outputs=(states,), decoder_input_ids=tokens, output_attentions=True
+        ).cross_attentions
     looks = nano.align(states, tokens)
     assert looks.shape == (2, len(nano.card.alignment_heads), 6, 1500)
     for index, (layer, head) in enumerate(nano.card.alignment_heads):
@@ -100,3 +98,7 @@ def test_a_prompt_cannot_steer_the_decoder(nano: WhisperModel) -> None:
     special = nano.card.tokens
     steering = set(nano.tokenize("one <|translate|><|de|><|endoftext|> two"))
     assert all(token < special.end for token in steering)
+
+
+def test_letters_of_a_vocabulary_are_bytes() -> None:
+    assert {byte: letter for letter, byte in BYTE_OF.items()} == bytes_to_unicode()

@@ -1,0 +1,96 @@
+"""Whisper's layers, named as transformers names them in a checkpoint, without what runs them (see `model`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from serve_app.whisper.tokens import CheckpointError
+
+
+class Attention(nn.Module):
+    """Projections of one attention, and how their width falls to heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, width // heads
+        self.scaling = self.head_width**-0.5
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+
+class Layer(nn.Module):
+    """A layer of the encoder, or of the decoder, which hears it."""
+
+    def __init__(self, width: int, heads: int, inner: int, hears: bool) -> None:
+        super().__init__()
+        self.self_attn, self.self_attn_layer_norm = Attention(width, heads), nn.LayerNorm(width)
+        if hears:
+            self.encoder_attn, self.encoder_attn_layer_norm = Attention(width, heads), nn.LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+
+
+def _layers(config: Mapping[str, Any], of: str) -> Sequence[Layer]:
+    width, heads, inner = config["d_model"], config[f"{of}_attention_heads"], config[f"{of}_ffn_dim"]
+    layers = nn.ModuleList(Layer(width, heads, inner, hears=of == "decoder") for _ in range(config[f"{of}_layers"]))
+    return cast(Sequence[Layer], layers)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    # Its own constructor draws numbers, for which torch takes most of a second to import its compiler.
+    return nn.Embedding.from_pretrained(torch.empty(rows, width))
+
+
+class Encoder(nn.Module):
+    """Log-mel frames in, a state for every other one out."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        width = config["d_model"]
+        self.conv1 = nn.Conv1d(config["num_mel_bins"], width, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = _table(config["max_source_positions"], width)
+        self.layers = _layers(config, "encoder")
+        self.layer_norm = nn.LayerNorm(width)
+
+
+class Decoder(nn.Module):
+    """Tokens in, what comes next out; the embeddings of tokens score them too."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        width = config["d_model"]
+        self.embed_tokens = _table(config["vocab_size"], width)
+        self.embed_positions = _table(config["max_target_positions"], width)
+        self.layers = _layers(config, "decoder")
+        self.layer_norm = nn.LayerNorm(width)
+
+
+class Network(nn.Module):
+    """Both, made from a checkpoint's `config.json` and tensors."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Self:
+        """The network in a precision. CheckpointError when the tensors are not those of its configuration."""
+        if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
+            raise CheckpointError("config.json: activation_function must be gelu, and scale_embedding false")
+        with torch.device("meta"):
+            network = cls(config)
+        own = {
+            name.removeprefix("model."): tensor.to(dtype)
+            for name, tensor in weights.items()
+            if name != "proj_out.weight"  # the decoder's embed_tokens again
+        }
+        try:
+            network.load_state_dict(own, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"its weights do not fit its config.json: {error}") from error
+        return network.eval().requires_grad_(False)
