@@ -4,15 +4,17 @@ import asyncio
 import base64
 import os
 import re
+import signal
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 CONFIG = Path("configs/local.yaml")
 _REPLICA = r"ray::\S*:whisper:Whisper\b"
@@ -27,6 +29,28 @@ class Service:
         self.process = process
         self.start = time.perf_counter()
         self.points: dict[str, float] = {}
+        self._ended: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._hook = ""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """A receiver of webhooks, until the block ends."""
+
+        async def receive(request: web.Request) -> web.Response:
+            await self._ended.put(await request.json())
+            return web.Response()
+
+        receiver = web.Application(client_max_size=2**30)
+        receiver.router.add_post("/", receive)
+        runner = web.AppRunner(receiver)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self._hook = site.name
+        try:
+            yield
+        finally:
+            await runner.cleanup()
 
     async def watch(self) -> None:
         """Note when the launcher's lines come."""
@@ -46,11 +70,23 @@ class Service:
                 await asyncio.sleep(0.1)
                 continue
             self.points["the first answer"] = now = time.perf_counter() - self.start
-            age = seconds_since(_REPLICA)
-            if age is not None:
-                self.points["Whisper's process starts"] = now - age
+            self.points["Whisper's process starts"] = now - process(_REPLICA)[1]
             return
         raise RuntimeError(f"the service did not answer within {_START_TIMEOUT_S} s")
+
+    async def restart(self, clip: bytes) -> float:
+        """Kill Whisper's process: the seconds from the next one's start to its first answer."""
+        os.kill(process(_REPLICA)[0], signal.SIGKILL)
+        asking: set[asyncio.Task[float]] = set()
+        # A request waits longer and longer between its calls of what is away: many of them find it soon.
+        for _ in range(4 * _START_TIMEOUT_S):
+            asking.add(asyncio.create_task(self.transcribe(clip)))
+            answered, asking = await asyncio.wait(asking, timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.exception() is None for task in answered):
+                age = process(_REPLICA)[1]
+                await asyncio.gather(*asking, return_exceptions=True)
+                return age
+        raise RuntimeError(f"the service did not answer again within {_START_TIMEOUT_S} s")
 
     async def transcribe(self, clip: bytes) -> float:
         """Seconds until the text of a short clip."""
@@ -62,9 +98,9 @@ class Service:
                 raise RuntimeError(f"{answer.status}: {await answer.text()}")
         return time.perf_counter() - start
 
-    async def submit(self, audio: bytes, options: dict[str, Any]) -> str:
+    async def submit(self, audio: bytes, options: dict[str, Any], **job: Any) -> str:
         """The id of a new job."""
-        body = {"audio": base64.b64encode(audio).decode(), **options}
+        body = {"audio": base64.b64encode(audio).decode(), **job, **options}
         async with self.http.post("/v1/jobs", json=body) as answer:
             if answer.status != 202:
                 raise RuntimeError(f"{answer.status}: {await answer.text()}")
@@ -84,29 +120,28 @@ class Service:
             await asyncio.sleep(0.25)
 
     async def finish(self, audios: Sequence[bytes], options: dict[str, Any]) -> None:
-        """Submit jobs at once and wait until all have ended, with few questions: each takes time from the work."""
-        ids = set(await asyncio.gather(*(self.submit(audio, options) for audio in audios)))
-        while True:
-            async with self.http.get("/v1/jobs", params={"limit": len(ids)}, raise_for_status=True) as answer:
-                jobs = [job for job in (await answer.json())["data"] if job["id"] in ids]
-            lost = [job["error"] for job in jobs if job["status"] in ("failed", "cancelled")]
-            if lost:
-                raise RuntimeError(f"a job failed: {lost[0]}")
-            if sum(job["status"] == "succeeded" for job in jobs) == len(ids):
-                return
-            await asyncio.sleep(0.25)
+        """Submit jobs at once and wait for all their webhooks: asking again and again takes time from the work."""
+        webhook = {"url": self._hook}
+        left = set(await asyncio.gather(*(self.submit(audio, options, webhook=webhook) for audio in audios)))
+        while left:
+            event = await self._ended.get()
+            if event["data"]["status"] != "succeeded":
+                raise RuntimeError(f"a job failed: {event['data']['error']}")
+            left.discard(event["data"]["id"])
 
 
-def seconds_since(title: str) -> float | None:
-    """How long ago the process whose command line begins with this pattern started; None when there is none."""
+def process(title: str) -> tuple[int, float]:
+    """Its id, and how many seconds ago it started: the one whose command line begins with this pattern.
+
+    Raises RuntimeError when there is none.
+    """
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):  # it has ended
             if re.match(title, path.read_bytes().decode(errors="replace")):
                 ticks = int((path.parent / "stat").read_text().rpartition(")")[2].split()[19])
-                return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-        except OSError:
-            continue
-    return None
+                age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+                return int(path.parent.name), age
+    raise RuntimeError(f"no process is called {title}")
 
 
 @asynccontextmanager
@@ -125,7 +160,8 @@ async def running(data_dir: Path, settings: Mapping[str, str]) -> AsyncIterator[
         service = Service(http, process)
         watching = asyncio.create_task(service.watch())
         try:
-            yield service
+            async with service.listening():
+                yield service
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -157,12 +157,13 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     async with running(folder / "data", settings) as service:
         await service.first_answer(clip, options)
         start = {name: round(seconds, 2) for name, seconds in service.points.items()}
+        start["Whisper's process, when the others run, to its first answer"] = round(await service.restart(clip), 2)
         print("\n".join(f"{seconds:7.2f} s  {name}" for name, seconds in start.items()), flush=True)
         bare = spawn.Process(target=bare_engine, args=given, daemon=True)
         bare.start()
         try:
-            parts = {f"import {module}": import_seconds(module) for module in _MODULES}
-            parts |= await asyncio.to_thread(ours.recv)
+            parts = await asyncio.to_thread(ours.recv)
+            parts |= {f"import {module}": import_seconds(module) for module in _MODULES}
             parts = {name: round(seconds, 2) for name, seconds in parts.items()}
             print(f"a process alone: {parts}", flush=True)
             audio_s = JOBS * length / SAMPLE_RATE
@@ -191,12 +192,14 @@ def main() -> None:
     with TemporaryDirectory(prefix="stt-", dir="/tmp") as folder:
         figures = asyncio.run(measure(arguments, Path(folder)))
     start = figures["start_s"]
-    started = start["the first answer"] - start.get("Whisper's process starts", 0.0)
+    started = start["the first answer"] - start["Whisper's process starts"]
+    again = start["Whisper's process, when the others run, to its first answer"]
     print(f"efficiency {figures['efficiency']['share']:.0%} (at least {MIN_EFFICIENCY:.0%} wanted)")
     if figures["fairness"]:
         slowdown = figures["fairness"]["slowdown"]
         print(f"a clip's p95 beside a long recording: {slowdown} x idle (at most {MAX_SLOWDOWN:g})")
-    print(f"Whisper's process to the first answer: {started:.1f} s (at most {MAX_START_S:g})")
+    print(f"Whisper's process to its first answer: {again:.1f} s (at most {MAX_START_S:g})")
+    print(f"the same while every other process starts on these cores: {started:.1f} s")
     if arguments.save:
         result = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),

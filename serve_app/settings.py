@@ -68,7 +68,7 @@ class WindowSettings(Section):
     max_s: float | None = Field(
         None, ge=1, le=30, description="Longest window; null: what suits the model (10 for whisper-nano, else 30)."
     )
-    block_s: PositiveFloat = Field(300.0, description="Audio sent to a Whisper replica in one call.")
+    block_s: PositiveFloat = Field(300.0, description="Audio sent to a Whisper replica in one call, at most.")
     blocks_in_flight: PositiveInt = Field(4, description="Blocks of one job at the replicas at a time.")
 
 

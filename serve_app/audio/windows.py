@@ -20,6 +20,9 @@ _GRID = SAMPLE_RATE // 100
 # Always the same chunks to the detector, so that cuts do not depend on how the sound arrives.
 _CHUNK_SAMPLES = 256 * FRAME_SAMPLES
 _LEAST_WINDOW_S = 1.0
+# The engine gets its first windows early, while the rest is still being decoded: the first block is so long at
+# most, and each twice as long as the one before, up to the longest.
+_FIRST_BLOCK_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Block:
 def cut(
     pcm: Iterable[Pcm], speech_probability: SpeechProbability, vad: VadSettings, max_window_s: float, block_s: float
 ) -> Iterator[Block]:
-    """The windows of a recording, in blocks of about `block_s` seconds, each as soon as it is known.
+    """The windows of a recording, in blocks of up to about `block_s` seconds, each as soon as it is known.
 
     Every stretch of speech lies in windows: as many stretches in one as fit `max_window_s`, with
     the silence between them, and `vad.pad_ms` around them as far as there is room. Windows are in
@@ -56,18 +59,19 @@ def cut(
     """
     if max_window_s < _LEAST_WINDOW_S:
         raise ValueError(f"max_window_s is {max_window_s:g}; windows of less than {_LEAST_WINDOW_S:g} s make no sense")
-    block_samples = int(block_s * SAMPLE_RATE)
+    longest_block = int(block_s * SAMPLE_RATE)
+    block_samples = min(int(_FIRST_BLOCK_S * SAMPLE_RATE), longest_block)
     sound = _Sound()
     windows: list[Window] = []
     for found, settled in _windows(pcm, sound, speech_probability, _Packer(vad, int(max_window_s * SAMPLE_RATE))):
         for window in found:
             if windows and window.end - windows[0].start > block_samples:
                 yield sound.block(windows)
-                windows = []
+                windows, block_samples = [], min(2 * block_samples, longest_block)
             windows.append(window)
         if windows and settled - windows[0].start >= block_samples:
             yield sound.block(windows)
-            windows = []
+            windows, block_samples = [], min(2 * block_samples, longest_block)
         sound.drop(windows[0].start if windows else settled)
     if windows:
         yield sound.block(windows)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.launched import seconds_since
+from benchmarks.launched import process
 from benchmarks.service import percentiles
 
 
@@ -18,11 +18,13 @@ def test_percentiles() -> None:
 
 
 def test_the_age_of_a_process() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()", "a title of its own"], stdin=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", "input()", "a title of its own"], stdin=subprocess.PIPE)
     try:
         time.sleep(0.3)
-        age = seconds_since(re.escape(f"{sys.executable}\0-c\0input()\0a title of its own"))
+        pid, age = process(re.escape(f"{sys.executable}\0-c\0input()\0a title of its own"))
+        assert pid == child.pid
         assert age == pytest.approx(0.3, abs=0.25)
-        assert seconds_since("no process is called this") is None
+        with pytest.raises(RuntimeError, match="no process"):
+            process("no process is called this")
     finally:
-        process.communicate(b"\n")
+        child.communicate(b"\n")
