@@ -24,6 +24,8 @@ RETRY_DELAY_S = 0.5
 
 MAX_RETRY_DELAY_S = 60.0
 
+_DOUBLINGS = 10  # whatever the number of runs, a float can hold the delay
+
 RENEWALS = 3
 """In the time of a lease: one may fail."""
 
@@ -104,15 +106,19 @@ class Runner:
         if not isinstance(failure, ServiceError):
             log.error("job %s, run %d", job.id, job.attempts, exc_info=failure)
         error = JobError.of(failure)
+        # As it is now: a block that the run has kept has reset the losses.
+        present = await self._store.get(job.id)
+        if present is None or present.attempts != job.attempts:
+            return
         # What was never reached says nothing of the job; what was lost under it may be the job's doing.
         lost = isinstance(failure, Unavailable)
-        failures = job.failures + (not lost)
-        losses = job.losses + (lost and not isinstance(failure, Away))
+        failures = present.failures + (not lost)
+        losses = present.losses + (lost and not isinstance(failure, Away))
         over = failures >= self._settings.max_attempts or losses >= self._settings.max_losses
         if error.status < 500 or over:
             await self._manager.end(job, JobState.FAILED, error, None)
             return
-        delay = min(RETRY_DELAY_S * 2 ** (job.attempts - 1), MAX_RETRY_DELAY_S)
+        delay = min(RETRY_DELAY_S * 2 ** min(job.attempts - 1, _DOUBLINGS), MAX_RETRY_DELAY_S)
         await self._requeue(job, delay, failures, losses)
 
     async def _requeue(self, job: Job, delay_s: float, failures: int | None = None, losses: int | None = None) -> None:

@@ -30,6 +30,16 @@ KEY_CHARACTERS = 255
 """Longest idempotency key."""
 
 
+class Id(TypeDecorator[str]):
+    """A job's id. Clients ask for any text; PostgreSQL has no text with NUL in it, and no id has U+FFFD."""
+
+    impl = String(ID_CHARACTERS)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 class Utc(TypeDecorator[datetime]):
     """An aware time, kept as UTC also by a database without time zones."""
 
@@ -65,7 +75,7 @@ metadata = MetaData()
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String(ID_CHARACTERS), primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("state", String(16), nullable=False),
     Column("mode", String(8), nullable=False),
     Column("owner", String(64), nullable=False),

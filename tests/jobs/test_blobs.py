@@ -8,15 +8,12 @@ from hypothesis import strategies as st
 
 from serve_app.errors import NotFound, TooLarge
 from serve_app.jobs.blobs import BlobStore
+from tests.jobs.helpers import files
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
-
-
-def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
