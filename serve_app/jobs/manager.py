@@ -185,7 +185,10 @@ class JobManager:
         now = time.monotonic()
         if now - self._reported.get(job_id, -PROGRESS_S) >= PROGRESS_S:
             self._reported[job_id] = now
-            self.told(await self._store.progress(job_id, attempt, fraction, _now()))
+            job = await self._store.progress(job_id, attempt, fraction, _now())
+            if job is None:  # the run is over, and its job is perhaps forgotten here
+                self._reported.pop(job_id, None)
+            self.told(job)
 
     @unbroken
     async def keep(self, job_id: str, attempt: int, number: int, content: str) -> None:
@@ -267,13 +270,16 @@ class JobManager:
     async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]:
         """What has happened to a job after its event of that number, waited for so long. Raises NotFound."""
         until = time.monotonic() + wait_s
-        while not (found := await happened(self._database, job_id, after)):
-            left = until - time.monotonic()
-            job = await self._existing(job_id)
-            if left <= 0 or job.state.terminal:
-                break
-            await self._news.wait(job_id, min(left, EVENTS_POLL_S))
-        return found
+        while True:
+            with self._news.listen(job_id) as news:
+                job = await self._existing(job_id)  # before its events: of one that has ended these are all
+                found = await happened(self._database, job_id, after)
+                left = until - time.monotonic()
+                if found or job.state.terminal or left <= 0:
+                    return found
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, EVENTS_POLL_S)):
+                        await news.wait()
 
     async def deliveries(self, job_id: str) -> tuple[DeliveryView, ...]:
         """A job's webhooks and every try at them. Raises NotFound."""

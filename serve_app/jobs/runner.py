@@ -12,10 +12,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from serve_app.errors import Away, ServiceError, Unavailable
+from serve_app.errors import Away, InvalidRequest, ServiceError, Unavailable
 from serve_app.jobs.dispatch import Dispatcher
 from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import UNREADABLE
 from serve_app.settings import JobSettings
 from serve_app.transcript import Transcript
 
@@ -88,6 +89,13 @@ class Runner:
 
     async def _do(self, job: Job) -> Transcript:
         self._runs[job.id] = job.attempts
+        if job.request == UNREADABLE:
+            log.error("job %s was stored by another version of the service: its request can't be read", job.id)
+            raise InvalidRequest(
+                "the request was stored by another version of the service and can't be read: submit it again",
+                "request",
+                "unreadable",
+            )
         return await self._run(job)
 
     async def _settle(self, job: Job, run: Task[Transcript]) -> None:
@@ -143,9 +151,9 @@ class Runner:
             try:
                 runs = dict(self._runs)
                 held = await self._store.renew(runs, self._holder, _now() + self._lease)
-                for job_id in runs.keys() - held:  # ended, or another manager's by now
-                    if self._runs.get(job_id) == runs[job_id]:
-                        await self._dispatcher.stop(job_id)
+                # Ended, or another manager's by now.
+                over = [job_id for job_id in runs.keys() - held if self._runs.get(job_id) == runs[job_id]]
+                await asyncio.gather(*map(self._dispatcher.stop, over))
                 await self._recover()
             except Exception:
                 log.exception("could not renew the leases of running jobs; tried again")

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Delete, Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.cursor import Position
@@ -79,7 +80,10 @@ class JobStore:
             await self._journal.tell(connection, job, 1, first, job.created_at)
             return Added(job, True)
 
-        return await self._database.write(add)
+        try:
+            return await self._database.write(add)
+        except IntegrityError:  # another manager was adding its twin: it is there now
+            return await self._database.write(add)
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""
