@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,7 +122,8 @@ async def succeed(job: Job) -> Transcript:
 class Gate:
     """A run that holds until it is opened, and knows what it began and what was cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
+        self.transcript = transcript
         self.begun: list[str] = []
         self.cancelled: list[str] = []
         self.opened = asyncio.Event()
@@ -134,7 +135,7 @@ class Gate:
         except asyncio.CancelledError:
             self.cancelled.append(job.id)
             raise
-        return TRANSCRIPT
+        return self.transcript
 
     async def holds(self, count: int) -> None:
         async def reached() -> bool:
@@ -163,3 +164,20 @@ class Receiver:
             return len(self.received) >= count
 
         await eventually(reached)
+
+
+@asynccontextmanager
+async def receiving(address: str = "127.0.0.1") -> AsyncIterator[Receiver]:
+    """A receiver that listens on an address of the loopback network."""
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", receiver.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, address, 0).start()
+    host, port = runner.addresses[0][:2]
+    receiver.url = f"http://{host}:{port}/done"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()

@@ -119,6 +119,7 @@ async def test_the_reports_of_a_run_before_come_too_late(store: JobStore) -> Non
         assert before is not None
         assert before.state is state
     assert await store.kept(old.id) == {}
+    assert await store.renew({old.id: 1}, "there", LATER) == set()
     assert await store.renew({old.id: 2}, "there", LATER) == {old.id}
 
 
