@@ -22,12 +22,11 @@ class Away(RuntimeError):
 
 
 class Client:
-    """Calls that end with an answer, however often they must be made; `tell` hears of every try that failed."""
+    """Calls that end with an answer, however often they must be made; `answers` are all of them."""
 
-    def __init__(self, http: aiohttp.ClientSession, tell: Callable[[str], None]) -> None:
+    def __init__(self, http: aiohttp.ClientSession) -> None:
         self.answers: Counter[str] = Counter()
         self._http = http
-        self._tell = tell
 
     async def submit(self, audio: bytes, key: str, webhook: str | None = None) -> str:
         """The id of the job; `key` is the submission's own. Raises Refused."""
@@ -37,15 +36,15 @@ class Client:
             form.add_field("file", audio, filename="audio")
             return self._http.post("/v1/jobs", data=form, headers={"Idempotency-Key": key})
 
-        return str((await self._answer("submit", send))["id"])
+        return str((await self._answer(send))["id"])
 
     async def job(self, job_id: str) -> dict[str, Any]:
         """Raises Refused."""
-        return await self._answer("job", lambda: self._http.get(f"/v1/jobs/{job_id}"))
+        return await self._answer(lambda: self._http.get(f"/v1/jobs/{job_id}"))
 
     async def text(self, job_id: str) -> str:
         """What the job has heard. Raises Refused."""
-        answer = await self._answer("transcript", lambda: self._http.get(f"/v1/jobs/{job_id}/transcript"))
+        answer = await self._answer(lambda: self._http.get(f"/v1/jobs/{job_id}/transcript"))
         return str(answer["text"])
 
     async def ended(self, job_id: str) -> dict[str, Any]:
@@ -58,7 +57,7 @@ class Client:
         """The ids of all jobs. Raises Refused."""
         ids, query = set(), {"limit": "100"}
         while True:
-            page = await self._answer("list", lambda: self._http.get("/v1/jobs", params=query))
+            page = await self._answer(lambda: self._http.get("/v1/jobs", params=query))
             ids |= {job["id"] for job in page["data"]}
             if page["next_cursor"] is None:
                 return ids
@@ -72,12 +71,11 @@ class Client:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def _answer(self, what: str, send: Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]) -> Any:
+    async def _answer(self, send: Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]) -> Any:
         def note(state: RetryCallState) -> None:
             error = state.outcome and state.outcome.exception()
             if not isinstance(error, Away):
                 self.answers[type(error).__name__] += 1
-            self._tell(f"{what}, asked again: {error!r}")
 
         again = retry_if_exception_type((Away, aiohttp.ClientError, TimeoutError))
         async for attempt in AsyncRetrying(retry=again, wait=wait_random(0.25, 1), before_sleep=note):

@@ -19,19 +19,19 @@ SAID = {
 }
 """The words of tests/data, as its README lists them."""
 
-COPIES = (1, 6, 40)
-"""Lengths of about 4 s, 20 s (one block) and two and a half minutes (several blocks)."""
+COPIES = (1, 5, 20)
+"""Lengths of about 4 s, 20 s (one block) and 75 s (several blocks)."""
 
 _DATA = Path(__file__).parent.parent / "tests/data"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A file to transcribe, and the words that are in it."""
+    """A file to transcribe, and what is said in it, once or more often."""
 
     name: str
     audio: bytes
-    words: tuple[str, ...]
+    said: str
 
 
 def recordings() -> list[Recording]:
@@ -40,9 +40,9 @@ def recordings() -> list[Recording]:
 
 
 def _recording(name: str, copies: int) -> Recording:
-    path, words = _DATA / name, tuple(SAID[name].split())
+    path = _DATA / name
     audio = path.read_bytes() if copies == 1 else _repeated(path, copies)
-    return Recording(f"{copies} × {name}", audio, words * copies)
+    return Recording(f"{copies} × {name}", audio, SAID[name])
 
 
 def _repeated(path: Path, copies: int) -> bytes:

@@ -127,16 +127,16 @@ def figures(outcome: Outcome) -> dict[str, str]:
     return {
         "jobs": f"{len(of)} submitted, {len(accepted)} accepted, {sum(one.right for one in of)} right, "
         f"{sum(one.status == 'failed' for one in of)} failed, {len(outcome.duplicates)} duplicates",
-        "attempts": _counts(Counter(one.attempts for one in of if one.attempts is not None)),
-        "killed": _counts(outcome.killed),
+        "attempts": counts(Counter(one.attempts for one in of if one.attempts is not None)),
+        "killed": counts(outcome.killed),
         "whole cluster": "not killed"
         if outcome.interrupted is None
         else f"killed with {outcome.interrupted} jobs open",
         "webhooks": f"{sum(len(one.events) for one in of)} arrived and valid, {len(outcome.forged)} not valid, "
         f"{len(taken)} taken, {len(taken) - len({event.id for event in taken})} of them again, "
         f"{len(accepted) - reported} jobs' lost",
-        "receiver": _counts(outcome.receiver),
-        "http": _counts(outcome.http),
+        "receiver": counts(outcome.receiver),
+        "http": counts(outcome.http),
         "accepted after": f"{median(accepted):.1f} s (median), {max(accepted):.1f} s (longest)"
         if accepted
         else "never",
@@ -144,5 +144,6 @@ def figures(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def _counts(counter: Counter[str] | Counter[int]) -> str:
+def counts(counter: Counter[str] | Counter[int]) -> str:
+    """What was counted, in one line."""
     return ", ".join(f"{key} × {count}" for key, count in sorted(counter.items(), key=str)) or "none"

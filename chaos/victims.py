@@ -17,11 +17,11 @@ class Kind:
 
 
 KINDS = (
-    Kind("Whisper", "ray::ServeReplica:whisper:Whisper", 10),
-    Kind("Transcriber", "ray::ServeReplica:whisper:Transcriber", 10),
-    Kind("Ingress", "ray::ServeReplica:whisper:Ingress", 8),
-    Kind("JobManager", "ray::JobManagerActor", 8),
-    Kind("ServeController", "ray::ServeController", 10),
+    Kind("Whisper", "ray::ServeReplica:whisper:Whisper", 15),
+    Kind("Transcriber", "ray::ServeReplica:whisper:Transcriber", 15),
+    Kind("Ingress", "ray::ServeReplica:whisper:Ingress", 12),
+    Kind("JobManager", "ray::JobManagerActor", 12),
+    Kind("ServeController", "ray::ServeController", 15),
 )
 
 
