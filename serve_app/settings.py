@@ -81,6 +81,9 @@ class WhisperSettings(Section):
         description="auto: float16 on cuda; on cpu bfloat16 where it has instructions for it, else float32.",
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    watchdog_s: PositiveFloat = Field(
+        60.0, description="A replica whose device has not finished a step for so long is replaced."
+    )
 
 
 class JobSettings(Section):

@@ -134,8 +134,8 @@ class JobStore:
                 .group_by(jobs.c.owner)
             )
             owner = next_owner(
-                dict((await connection.execute(waiting)).tuples().all()),
-                dict((await connection.execute(running)).tuples().all()),
+                dict((await connection.execute(waiting)).all()),
+                dict((await connection.execute(running)).all()),
             )
             # Another manager may be taking the same one: then the next.
             oldest = (

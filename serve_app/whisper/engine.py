@@ -1,6 +1,7 @@
 """One thread that turns windows of many jobs into text, many at a time."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -54,10 +55,14 @@ class EngineStats:
 
 
 class Engine:
-    """Decodes windows of many jobs side by side. Its methods may be called from any thread."""
+    """Decodes windows of many jobs side by side. Its methods may be called from any thread.
 
-    def __init__(self, model: WhisperModel, batching: Batching | None = None) -> None:
+    `watchdog_s`: `check` calls it ill when no step has ended for so long.
+    """
+
+    def __init__(self, model: WhisperModel, batching: Batching | None = None, watchdog_s: float = 60.0) -> None:
         self._model = model
+        self._watchdog_s = watchdog_s
         self._batching = batching or Batching()
         self._scheduler: Scheduler[Work] = Scheduler()
         self._decoder = Decoder(model, self._batching.max_batch_size)
@@ -71,6 +76,7 @@ class Engine:
         self._closed = False
         self._failures = 0  # in a row
         self._quiet_until = 0.0
+        self._beat = math.inf  # when the thread last came on; it is not expected to while there is nothing to do
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -123,9 +129,12 @@ class Engine:
         return self._batching
 
     def check(self) -> None:
-        """Raise RuntimeError when nothing would be done any more: the thread has ended, or every window fails."""
+        """Raise RuntimeError when nothing would be done any more: the thread has ended, or hangs, or all fails."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine's thread has ended")
+        stuck_s = time.monotonic() - self._beat
+        if stuck_s > self._watchdog_s:
+            raise RuntimeError(f"the engine's thread has not come on for {stuck_s:.0f} s: the device hangs")
         if self._failures >= MAX_FAILURES:
             raise RuntimeError(f"the last {self._failures} windows all failed: the device is not well")
 
@@ -154,6 +163,7 @@ class Engine:
     def _run(self) -> None:
         torch.set_num_threads(self._model.threads)
         while (taken := self._take()) is not None:
+            self._beat = time.monotonic()
             if taken:
                 self._guard(taken, partial(self._begin, taken))
             if self._encoding and (self._encoding.ready() or not self._decoder.active):
@@ -180,6 +190,7 @@ class Engine:
                     taken = self._scheduler.take(self._batching, now, self._encoder.most, only_interactive=hurry)
                 if taken or self._encoding or self._decoder.active or self._aligner.waiting:
                     return taken
+                self._beat = math.inf
                 self._changed.wait()
         return None
 
