@@ -37,6 +37,7 @@ class EngineStats:
 
     `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` counts windows that
     went through the encoder, `tries` through the decoder. `steps` of the decoder had `rows` rows together.
+    `waiting` windows are queued now, and `decoding` have rows.
     """
 
     windows: int = 0
@@ -47,6 +48,7 @@ class EngineStats:
     steps: int = 0
     rows: int = 0
     waiting: int = 0
+    decoding: int = 0
 
     @property
     def mean_batch_size(self) -> float:
@@ -139,9 +141,9 @@ class Engine:
             raise RuntimeError(f"the last {self._failures} windows all failed: the device is not well")
 
     def stats(self) -> EngineStats:
-        """What was done so far."""
+        """What was done so far, and what is to be done."""
         with self._changed:
-            return replace(self._stats, waiting=len(self._scheduler))
+            return replace(self._stats, waiting=len(self._scheduler), decoding=len(self._decoding))
 
     def close(self) -> None:
         """Cancel what has not ended, and end the thread."""
