@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from deployments.calls import call, transcriber
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import Job, JobError, JobPage, JobState
+from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
 from serve_app.options import JobRequest
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
@@ -31,16 +31,18 @@ class JobManagerActor:
     """The job manager of one application, in a process of its own that Ray restarts."""
 
     async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:  # type: ignore[misc]
-        from serve_app.jobs.manager import JobManager  # and with it SQLAlchemy, which no replica needs
-        from serve_app.jobs.store import JobStore
+        from serve_app.jobs.database import Database  # and with it SQLAlchemy, which no replica needs
+        from serve_app.jobs.manager import JobManager
 
         self._fingerprint = fingerprint
         self._manager = JobManager(
             settings,
-            await JobStore.open(settings.database_url),
+            await Database.open(settings.database_url),
             BlobStore(settings.blob_root),
             transcriber(serve.get_deployment_handle("Transcriber", app_name)),
             guarded_session(settings.network),
+            # The same after Ray has restarted this actor: it takes up at once what it ran before.
+            holder=ray.get_runtime_context().get_actor_id(),
         )
         await self._manager.start()
 
@@ -130,11 +132,13 @@ class RemoteJobs:
 
         return await call("the job manager", send)
 
-    async def submit(self, request: JobRequest, job_id: str) -> Job:
-        return await self._call("submit", request, job_id)
+    async def submit(
+        self, request: JobRequest, job_id: str, owner: str = "", idempotency_key: str | None = None
+    ) -> Job:
+        return await self._call("submit", request, job_id, owner, idempotency_key)
 
-    async def announce(self, request: JobRequest, job_id: str) -> Job:
-        return await self._call("announce", request, job_id)
+    async def announce(self, request: JobRequest, job_id: str, owner: str = "") -> Job:
+        return await self._call("announce", request, job_id, owner)
 
     async def finish(self, job_id: str, transcript: Transcript) -> None:
         return await self._call("finish", job_id, transcript)
@@ -145,8 +149,14 @@ class RemoteJobs:
     async def abandon(self, job_id: str) -> None:
         return await self._call("abandon", job_id)
 
-    async def progress(self, job_id: str, fraction: float) -> None:
-        return await self._call("progress", job_id, fraction)
+    async def progress(self, job_id: str, attempt: int, fraction: float) -> None:
+        return await self._call("progress", job_id, attempt, fraction)
+
+    async def keep(self, job_id: str, attempt: int, number: int, content: str) -> None:
+        return await self._call("keep", job_id, attempt, number, content)
+
+    async def kept(self, job_id: str) -> dict[int, str]:
+        return await self._call("kept", job_id)
 
     async def get(self, job_id: str) -> Job:
         return await self._call("get", job_id)
@@ -154,8 +164,19 @@ class RemoteJobs:
     async def result(self, job_id: str) -> Transcript:
         return await self._call("result", job_id)
 
-    async def list(self, state: JobState | None, limit: int, cursor: str | None) -> JobPage:
-        return await self._call("list", state, limit, cursor)
+    async def list(
+        self, state: JobState | None, limit: int, cursor: str | None, webhook: WebhookState | None = None
+    ) -> JobPage:
+        return await self._call("list", state, limit, cursor, webhook)
+
+    async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]:
+        return await self._call("events", job_id, after, wait_s)
+
+    async def deliveries(self, job_id: str) -> tuple[DeliveryView, ...]:
+        return await self._call("deliveries", job_id)
+
+    async def redeliver(self, job_id: str, delivery_id: str | None) -> tuple[DeliveryView, ...]:
+        return await self._call("redeliver", job_id, delivery_id)
 
     async def cancel(self, job_id: str) -> Job:
         return await self._call("cancel", job_id)

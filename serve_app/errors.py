@@ -70,6 +70,12 @@ class Conflict(InvalidRequest):
     status = 409
 
 
+class Reused(InvalidRequest):
+    """An id or idempotency key that belongs to another request."""
+
+    status = 422
+
+
 class Overloaded(ServiceError):
     """The queue is full; try again later."""
 
@@ -81,3 +87,7 @@ class Unavailable(ServiceError):
     """A part of the service is away for the moment."""
 
     status = 503
+
+
+class Away(Unavailable):
+    """It never got what it was to do: nothing was done, and nothing was lost."""

@@ -1,5 +1,7 @@
 """What every front parses a request into: one frozen object that travels whole."""
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -8,7 +10,8 @@ from serve_app.languages import language_code
 
 Task = Literal["transcribe", "translate"]
 Timestamps = Literal["none", "segment", "word"]
-WebhookEvent = Literal["completed", "failed", "cancelled"]
+WebhookEvent = Literal["started", "progress", "completed", "failed", "cancelled"]
+Priority = Literal["low", "normal", "high"]
 
 MODELS_OWN = -1
 """In `suppress_tokens`: the list of the model's generation config."""
@@ -127,12 +130,12 @@ Source = Annotated[UrlSource | BlobSource, Field(discriminator="kind")]
 
 
 class Webhook(Strict):
-    """Where to POST when the job ends."""
+    """Where to POST what happens to the job."""
 
     url: str
     headers: dict[str, str] = Field(default_factory=dict, description="Sent with every delivery.")
     events: tuple[WebhookEvent, ...] = Field(
-        ("completed", "failed", "cancelled"), min_length=1, description="Which ends to report."
+        ("completed", "failed", "cancelled"), min_length=1, description="What to report; by default the end."
     )
 
 
@@ -142,3 +145,11 @@ class JobRequest(Strict):
     source: Source
     options: TranscriptionOptions = TranscriptionOptions()
     webhook: Webhook | None = None
+    priority: Priority = Field("normal", description="Jobs of a higher priority are run first.")
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same request: uploads are told apart by their content, not by where it lies."""
+        content = self.model_dump(mode="json")
+        content["source"].pop("key", None)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

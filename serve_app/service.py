@@ -10,7 +10,7 @@ from uuid import uuid4
 from serve_app.errors import RequestTimeout
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import Job, JobError, JobPage, JobState
+from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
 from serve_app.options import BlobSource, JobRequest, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
@@ -22,14 +22,21 @@ logger = logging.getLogger(__name__)
 class Jobs(Protocol):
     """The job manager, here or in its actor."""
 
-    async def submit(self, request: JobRequest, job_id: str) -> Job: ...
-    async def announce(self, request: JobRequest, job_id: str) -> Job: ...
+    async def submit(
+        self, request: JobRequest, job_id: str, owner: str = "", idempotency_key: str | None = None
+    ) -> Job: ...
+    async def announce(self, request: JobRequest, job_id: str, owner: str = "") -> Job: ...
     async def finish(self, job_id: str, transcript: Transcript) -> None: ...
     async def fail(self, job_id: str, error: JobError) -> None: ...
     async def abandon(self, job_id: str) -> None: ...
     async def get(self, job_id: str) -> Job: ...
     async def result(self, job_id: str) -> Transcript: ...
-    async def list(self, state: JobState | None, limit: int, cursor: str | None) -> JobPage: ...
+    async def list(
+        self, state: JobState | None, limit: int, cursor: str | None, webhook: WebhookState | None = None
+    ) -> JobPage: ...
+    async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]: ...
+    async def deliveries(self, job_id: str) -> tuple[DeliveryView, ...]: ...
+    async def redeliver(self, job_id: str, delivery_id: str | None) -> tuple[DeliveryView, ...]: ...
     async def cancel(self, job_id: str) -> Job: ...
     async def delete(self, job_id: str) -> None: ...
 
@@ -53,16 +60,18 @@ class Service:
         self.ready = ready
         self._transcribe = transcribe
 
-    async def submit(self, request: JobRequest) -> Job:
-        """Accept a job: when this returns, it is in the database."""
+    async def submit(
+        self, request: JobRequest, job_id: str | None = None, owner: str = "", idempotency_key: str | None = None
+    ) -> Job:
+        """Accept a job: when this returns, it is in the database. See `JobManager.submit`."""
         async with self._owned(request):
-            # The id is ours, so that a call that has to be made again makes no second job.
-            return await self.jobs.submit(request, uuid4().hex)
+            # An id from the beginning, so that a call that has to be made again makes no second job.
+            return await self.jobs.submit(request, job_id or uuid4().hex, owner, idempotency_key)
 
-    async def transcribe(self, request: JobRequest) -> Transcript:
+    async def transcribe(self, request: JobRequest, owner: str = "") -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work."""
         async with self._owned(request):
-            announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex))
+            announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex, owner))
             try:
                 job = await asyncio.shield(announced)
             except asyncio.CancelledError:

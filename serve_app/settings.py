@@ -81,13 +81,22 @@ class WhisperSettings(Section):
         description="auto: float16 on cuda; on cpu bfloat16 where it has instructions for it, else float32.",
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    watchdog_s: PositiveFloat = Field(
+        60.0, description="A replica whose device has not finished a step for so long is replaced."
+    )
 
 
 class JobSettings(Section):
     """The job manager's work."""
 
     max_running: PositiveInt = Field(8, description="Asynchronous jobs running at a time.")
-    max_attempts: PositiveInt = Field(3, description="Tries at a job before it fails.")
+    max_attempts: PositiveInt = Field(3, description="Runs of a job that may fail by themselves before it does.")
+    max_losses: PositiveInt = Field(
+        5, description="Runs of a job that may be lost with a process, and no further block done, before it fails."
+    )
+    lease_s: PositiveFloat = Field(
+        30.0, description="A job whose manager is not heard of for so long is run by another one."
+    )
     retention_s: float = Field(
         24 * 3600.0, gt=0, le=10 * 365 * 86400, description="A finished job is forgotten after this."
     )
@@ -96,8 +105,10 @@ class JobSettings(Section):
 class WebhookSettings(Section):
     """How callbacks are delivered."""
 
-    secret: SecretStr | None = Field(
-        None, description="`whsec_` + base64; signs deliveries as Standard Webhooks 1.0 does. null: unsigned."
+    secrets: tuple[SecretStr, ...] = Field(
+        (),
+        description="Each `whsec_` + base64; all sign every delivery, as Standard Webhooks 1.0 has it for the time in "
+        "which receivers change from one to the next. None: unsigned.",
     )
     timeout_s: PositiveFloat = 15.0
     retry_delays_s: tuple[NonNegativeFloat, ...] = Field(
@@ -105,13 +116,17 @@ class WebhookSettings(Section):
         min_length=1,
         description="Wait before each try; its length is the number of tries.",
     )
+    max_in_flight: PositiveInt = Field(64, description="Deliveries on their way at a time.")
+    max_per_host: PositiveInt = Field(
+        4, description="Of these to one host, so that one that does not answer delays no other."
+    )
 
-    @field_validator("secret")
+    @field_validator("secrets")
     @classmethod
-    def _usable_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
+    def _usable_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
             try:
-                key = b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
+                key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
             except ValueError:
                 raise ValueError("a webhook secret is 'whsec_' and base64") from None
             if not 24 <= len(key) <= 64:
@@ -129,10 +144,10 @@ class AppSettings(BaseSettings):
     model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
     model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
     data_dir: Path = Field(Path("data"), description="Uploads and temporary files: one folder, the same on every node.")
-    database: Path | None = Field(
+    database: str | None = Field(
         None,
-        description="The jobs' SQLite file, on a disk of the job manager's node (SQLite does not work over a "
-        "network file system); null: jobs.db in data_dir.",
+        description="The jobs' PostgreSQL, as postgresql://user:password@host/name, or their SQLite file, on a disk of "
+        "the job manager's node (SQLite does not work over a network file system); null: jobs.db in data_dir.",
     )
     api_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
         (), description="Accepted API keys; none: open to everyone."
@@ -172,7 +187,17 @@ class AppSettings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The jobs' database, as SQLAlchemy wants it."""
-        return f"sqlite+aiosqlite:///{self.database or self.data_dir / 'jobs.db'}"
+        database = self.database or str(self.data_dir / "jobs.db")
+        _, is_url, rest = database.partition("://")
+        return f"postgresql+asyncpg://{rest}" if is_url else f"sqlite+aiosqlite:///{database}"
+
+    @field_validator("database")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        scheme, is_url, _ = (value or "").partition("://")
+        if is_url and scheme not in ("postgresql", "postgres"):
+            raise ValueError(f"{scheme}:// is no database this can use: postgresql://… or a file's path")
+        return value
 
     @classmethod
     def settings_customise_sources(

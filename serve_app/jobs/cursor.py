@@ -10,7 +10,7 @@ Position = tuple[datetime, str]
 """Creation time and id of the last job seen."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PLAIN = re.compile(r"([0-9a-f]{1,14})\.([0-9a-f]{32})")
+_PLAIN = re.compile(r"([0-9a-f]{1,14})\.([A-Za-z0-9._-]{1,128})")
 
 
 def to_cursor(position: Position) -> str:

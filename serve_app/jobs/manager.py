@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 from asyncio import Task
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -11,27 +13,32 @@ from uuid import uuid4
 
 import aiohttp
 
-from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, ServiceError, Unavailable
+from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Reused
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.cursor import from_cursor, to_cursor
-from serve_app.jobs.dispatch import Dispatcher
-from serve_app.jobs.models import MAX_PAGE, Job, JobError, JobPage, JobState
+from serve_app.jobs.database import Database
+from serve_app.jobs.journal import happened
+from serve_app.jobs.models import MAX_PAGE, DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
+from serve_app.jobs.news import News
+from serve_app.jobs.outbox import Outbox
+from serve_app.jobs.runner import Run, Runner, interrupted
 from serve_app.jobs.store import ACTIVE, JobStore
 from serve_app.jobs.webhooks import WebhookSender, check_webhook
 from serve_app.options import BlobSource, JobRequest
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 
-RETRY_DELAY_S = 0.5
-"""Wait before the second run of a job; doubled for each further one."""
-
 SWEEP_S = 60.0
-"""How often old jobs are purged and stranded ones found, at the most."""
+"""How often old jobs are purged, at the most."""
 
 SYNC_GRACE_S = 60.0
 """A synchronous job this much over its time limit has lost its client."""
 
-Run = Callable[[Job], Awaitable[Transcript]]
+EVENTS_POLL_S = 2.0
+"""Who waits for a job's events looks this often too: another manager may have changed it."""
+
+PROGRESS_S = 1.0
+"""A job's progress is written down this often at most."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,109 +61,145 @@ def unbroken(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
 
 
 class JobManager:
-    """Keeps the jobs, runs the asynchronous ones, reports their ends.
+    """Keeps the jobs, has the asynchronous ones run, tells of what happens to them.
 
-    `run` makes the transcript of a job; cancelling it must stop the work. All of it lives on
-    one event loop. The store, the blobs and the session stay the caller's to close.
+    `run` makes the transcript of a job; cancelling it must stop the work. `holder` names this manager: the same
+    after a restart of its process, and no other's. All of it lives on one event loop. The database, the blobs and
+    the session stay the caller's to close.
     """
 
     def __init__(
         self,
         settings: AppSettings,
-        store: JobStore,
+        database: Database,
         blobs: BlobStore,
         run: Run,
         session: aiohttp.ClientSession,
+        holder: str,
     ) -> None:
         self._settings = settings
-        self._store = store
+        self._database = database
+        self._store = JobStore(database, settings.webhooks.retry_delays_s[0])
+        self._outbox = Outbox(database)
         self._blobs = blobs
-        self._run = run
-        self._dispatcher = Dispatcher(self._take, self._do, self._settle, settings.jobs.max_running)
-        self._webhooks = WebhookSender(settings.webhooks, store, session)
-        # Fractions of the jobs that run here, synchronous ones too.
-        self._progress: dict[str, float] = {}
+        self._runner = Runner(settings.jobs, self._store, run, holder, self)
+        self._webhooks = WebhookSender(settings.webhooks, self._outbox, session)
+        self._news = News()
+        self._reported: dict[str, float] = {}  # when a job's progress was last written down
         self._closing = asyncio.Event()
         self._sweeper: Task[None] | None = None
 
     async def start(self) -> None:
         """Take up what a process that died has left, and begin to run jobs."""
-        await self._recover()
-        self._dispatcher.start()
+        await self._runner.start()
         self._webhooks.start()
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
         """Stop. Jobs that were running go back into the queue, and this run isn't counted."""
         self._closing.set()
-        await self._dispatcher.close()
+        await self._runner.close()
         await self._webhooks.close()
         if self._sweeper is not None:
             await self._sweeper
 
     @unbroken
-    async def submit(self, request: JobRequest, job_id: str | None = None) -> Job:
+    async def submit(
+        self, request: JobRequest, job_id: str | None = None, owner: str = "", idempotency_key: str | None = None
+    ) -> Job:
         """Accept a job to be run: it is in the database when this returns.
 
-        `job_id`: given by a caller that may have to ask again, so that it gets the same job.
-        Raises InvalidRequest for a webhook that can't be called, Overloaded when the queue is full.
+        The same `job_id`, or `idempotency_key` of an `owner`, and the same request again: the same job.
+        Raises InvalidRequest for a webhook that can't be called, Reused for another request, Overloaded when the
+        queue is full.
         """
         _check(request)
-        job_id = job_id or uuid4().hex
-        job = Job(id=job_id, state=JobState.QUEUED, mode="async", request=request, created_at=_now())
+        job = Job(
+            id=job_id or uuid4().hex,
+            state=JobState.QUEUED,
+            mode="async",
+            owner=owner,
+            idempotency_key=idempotency_key,
+            request=request,
+            created_at=_now(),
+        )
         limit = self._settings.limits.max_queued_jobs
-        accepted = await self._store.add(job, limit)
-        if accepted is None:
+        added = await self._store.add(job, limit)
+        if added is None:
             raise Overloaded(f"{limit} jobs are waiting already, the most allowed; try again later", None, "queue_full")
-        self._dispatcher.wake()
-        return accepted
+        if not added.same:
+            raise _reused(job, added.job)
+        if added.new:
+            self.told(added.job)
+            self._runner.wake()
+        elif added.job.request.source != request.source:
+            await self._drop_upload(job)  # the same content was brought again
+        return added.job
 
     @unbroken
-    async def announce(self, request: JobRequest, job_id: str | None = None) -> Job:
+    async def announce(self, request: JobRequest, job_id: str | None = None, owner: str = "") -> Job:
         """List a job that its client waits for; whoever runs it calls `finish`, `fail` or `abandon`.
 
         `job_id`: as in `submit`.
         Raises InvalidRequest for a webhook that can't be called.
         """
         _check(request)
-        now, job_id = _now(), job_id or uuid4().hex
+        now = _now()
         job = Job(
-            id=job_id,
+            id=job_id or uuid4().hex,
             state=JobState.RUNNING,
             mode="sync",
+            owner=owner,
             request=request,
             created_at=now,
             started_at=now,
             attempts=1,
         )
-        self._progress[job_id] = 0.0
-        return await self._store.add(job) or job
+        added = await self._store.add(job)
+        assert added is not None  # without a limit
+        if not added.same:
+            raise _reused(job, added.job)
+        self.told(added.job)
+        return added.job
 
     @unbroken
     async def finish(self, job_id: str, transcript: Transcript) -> None:
         """A synchronous job has its transcript. Changes nothing if the job has ended already."""
-        await self._end(await self._synchronous(job_id), JobState.SUCCEEDED, transcript=transcript)
+        await self.end(await self._synchronous(job_id), JobState.SUCCEEDED, None, transcript)
 
     @unbroken
     async def fail(self, job_id: str, error: JobError) -> None:
         """A synchronous job has failed. Changes nothing if the job has ended already."""
-        await self._end(await self._synchronous(job_id), JobState.FAILED, error=error)
+        await self.end(await self._synchronous(job_id), JobState.FAILED, error, None)
 
     @unbroken
     async def abandon(self, job_id: str) -> None:
         """A synchronous job's client has gone. Changes nothing if the job has ended already."""
-        await self._end(await self._synchronous(job_id), JobState.CANCELLED)
+        await self.end(await self._synchronous(job_id), JobState.CANCELLED, None, None)
 
-    async def progress(self, job_id: str, fraction: float) -> None:
-        """A running job is so far, 0 to 1; it never goes back. One that isn't running is left as it is."""
+    @unbroken
+    async def progress(self, job_id: str, attempt: int, fraction: float) -> None:
+        """A run is so far, 0 to 1; it never goes back, and is written down once a second at most."""
         if not 0 <= fraction <= 1:
             raise InvalidRequest(f"fraction is {fraction}: 0 to 1 is allowed", "fraction")
-        if job_id in self._progress:
-            self._progress[job_id] = max(self._progress[job_id], fraction)
+        now = time.monotonic()
+        if now - self._reported.get(job_id, -PROGRESS_S) >= PROGRESS_S:
+            self._reported[job_id] = now
+            self.told(await self._store.progress(job_id, attempt, fraction, _now()))
+
+    @unbroken
+    async def keep(self, job_id: str, attempt: int, number: int, content: str) -> None:
+        """Keep a block that a run has done. Raises Conflict when the run is over: it need not go on."""
+        if not await self._store.keep(job_id, attempt, number, content):
+            raise Conflict(f"run {attempt} of the job is over", "job_id", "run_over")
+
+    async def kept(self, job_id: str) -> dict[int, str]:
+        """The blocks that earlier runs of a job have done."""
+        return await self._store.kept(job_id)
 
     async def get(self, job_id: str) -> Job:
         """One job. Raises NotFound."""
-        return self._shown(await self._existing(job_id))
+        return await self._existing(job_id)
 
     async def result(self, job_id: str) -> Transcript:
         """A job's transcript. Raises NotFound, and Conflict unless it has succeeded."""
@@ -168,7 +211,9 @@ class JobManager:
             raise _unknown(job_id)
         return transcript
 
-    async def list(self, state: JobState | str | None, limit: int, cursor: str | None) -> JobPage:
+    async def list(
+        self, state: JobState | str | None, limit: int, cursor: str | None, webhook: WebhookState | None = None
+    ) -> JobPage:
         """Jobs, newest first. Raises InvalidRequest that names what is wrong."""
         try:
             state = None if state is None else JobState(state)
@@ -177,10 +222,10 @@ class JobManager:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest(f"limit is {limit}: 1 to {MAX_PAGE} is allowed", "limit")
         after = None if cursor is None else from_cursor(cursor)
-        jobs = await self._store.page(state, limit + 1, after)
+        jobs = await self._store.page(state, limit + 1, after, webhook)
         page = jobs[:limit]
         more = to_cursor((page[-1].created_at, page[-1].id)) if len(jobs) > limit else None
-        return JobPage(data=tuple(map(self._shown, page)), next_cursor=more)
+        return JobPage(data=page, next_cursor=more)
 
     @unbroken
     async def cancel(self, job_id: str) -> Job:
@@ -194,8 +239,8 @@ class JobManager:
         if job.mode == "sync":
             raise Conflict("a synchronous job can't be cancelled: close its request", "job_id", "synchronous")
         # The state first: whatever the run still reports then comes too late.
-        await self._end(job, JobState.CANCELLED, expected=ACTIVE)
-        await self._dispatcher.stop(job_id)
+        await self._ended(await self._store.end(job_id, JobState.CANCELLED, _now(), expected=ACTIVE))
+        await self._runner.stop(job_id)
         return await self._existing(job_id)
 
     @unbroken
@@ -219,66 +264,54 @@ class JobManager:
             raise Conflict("the job is asynchronous: it ends with its run", "job_id", "asynchronous")
         return job
 
-    def _shown(self, job: Job) -> Job:
-        if job.state is not JobState.RUNNING:
-            return job
-        return job.model_copy(update={"progress": self._progress.get(job.id, job.progress)})
+    async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]:
+        """What has happened to a job after its event of that number, waited for so long. Raises NotFound."""
+        until = time.monotonic() + wait_s
+        while not (found := await happened(self._database, job_id, after)):
+            left = until - time.monotonic()
+            job = await self._existing(job_id)
+            if left <= 0 or job.state.terminal:
+                break
+            await self._news.wait(job_id, min(left, EVENTS_POLL_S))
+        return found
 
-    async def _take(self) -> Job | None:
-        return await self._store.claim(_now())
+    async def deliveries(self, job_id: str) -> tuple[DeliveryView, ...]:
+        """A job's webhooks and every try at them. Raises NotFound."""
+        await self._existing(job_id)
+        return await self._outbox.of(job_id)
 
-    async def _do(self, job: Job) -> Transcript:
-        self._progress[job.id] = 0.0
-        return await self._run(job)
+    @unbroken
+    async def redeliver(self, job_id: str, delivery_id: str | None) -> tuple[DeliveryView, ...]:
+        """Send a webhook that was delivered or given up again, or all of the job's.
 
-    async def _settle(self, job: Job, run: Task[Transcript]) -> None:
-        if not run.cancelled() and run.exception() is None:
-            await self._end(job, JobState.SUCCEEDED, transcript=run.result())
-        elif run.cancelled() and self._closing.is_set():
-            self._progress.pop(job.id, None)
-            await self._store.requeue(job.id, _now(), job.attempts - 1)
-        else:
-            failure = _interrupted() if run.cancelled() else run.exception()
-            assert failure is not None
-            await self._retry_or_fail(job, failure)
+        Raises NotFound, and Conflict when there is nothing to send again.
+        """
+        known = {delivery.id for delivery in await self.deliveries(job_id)}
+        if delivery_id is not None and delivery_id not in known:
+            raise NotFound(f"the job has no delivery {delivery_id!r}", "id", "not_found")
+        if not await self._outbox.redeliver(job_id, delivery_id, _now()):
+            raise Conflict("nothing to send again: every delivery is still being tried", "id", "pending")
+        self._webhooks.wake()
+        return await self._outbox.of(job_id)
 
-    async def _retry_or_fail(self, job: Job, failure: BaseException) -> None:
-        if not isinstance(failure, ServiceError):
-            log.error("job %s, run %d", job.id, job.attempts, exc_info=failure)
-        error = JobError.of(failure)
-        if error.status < 500 or job.attempts >= self._settings.jobs.max_attempts:
-            await self._end(job, JobState.FAILED, error=error)
-            return
-        delay = RETRY_DELAY_S * 2 ** (job.attempts - 1)
-        self._progress.pop(job.id, None)
-        await self._store.requeue(job.id, _now() + timedelta(seconds=delay), job.attempts)
-        self._dispatcher.wake(delay)
-
-    async def _end(
-        self,
-        job: Job,
-        state: JobState,
-        *,
-        expected: tuple[JobState, ...] = (JobState.RUNNING,),
-        error: JobError | None = None,
-        transcript: Transcript | None = None,
-    ) -> Job | None:
-        """The one way to an end. None: the job had ended already."""
-        now, progress = _now(), self._progress.pop(job.id, 0.0)
-        ended = await self._store.end(
-            job.id,
-            state,
-            now,
-            expected=expected,
-            progress=1.0 if state is JobState.SUCCEEDED else progress,
-            error=error,
-            transcript=transcript,
-            webhook_due_at=self._webhooks.first_due_at(job, state, now),
+    async def end(self, job: Job, state: JobState, error: JobError | None, transcript: Transcript | None) -> None:
+        """A run ends its job; one that is over changes nothing."""
+        await self._ended(
+            await self._store.end(job.id, state, _now(), attempt=job.attempts, error=error, transcript=transcript)
         )
-        if ended is not None:
-            self._webhooks.announce(ended)
-            await self._drop_upload(ended)
-        return ended
+
+    def told(self, job: Job | None) -> None:
+        """A job has changed, and the database knows; null: nothing has."""
+        if job is not None:
+            self._news.tell(job.id)
+            if job.request.webhook is not None:
+                self._webhooks.wake()
+
+    async def _ended(self, job: Job | None) -> None:
+        if job is not None:
+            self._reported.pop(job.id, None)
+            self.told(job)
+            await self._drop_upload(job)
 
     async def _drop_upload(self, job: Job) -> None:
         if isinstance(job.request.source, BlobSource):
@@ -293,27 +326,15 @@ class JobManager:
             try:
                 for job in await self._store.purge(_now() - timedelta(seconds=retention_s)):
                     await self._drop_upload(job)
-                await self._recover()
+                # Their runs and clients are in other processes, and may outlive this one's restart: not for ever.
+                overdue = timedelta(seconds=self._settings.limits.request_timeout_s + SYNC_GRACE_S)
+                for job in await self._store.overdue(_now() - overdue):
+                    await self.end(job, JobState.FAILED, JobError.of(interrupted()), None)
             except Exception:
                 log.exception("could not sweep the jobs")
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(SWEEP_S, retention_s)):
                     await self._closing.wait()
-            except TimeoutError:
-                pass
-
-    async def _recover(self) -> None:
-        """See to jobs that are said to be running, but by nobody: another run, or failed."""
-        running = await self._store.running()
-        here = self._progress.keys() | await self._dispatcher.ids()
-        overdue = _now() - timedelta(seconds=self._settings.limits.request_timeout_s + SYNC_GRACE_S)
-        for job in running:
-            if job.mode == "sync":
-                # Its run and its client are in other processes, and may outlive this one's restart.
-                if job.created_at < overdue:
-                    await self._end(job, JobState.FAILED, error=JobError.of(_interrupted()))
-            elif job.id not in here:
-                await self._retry_or_fail(job, _interrupted())
 
 
 def _check(request: JobRequest) -> None:
@@ -329,5 +350,11 @@ def _unknown(job_id: str) -> NotFound:
     return NotFound(f"there is no job {job_id!r}; jobs that ended are forgotten after a while", "job_id", "not_found")
 
 
-def _interrupted() -> Unavailable:
-    return Unavailable("interrupted: the service stopped while the job ran", None, "interrupted")
+def _reused(job: Job, known: Job) -> Reused:
+    if known.id == job.id:
+        return Reused(f"there is a job {job.id!r} already, for another request", "id", "id_reused")
+    return Reused(
+        f"the key {job.idempotency_key!r} was used for another request: take a new one, or send the same request",
+        "Idempotency-Key",
+        "idempotency_key_reused",
+    )

@@ -1,215 +1,212 @@
-"""The table of jobs: the only place that knows SQL.
+"""Jobs in the database: every change of one, with the event and the webhook that tell of it.
 
-A job's state is changed by one UPDATE guarded by the state it is expected in, so that who comes
+A job's state is changed by one UPDATE guarded by the state, and the run, that it is expected in, so that who comes
 too late changes nothing. What changed is returned, or None.
 """
 
-import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Self
+from datetime import datetime
+from typing import Any
 
-from pydantic import BaseModel
-from sqlalchemy import (
-    JSON,
-    Column,
-    DateTime,
-    Delete,
-    Dialect,
-    Executable,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    RowMapping,
-    Select,
-    String,
-    Table,
-    Text,
-    Update,
-    delete,
-    event,
-    func,
-    insert,
-    make_url,
-    or_,
-    select,
-    tuple_,
-    update,
-)
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import Delete, Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.cursor import Position
-from serve_app.jobs.models import Job, JobError, JobState, WebhookState
-from serve_app.options import JobRequest
+from serve_app.jobs.database import Database
+from serve_app.jobs.journal import JOB, Journal, job_of
+from serve_app.jobs.message import ENDS
+from serve_app.jobs.models import EventType, Job, JobError, JobState, WebhookState
+from serve_app.jobs.tables import Utc, blocks, deliveries, jobs
+from serve_app.jobs.turns import next_owner
 from serve_app.transcript import Transcript
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 
-BUSY_TIMEOUT_MS = 30_000
-"""How long a statement waits for another process's write (SQLite)."""
-
-
-class Utc(TypeDecorator[datetime]):
-    """An aware time, kept as UTC also by a database without time zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
-
-
-class Stored(TypeDecorator[BaseModel]):
-    """A pydantic model, as its JSON."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        super().__init__()
-        self.model = model
-
-    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.model_dump_json()
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> BaseModel | None:
-        return None if value is None else self.model.model_validate_json(value)
-
-
-_metadata = MetaData()
-
-_jobs = Table(
-    "jobs",
-    _metadata,
-    Column("id", String(32), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("mode", String(8), nullable=False),
-    Column("request", Stored(JobRequest), nullable=False),
-    Column("created_at", Utc, nullable=False),
-    Column("started_at", Utc),
-    Column("finished_at", Utc, index=True),
-    Column("due_at", Utc, nullable=False),  # a queued job is not run before
-    Column("attempts", Integer, nullable=False),
-    Column("progress", Float, nullable=False),
-    Column("error", Stored(JobError)),
-    Column("timings", JSON, nullable=False),
-    Column("transcript", Stored(Transcript)),
-    Column("webhook", String(16)),
-    Column("webhook_tries", Integer, nullable=False, default=0),
-    Column("webhook_due_at", Utc),  # a pending webhook is not sent before
-    Index("jobs_by_age", "created_at", "id"),
-    Index("jobs_by_state", "state", "created_at", "id"),
-    Index("jobs_due", "state", "due_at"),
-    Index("webhooks_due", "webhook", "webhook_due_at"),
-)
-
-_JOB = tuple(_jobs.c[name] for name in Job.model_fields)
+PRIORITIES = {"low": 0, "normal": 1, "high": 2}
+"""As the database sorts them."""
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """One try at a job's webhook, the `number`-th, from 1."""
+class Added:
+    """A job in the database; `new`: it was not there before. `same`: its request is the one that was to be added."""
 
     job: Job
-    number: int
-
-    @property
-    def id(self) -> str:
-        """The job's: it has one webhook."""
-        return self.job.id
+    new: bool
+    same: bool = True
 
 
 class JobStore:
-    """Jobs in a SQL database; one process writes, one statement or transaction at a time."""
+    """The table of jobs, and their kept blocks.
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._writing = asyncio.Lock()
+    `webhook_delay_s`: the first try at a webhook comes so long after what it tells of.
+    """
 
-    @classmethod
-    async def open(cls, url: str) -> Self:
-        """Connect and create what is missing, a SQLite file and its folder included."""
-        engine = create_async_engine(url)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine.sync_engine, "connect", _configure_sqlite)
-            folder = Path(make_url(url).database or "").parent
-            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        async with engine.begin() as connection:
-            await connection.run_sync(_metadata.create_all)
-        return cls(engine)
+    def __init__(self, database: Database, webhook_delay_s: float = 0.0) -> None:
+        self._database = database
+        self._journal = Journal(webhook_delay_s)
 
-    async def close(self) -> None:
-        """Give the connections back."""
-        await self._engine.dispose()
+    async def add(self, job: Job, max_queued: int | None = None) -> Added | None:
+        """Commit a new job, unless `max_queued` are waiting already (None).
 
-    async def add(self, job: Job, max_queued: int | None = None) -> Job | None:
-        """Commit a new job, unless `max_queued` are waiting already; one of that id is returned as it is."""
-        async with self._writing, self._engine.begin() as connection:
-            known = (await connection.execute(select(*_JOB).where(_jobs.c.id == job.id))).mappings().first()
+        Of a job with that id, or with that owner and idempotency key, nothing is changed.
+        """
+        fingerprint = job.request.fingerprint
+
+        async def add(connection: AsyncConnection) -> Added | None:
+            twin = jobs.c.id == job.id
+            if job.idempotency_key is not None:
+                twin = or_(twin, (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key))
+            query = select(*JOB, jobs.c.fingerprint).where(twin).order_by(jobs.c.id != job.id)
+            known = (await connection.execute(query)).mappings().first()
             if known is not None:
-                return _job(known)
+                return Added(job_of(known), False, known["fingerprint"] == fingerprint and known["owner"] == job.owner)
             if max_queued is not None:
-                waiting = select(func.count()).where(_jobs.c.state == JobState.QUEUED)
+                waiting = select(func.count()).where(jobs.c.state == JobState.QUEUED)
                 if (await connection.execute(waiting)).scalar_one() >= max_queued:
                     return None
             row = {name: getattr(job, name) for name in Job.model_fields}
-            await connection.execute(insert(_jobs).values(**row, due_at=job.created_at))
-        return job
+            first: EventType = "queued" if job.state is JobState.QUEUED else "started"
+            await connection.execute(
+                insert(jobs).values(
+                    **row,
+                    fingerprint=fingerprint,
+                    priority=PRIORITIES[job.request.priority],
+                    due_at=job.created_at,
+                    events=1,
+                )
+            )
+            await self._journal.tell(connection, job, 1, first, job.created_at)
+            return Added(job, True)
+
+        return await self._database.write(add)
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""
-        found = await self._read(select(*_JOB).where(_jobs.c.id == job_id))
+        found = await self._read(select(*JOB).where(jobs.c.id == job_id))
         return found[0] if found else None
 
     async def transcript(self, job_id: str) -> Transcript | None:
         """What a job has heard."""
-        async with self._engine.connect() as connection:
-            found = await connection.execute(select(_jobs.c.transcript).where(_jobs.c.id == job_id))
-            transcript: Transcript | None = found.scalar_one_or_none()
+        rows = await self._database.read(select(jobs.c.transcript).where(jobs.c.id == job_id))
+        transcript: Transcript | None = rows[0]["transcript"] if rows else None
         return transcript
 
-    async def page(self, state: JobState | None, limit: int, after: Position | None) -> tuple[Job, ...]:
+    async def page(
+        self, state: JobState | None, limit: int, after: Position | None, webhook: WebhookState | None = None
+    ) -> tuple[Job, ...]:
         """At most `limit` jobs, newest first, older than the position `after`."""
-        query = select(*_JOB).order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc()).limit(limit)
+        query = select(*JOB).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         if state is not None:
-            query = query.where(_jobs.c.state == state)
+            query = query.where(jobs.c.state == state)
+        if webhook is not None:
+            query = query.where(jobs.c.webhook == webhook)
         if after is not None:
-            query = query.where(tuple_(_jobs.c.created_at, _jobs.c.id) < tuple_(*after, types=(Utc, String)))
+            query = query.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*after, types=(Utc, jobs.c.id.type)))
         return await self._read(query)
 
-    async def running(self) -> tuple[Job, ...]:
-        """Every job that is said to be running."""
-        return await self._read(select(*_JOB).where(_jobs.c.state == JobState.RUNNING))
+    async def stranded(self, holder: str, now: datetime) -> tuple[Job, ...]:
+        """Asynchronous jobs that are said to be run by `holder`, or by somebody whose lease is over."""
+        nobodys = or_(jobs.c.holder == holder, jobs.c.leased_until < now)
+        return await self._read(select(*JOB).where(jobs.c.state == JobState.RUNNING, jobs.c.mode == "async", nobodys))
 
-    async def claim(self, now: datetime) -> Job | None:
-        """Set the job that has waited longest running."""
-        oldest = (
-            select(_jobs.c.id)
-            .where(_jobs.c.state == JobState.QUEUED, _jobs.c.due_at <= now)
-            .order_by(_jobs.c.due_at)
-            .limit(1)
-            .scalar_subquery()
-        )
-        return await self._change(
-            update(_jobs)
-            .where(_jobs.c.id == oldest, _jobs.c.state == JobState.QUEUED)
-            .values(state=JobState.RUNNING, started_at=now, attempts=_jobs.c.attempts + 1)
+    async def overdue(self, created_before: datetime) -> tuple[Job, ...]:
+        """Synchronous jobs that run for too long to have a client still."""
+        return await self._read(
+            select(*JOB).where(
+                jobs.c.state == JobState.RUNNING, jobs.c.mode == "sync", jobs.c.created_at < created_before
+            )
         )
 
-    async def requeue(self, job_id: str, due_at: datetime, attempts: int) -> Job | None:
-        """Put a running job back into the queue, not to be run before `due_at`."""
-        return await self._change(
-            update(_jobs)
-            .where(_jobs.c.id == job_id, _jobs.c.state == JobState.RUNNING)
-            .values(state=JobState.QUEUED, started_at=None, due_at=due_at, attempts=attempts)
+    async def claim(self, holder: str, now: datetime, leased_until: datetime) -> Job | None:
+        """Set a job running under a lease: of the highest priority, of the owner whose turn it is, the oldest."""
+
+        async def claim(connection: AsyncConnection) -> Job | None:
+            due = (jobs.c.state == JobState.QUEUED) & (jobs.c.due_at <= now)
+            highest = (await connection.execute(select(func.max(jobs.c.priority)).where(due))).scalar()
+            if highest is None:
+                return None
+            due &= jobs.c.priority == highest
+            waiting = select(jobs.c.owner, func.min(jobs.c.due_at, type_=Utc)).where(due).group_by(jobs.c.owner)
+            running = (
+                select(jobs.c.owner, func.count())
+                .where(jobs.c.state == JobState.RUNNING, jobs.c.mode == "async")
+                .group_by(jobs.c.owner)
+            )
+            owner = next_owner(
+                dict((await connection.execute(waiting)).all()),
+                dict((await connection.execute(running)).all()),
+            )
+            # Another manager may be taking the same one: then the next.
+            oldest = (
+                select(jobs.c.id)
+                .where(due, jobs.c.owner == owner)
+                .order_by(jobs.c.due_at)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+                .scalar_subquery()
+            )
+            return await self._journal.change(
+                connection,
+                update(jobs)
+                .where(jobs.c.id == oldest, jobs.c.state == JobState.QUEUED)
+                .values(
+                    state=JobState.RUNNING,
+                    started_at=now,
+                    holder=holder,
+                    leased_until=leased_until,
+                    attempts=jobs.c.attempts + 1,
+                ),
+                "started",
+                now,
+            )
+
+        return await self._database.write(claim)
+
+    async def renew(self, runs: Mapping[str, int], holder: str, until: datetime) -> set[str]:
+        """Of the runs (job and attempt), those that `holder` still has, leased on."""
+
+        async def renew(connection: AsyncConnection) -> set[str]:
+            mine = jobs.c.holder == holder, jobs.c.state == JobState.RUNNING, jobs.c.id.in_(runs)
+            rows = await connection.execute(
+                update(jobs).where(*mine).values(leased_until=until).returning(jobs.c.id, jobs.c.attempts)
+            )
+            return {job_id for job_id, attempts in rows if runs[job_id] == attempts}
+
+        return await self._database.write(renew)
+
+    async def requeue(self, job: Job, now: datetime, due_at: datetime, failures: int, losses: int) -> Job | None:
+        """Put a run's job back into the queue, not to be run before `due_at`."""
+        values = {"state": JobState.QUEUED, "started_at": None, "due_at": due_at, "holder": None}
+        return await self._run_changes(
+            job.id, job.attempts, "queued", now, values | {"failures": failures, "losses": losses}
         )
+
+    async def progress(self, job_id: str, attempt: int, fraction: float, now: datetime) -> Job | None:
+        """A run is so far, 0 to 1; it never goes back."""
+        higher = jobs.c.progress < fraction
+        return await self._run_changes(job_id, attempt, "progress", now, {"progress": fraction}, higher)
+
+    async def keep(self, job_id: str, attempt: int, number: int, content: str) -> bool:
+        """Keep a block that a run has done, for the next if this one is lost; False: the run is over."""
+
+        async def keep(connection: AsyncConnection) -> bool:
+            held = await connection.execute(
+                update(jobs).where(*_run(job_id, attempt)).values(losses=0).returning(jobs.c.id)
+            )
+            if held.first() is None:
+                return False
+            own = blocks.c.job_id == job_id, blocks.c.number == number
+            await connection.execute(delete(blocks).where(*own))
+            await connection.execute(insert(blocks).values(job_id=job_id, number=number, content=content))
+            return True
+
+        return await self._database.write(keep)
+
+    async def kept(self, job_id: str) -> dict[int, str]:
+        """The blocks of a job that were kept, by their numbers."""
+        rows = await self._database.read(select(blocks).where(blocks.c.job_id == job_id))
+        return {row["number"]: row["content"] for row in rows}
 
     async def end(
         self,
@@ -217,84 +214,60 @@ class JobStore:
         state: JobState,
         now: datetime,
         *,
+        attempt: int | None = None,
         expected: Collection[JobState] = (JobState.RUNNING,),
-        progress: float,
         error: JobError | None = None,
         transcript: Transcript | None = None,
-        webhook_due_at: datetime | None = None,
     ) -> Job | None:
-        """Move a job to a terminal state, and in the same breath ask for its webhook."""
-        return await self._change(
-            update(_jobs)
-            .where(_jobs.c.id == job_id, _jobs.c.state.in_(expected))
-            .values(
-                state=state,
-                finished_at=now,
-                progress=progress,
-                error=error,
-                transcript=transcript,
-                timings={} if transcript is None else transcript.timings,
-                webhook=None if webhook_due_at is None else "pending",
-                webhook_due_at=webhook_due_at,
+        """Move a job to a terminal state, and in the same breath ask for its webhook; null `attempt`: any run."""
+
+        async def end(connection: AsyncConnection) -> Job | None:
+            where = [jobs.c.id == job_id, jobs.c.state.in_(expected)]
+            if attempt is not None:
+                where.append(jobs.c.attempts == attempt)
+            values: dict[str, Any] = {"state": state, "finished_at": now, "holder": None, "error": error}
+            if transcript is not None:
+                values |= {"progress": 1.0, "transcript": transcript, "timings": transcript.timings}
+            ended = await self._journal.change(
+                connection, update(jobs).where(*where).values(values), ENDS[state], now, transcript
             )
-        )
+            if ended is not None:
+                await connection.execute(delete(blocks).where(blocks.c.job_id == job_id))
+            return ended
 
-    async def claim_delivery(self, now: datetime, again_at: datetime) -> Delivery | None:
-        """The pending webhook that has been due longest; due again at `again_at` if nobody reports on it."""
-        oldest = (
-            select(_jobs.c.id)
-            .where(_jobs.c.webhook == "pending", _jobs.c.webhook_due_at <= now)
-            .order_by(_jobs.c.webhook_due_at)
-            .limit(1)
-            .scalar_subquery()
-        )
-        row = await self._write(
-            update(_jobs)
-            .where(_jobs.c.id == oldest)
-            .values(webhook_due_at=again_at, webhook_tries=_jobs.c.webhook_tries + 1)
-            .returning(*_JOB, _jobs.c.webhook_tries)
-        )
-        return Delivery(_job(row[0]), row[0]["webhook_tries"]) if row else None
-
-    async def report_delivery(self, job_id: str, state: WebhookState, due_at: datetime | None = None) -> None:
-        """Say how a try at a pending webhook went, and when the next is due."""
-        await self._change(
-            update(_jobs)
-            .where(_jobs.c.id == job_id, _jobs.c.webhook == "pending")
-            .values(webhook=state, webhook_due_at=due_at)
-        )
+        return await self._database.write(end)
 
     async def delete(self, job_id: str) -> Job | None:
         """Forget a job that has ended."""
-        return await self._change(delete(_jobs).where(_jobs.c.id == job_id, _jobs.c.state.not_in(ACTIVE)))
+        rows = await self._forget(delete(jobs).where(jobs.c.id == job_id, jobs.c.state.not_in(ACTIVE)))
+        return rows[0] if rows else None
 
     async def purge(self, finished_before: datetime) -> tuple[Job, ...]:
         """Forget the jobs that ended before a time, but none with a webhook still to be sent."""
-        settled = or_(_jobs.c.webhook.is_(None), _jobs.c.webhook != "pending")
-        rows = await self._write(delete(_jobs).where(_jobs.c.finished_at < finished_before, settled).returning(*_JOB))
-        return tuple(map(_job, rows))
+        pending = select(deliveries.c.job_id).where(deliveries.c.state == "pending")
+        return await self._forget(delete(jobs).where(jobs.c.finished_at < finished_before, jobs.c.id.not_in(pending)))
 
     async def _read(self, query: Select[Any]) -> tuple[Job, ...]:
-        async with self._engine.connect() as connection:
-            return tuple(map(_job, (await connection.execute(query)).mappings()))
+        return tuple(map(job_of, await self._database.read(query)))
 
-    async def _change(self, statement: Update | Delete) -> Job | None:
-        rows = await self._write(statement.returning(*_JOB))
-        return _job(rows[0]) if rows else None
+    async def _run_changes(
+        self,
+        job_id: str,
+        attempt: int,
+        event: EventType,
+        now: datetime,
+        values: Mapping[str, Any],
+        *conditions: Any,
+    ) -> Job | None:
+        statement = update(jobs).where(*_run(job_id, attempt), *conditions).values(values)
+        return await self._database.write(lambda connection: self._journal.change(connection, statement, event, now))
 
-    async def _write(self, statement: Executable) -> Sequence[RowMapping]:
-        async with self._writing, self._engine.begin() as connection:
-            return (await connection.execute(statement)).mappings().all()
+    async def _forget(self, statement: Delete) -> tuple[Job, ...]:
+        async def forget(connection: AsyncConnection) -> tuple[Job, ...]:
+            return tuple(map(job_of, (await connection.execute(statement.returning(*JOB))).mappings()))
+
+        return await self._database.write(forget)
 
 
-def _job(row: RowMapping) -> Job:
-    return Job(**{name: row[name] for name in Job.model_fields})
-
-
-def _configure_sqlite(connection: Any, _: object) -> None:
-    # WAL: readers and the writer don't wait for each other. `synchronous` stays FULL, so that a
-    # job that was accepted survives a power cut.
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.close()
+def _run(job_id: str, attempt: int) -> tuple[Any, ...]:
+    return jobs.c.id == job_id, jobs.c.attempts == attempt, jobs.c.state == JobState.RUNNING

@@ -1,17 +1,19 @@
-"""Telling a client that its job has ended, as Standard Webhooks 1.0 says.
+"""Telling clients what happens to their jobs, as Standard Webhooks 1.0 says.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
-import json
 import logging
 import random
 import re
+import time
 from asyncio import Task
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 import standardwebhooks
@@ -20,21 +22,10 @@ from yarl import URL
 from serve_app.errors import InvalidRequest
 from serve_app.guard import check_url
 from serve_app.jobs.dispatch import Dispatcher
-from serve_app.jobs.models import Job, JobState
-from serve_app.jobs.store import Delivery, JobStore
-from serve_app.jobs.view import view
-from serve_app.options import Webhook, WebhookEvent
+from serve_app.jobs.models import Try
+from serve_app.jobs.outbox import Delivery, Outbox
+from serve_app.options import Webhook
 from serve_app.settings import WebhookSettings
-from serve_app.transcript import Transcript
-
-EVENTS: dict[JobState, WebhookEvent] = {
-    JobState.SUCCEEDED: "completed",
-    JobState.FAILED: "failed",
-    JobState.CANCELLED: "cancelled",
-}
-
-MAX_IN_FLIGHT = 16
-"""Deliveries on their way at a time."""
 
 MAX_RETRY_AFTER_S = 24 * 3600.0
 """No receiver puts a delivery off for longer."""
@@ -74,24 +65,6 @@ def _problem(name: str, value: str) -> str | None:
     return None
 
 
-def wanted(job: Job, state: JobState) -> bool:
-    """Whether a job's client asked to hear of this end."""
-    webhook = job.request.webhook
-    return webhook is not None and EVENTS.get(state) in webhook.events
-
-
-def body(job: Job, transcript: Transcript | None) -> bytes:
-    """`{type, timestamp, data}`: the end, when it came, the job as clients see it and its transcript.
-
-    The same bytes on every try.
-    """
-    assert job.finished_at is not None
-    data = view(job).model_dump(mode="json", exclude={"webhook"})
-    data["transcript"] = None if transcript is None else transcript.model_dump(mode="json")
-    message = {"type": f"job.{EVENTS[job.state]}", "timestamp": job.finished_at.isoformat(), "data": data}
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
-
-
 def retry_after(value: str | None, now: datetime) -> float:
     """Seconds that a `Retry-After` header asks to wait: a number or a date; 0 for none or nonsense."""
     if value is None:
@@ -108,31 +81,31 @@ def retry_after(value: str | None, now: datetime) -> float:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a receiver said: the status, and how many seconds to wait before the next try."""
+    """How a try went, and how many seconds its receiver asks to wait before the next."""
 
-    status: int
+    attempt: Try
     retry_after_s: float = 0.0
 
     @property
     def delivered(self) -> bool:
-        return 200 <= self.status < 300
+        return self.attempt.status is not None and 200 <= self.attempt.status < 300
 
     @property
-    def final(self) -> bool:
-        """Whether another try is pointless: taken, or gone for ever."""
-        return self.delivered or self.status == HTTPStatus.GONE
+    def gone(self) -> bool:
+        """Whether the receiver wants no more tries."""
+        return self.attempt.status == HTTPStatus.GONE
 
 
 class WebhookSender:
-    """Sends the store's pending webhooks, each until it is taken or its tries are used up."""
+    """Sends the outbox's pending webhooks, each until it is taken or its schedule is over."""
 
-    def __init__(self, settings: WebhookSettings, store: JobStore, session: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: WebhookSettings, outbox: Outbox, session: aiohttp.ClientSession) -> None:
         self._settings = settings
-        self._store = store
+        self._outbox = outbox
         self._session = session
-        secret = settings.secret
-        self._signer = None if secret is None else standardwebhooks.Webhook(secret.get_secret_value())
-        self._dispatcher = Dispatcher(self._take, self._send, self._settle, MAX_IN_FLIGHT)
+        self._signers = [standardwebhooks.Webhook(secret.get_secret_value()) for secret in settings.secrets]
+        self._in_flight: Counter[str] = Counter()  # by host
+        self._dispatcher = Dispatcher(self._take, self._send, self._settle, settings.max_in_flight)
 
     def start(self) -> None:
         """Take up what is pending, from before a restart too."""
@@ -142,62 +115,66 @@ class WebhookSender:
         """Break off what is on its way: it is sent again after the next start."""
         await self._dispatcher.close()
 
-    def first_due_at(self, job: Job, state: JobState, now: datetime) -> datetime | None:
-        """When to report that a job ends in `state`; None if nobody asked."""
-        return now + timedelta(seconds=self._settings.retry_delays_s[0]) if wanted(job, state) else None
-
-    def announce(self, job: Job) -> None:
-        """A job has ended: its webhook, if it has one, need not wait to be found."""
-        if job.webhook == "pending":
-            self._dispatcher.wake(self._settings.retry_delays_s[0])
+    def wake(self) -> None:
+        """Something was put into the outbox, and need not wait to be found."""
+        self._dispatcher.wake(self._settings.retry_delays_s[0])
 
     async def _take(self) -> Delivery | None:
         now = datetime.now(UTC)
-        return await self._store.claim_delivery(now, now + timedelta(seconds=2 * self._settings.timeout_s))
+        busy = [host for host, count in self._in_flight.items() if count >= self._settings.max_per_host]
+        delivery = await self._outbox.claim(now, now + timedelta(seconds=2 * self._settings.timeout_s), busy)
+        if delivery is not None:
+            self._in_flight[delivery.host] += 1
+        return delivery
 
     async def _send(self, delivery: Delivery) -> Answer:
-        job, webhook = delivery.job, delivery.job.request.webhook
+        webhook = delivery.job.request.webhook
         assert webhook is not None
-        content = body(job, await self._store.transcript(job.id))
-        async with self._session.post(
-            webhook.url,
-            data=content,
-            headers=webhook.headers | self._headers(job, content),
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
-        ) as response:
-            asked = response.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-            header = response.headers.get("Retry-After") if asked else None
-            return Answer(response.status, retry_after(header, datetime.now(UTC)))
+        started, clock = datetime.now(UTC), time.monotonic()
+        asked = None
+        try:
+            async with self._session.post(
+                webhook.url,
+                data=delivery.body.encode(),
+                headers=webhook.headers | self._headers(delivery, started),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
+            ) as response:
+                if response.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+                    asked = response.headers.get("Retry-After")
+                outcome: dict[str, Any] = {"status": response.status}
+        except Exception as error:  # whatever goes wrong on the way, it is tried again
+            outcome = {"error": repr(error)}
+        attempt = Try(at=started, seconds=round(time.monotonic() - clock, 3), **outcome)
+        return Answer(attempt, retry_after(asked, datetime.now(UTC)))
 
-    def _headers(self, job: Job, content: bytes) -> dict[str, str]:
-        now = datetime.now(UTC)
-        message_id = f"msg_{job.id}"
+    def _headers(self, delivery: Delivery, now: datetime) -> dict[str, str]:
         headers = {
             "content-type": "application/json",
-            "webhook-id": message_id,
+            "webhook-id": delivery.id,
             "webhook-timestamp": str(int(now.timestamp())),
         }
-        if self._signer is not None:
-            headers["webhook-signature"] = self._signer.sign(message_id, now, content.decode())
+        if self._signers:
+            signatures = [signer.sign(delivery.id, now, delivery.body) for signer in self._signers]
+            headers["webhook-signature"] = " ".join(signatures)
         return headers
 
     async def _settle(self, delivery: Delivery, sending: Task[Answer]) -> None:
+        self._in_flight[delivery.host] -= 1
+        now = datetime.now(UTC)
         if sending.cancelled():
-            await self._store.report_delivery(delivery.job.id, "pending", datetime.now(UTC))
+            await self._outbox.report(delivery, "pending", None, now)
             return
-        error = sending.exception()
-        answer = None if error else sending.result()
-        if answer is not None and answer.delivered:
-            await self._store.report_delivery(delivery.job.id, "delivered")
+        answer = sending.result()
+        if answer.delivered:
+            await self._outbox.report(delivery, "delivered", answer.attempt)
             return
-        log.warning("webhook of job %s, try %d: %s", delivery.job.id, delivery.number, repr(error or answer))
+        log.warning("webhook %s, try %d: %s", delivery.id, delivery.number, answer.attempt)
         delays = self._settings.retry_delays_s
-        if delivery.number >= len(delays) or (answer is not None and answer.final):
-            await self._store.report_delivery(delivery.job.id, "failed")
+        if delivery.number >= len(delays) or answer.gone:
+            await self._outbox.report(delivery, "failed", answer.attempt)
             return
         spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311, no secret
-        delay = max(delays[delivery.number] * spread, answer.retry_after_s if answer else 0.0)
-        due_at = datetime.now(UTC) + timedelta(seconds=delay)
-        await self._store.report_delivery(delivery.job.id, "pending", due_at)
+        delay = max(delays[delivery.number] * spread, answer.retry_after_s)
+        await self._outbox.report(delivery, "pending", answer.attempt, now + timedelta(seconds=delay))
         self._dispatcher.wake(delay)

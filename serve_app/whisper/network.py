@@ -42,7 +42,7 @@ def _layers(config: Mapping[str, Any], of: str) -> Sequence[Layer]:
 
 def _table(rows: int, width: int) -> nn.Embedding:
     # Its own constructor draws numbers, for which torch takes most of a second to import its compiler.
-    return nn.Embedding.from_pretrained(torch.empty(rows, width))
+    return cast(nn.Embedding, nn.Embedding.from_pretrained(torch.empty(rows, width)))
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,138 @@
+"""The database's tables. Changing one needs a migration: see `migrations/`."""
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, JobError
+from serve_app.options import JobRequest
+from serve_app.transcript import Transcript
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware time, kept as UTC also by a database without time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Stored(TypeDecorator[BaseModel]):
+    """A pydantic model, as its JSON."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        super().__init__()
+        self.model = model
+
+    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.model_dump_json()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> BaseModel | None:
+        return None if value is None else self.model.model_validate_json(value)
+
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(ID_CHARACTERS), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("idempotency_key", String(KEY_CHARACTERS)),
+    Column("fingerprint", String(64), nullable=False),  # of the request, see JobRequest.fingerprint
+    Column("priority", Integer, nullable=False),
+    Column("request", Stored(JobRequest), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("started_at", Utc),
+    Column("finished_at", Utc),
+    Column("due_at", Utc, nullable=False),  # a queued job is not run before
+    Column("holder", String(128)),  # the manager that runs it, by a lease that ends at
+    Column("leased_until", Utc),
+    Column("attempts", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("events", Integer, nullable=False),  # how many there are
+    Column("progress", Float, nullable=False),
+    Column("error", Stored(JobError)),
+    Column("timings", JSON, nullable=False),
+    Column("transcript", Stored(Transcript)),
+    Column("webhook", String(16)),
+    Index("jobs_by_age", "created_at", "id"),
+    Index("jobs_by_state", "state", "created_at", "id"),
+    Index("jobs_by_key", "owner", "idempotency_key", unique=True),
+    Index("jobs_due", "state", "priority", "owner", "due_at"),
+    Index("jobs_finished", "finished_at"),
+)
+
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("content", Text, nullable=False),  # JSON of a KeptBlock
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("type", String(16), nullable=False),
+    Column("at", Utc, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Stored(JobError)),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(ID_CHARACTERS + 32), primary_key=True),  # the webhook-id of every try
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),  # of the schedule, which a redelivery begins anew
+    Column("created_at", Utc, nullable=False),
+    Column("due_at", Utc),  # a pending one is not sent before
+    Index("deliveries_of_job", "job_id", "created_at"),
+    Index("deliveries_due", "state", "due_at"),
+)
+
+tries = Table(
+    "tries",
+    metadata,
+    Column("delivery_id", ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", Utc, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("status", Integer),  # null: no answer
+    Column("error", Text),
+)
