@@ -9,8 +9,8 @@ import signal
 import time
 from asyncio import Task
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +24,15 @@ from chaos.verdict import Outcome, Submission, counts
 from chaos.victims import pick
 
 SECRET = "whsec_" + base64.b64encode(b"the fault test signs with this one").decode()
-SIGNING = {"WEBHOOKS__SECRET": SECRET}
-"""The setting that has the service sign its webhooks."""
-
 WEBHOOK_TIMEOUT_S = 2.0
 RETRY_DELAYS_S = (0, 1, 2) + (4,) * 17
 """Short, so that a run is; many, because the receiver fails a third of the calls and kills cost others."""
 
-SETTINGS = SIGNING | {
+SETTINGS = {
+    "WEBHOOKS__SECRETS": json.dumps([SECRET]),
     "WEBHOOKS__TIMEOUT_S": str(WEBHOOK_TIMEOUT_S),
     "WEBHOOKS__RETRY_DELAYS_S": json.dumps(RETRY_DELAYS_S),
+    "JOBS__LEASE_S": "10",  # after the whole cluster was killed, its jobs are run again when this is over
 }
 
 OPEN_JOBS = 24
@@ -161,7 +160,7 @@ class Run:
         self, client: Client, submission: Submission, audio: bytes, open_jobs: asyncio.Semaphore
     ) -> None:
         """One client's part: submit, wait for the webhook, ask for the text."""
-        try:
+        with _refusals(submission):
             async with open_jobs:
                 start = time.monotonic()
                 submission.job_id = await client.submit(audio, f"job {submission.number}", self._receiver.url)
@@ -169,8 +168,6 @@ class Run:
                 submission.events = self._receiver.events[submission.job_id]
                 await self._reported(client, submission.job_id)
             await self._ask(client, submission)
-        except Refused as error:
-            submission.error = str(error)
 
     async def _reported(self, client: Client, job_id: str) -> None:
         """Wait for the webhook, and look after the job now and then, as people do."""
@@ -224,15 +221,21 @@ class Run:
         self._outcome.http, self._outcome.receiver = client.answers, self._receiver.answers
 
         async def look(submission: Submission) -> None:
-            try:
+            with _refusals(submission):
                 await self._ask(client, submission)
-            except Refused as error:
-                submission.error = str(error)
 
         try:
             async with asyncio.timeout(LOOK_BACK_S):
                 unheard = [one for one in self._outcome.submissions if one.job_id is not None and one.status is None]
                 await asyncio.gather(*map(look, unheard))
                 self._outcome.listed = await client.listed() - self._undisturbed_ids
-        except TimeoutError:
-            self._outcome.ended_early = "the service did not answer at the end"
+        except (TimeoutError, Refused) as error:
+            self._outcome.ended_early = f"the jobs could not be listed at the end: {error!r}"
+
+
+@contextmanager
+def _refusals(submission: Submission) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        submission.refused = str(error)

@@ -31,6 +31,7 @@ class Submission:
     status: str | None = None
     attempts: int | None = None
     error: str | None = None
+    refused: str | None = None
     text: str | None = None
     events: list[Event] = field(default_factory=list)
 
@@ -47,9 +48,9 @@ class Submission:
     def problems(self) -> list[str]:
         """What went wrong."""
         if self.job_id is None:
-            return [f"was not accepted: {self.error or 'no answer until the end'}"]
+            return [f"was not accepted: {self.refused or 'no answer until the end'}"]
         ids = {event.id for event in self.events}
-        found = []
+        found = [f"was answered {self.refused}"] if self.refused else []
         if self.status != "succeeded":
             found.append(f"is {self.status or 'not to be found'} after {self.attempts} attempts: {self.error}")
         elif self.text != self.expected:

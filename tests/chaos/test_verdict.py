@@ -36,7 +36,8 @@ def test_webhooks_may_come_twice_under_one_id() -> None:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ({"job_id": None, "error": "400 no"}, "was not accepted: 400 no"),
+        ({"job_id": None, "refused": "400 no"}, "was not accepted: 400 no"),
+        ({"refused": "404 no"}, "was answered 404 no"),
         ({"status": "failed", "attempts": 3, "error": "interrupted"}, "is failed after 3 attempts: interrupted"),
         ({"status": None, "attempts": None}, "is not to be found"),
         ({"text": "one"}, "has another text than undisturbed: 'one'"),
