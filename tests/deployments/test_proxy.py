@@ -3,19 +3,31 @@
 import httpx
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.proxy import OurErrors
 
 
-async def asked(response: Response, path: str = "/v1/jobs/a") -> httpx.Response:
-    transport = httpx.ASGITransport(OurErrors(response))
+async def asked(app: ASGIApp, path: str = "/v1/jobs/a") -> httpx.Response:
+    transport = httpx.ASGITransport(OurErrors(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         return await client.get(path)
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "starting"), (500, "unavailable"), (503, "unavailable")])
-async def test_an_error_of_serves_own_is_one_to_try_again(status: int, code: str) -> None:
-    found = await asked(PlainTextResponse("Path '/v1/jobs/a' not found.", status))
+async def dies(scope: Scope, receive: Receive, send: Send) -> None:
+    """What Serve does when the replica is lost."""
+
+
+@pytest.mark.parametrize(
+    ("app", "code"),
+    [
+        (PlainTextResponse("Path '/v1/jobs/a' not found.", 404), "starting"),
+        (PlainTextResponse("Deployment is unavailable.", 503), "unavailable"),
+        (dies, "unavailable"),
+    ],
+)
+async def test_what_serve_answers_itself_is_to_be_tried_again(app: ASGIApp, code: str) -> None:
+    found = await asked(app)
     assert found.status_code == 503
     error = found.json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("server_error", None, code)
