@@ -29,6 +29,7 @@ class Service:
         self.process = process
         self.start = time.perf_counter()
         self.points: dict[str, float] = {}
+        self.ready = asyncio.Event()
         self._ended: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._hook = ""
 
@@ -57,7 +58,10 @@ class Service:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             text = line.decode().strip()
-            self.points.setdefault(text.split("  ")[-1].split(" (")[0], time.perf_counter() - self.start)
+            point = text.split("  ")[-1].split(" (")[0]
+            self.points.setdefault(point, time.perf_counter() - self.start)
+            if point.startswith("Ready"):
+                self.ready.set()
 
     async def first_answer(self, clip: bytes, options: dict[str, Any]) -> None:
         """Ask until it answers; with options, by a job."""

@@ -19,8 +19,8 @@ SAID = {
 }
 """The words of tests/data, as its README lists them."""
 
-COPIES = (1, 5, 20)
-"""Lengths of about 4 s, 20 s (one block) and 75 s (several blocks)."""
+COPIES = (1, 4, 12)
+"""Lengths of about 4 s, 15 s (one block) and 45 s (two)."""
 
 _DATA = Path(__file__).parent.parent / "tests/data"
 
