@@ -8,20 +8,20 @@ import random
 import signal
 import time
 from asyncio import Task
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
 from chaos.client import TIMEOUT_S, Client, Refused
+from chaos.following import look_back, see_through
 from chaos.receiver import Receiver
 from chaos.recordings import Recording, recordings
 from chaos.service import Service
 from chaos.verdict import Outcome, Submission, counts
-from chaos.victims import pick
+from chaos.victims import KINDS, pick
 
 SECRET = "whsec_" + base64.b64encode(b"the fault test signs with this one").decode()
 WEBHOOK_TIMEOUT_S = 2.0
@@ -41,17 +41,18 @@ SETTINGS = {
 OPEN_JOBS = 24
 """Jobs that the clients have open at a time: more than the service runs, so that others wait in its queue."""
 
+ARRIVAL_S = 0.5
+"""Between two jobs of the first act."""
+
 PAUSE_S = (1.0, 3.0)
 """Between two kills."""
 
-ACT_ONE = 0.6
-"""The whole cluster is killed when this share of the jobs has ended."""
+ACT_ONE, NEARLY, ENOUGH = 0.6, 0.8, 0.5
+"""Shares: the jobs of the first act, those of them that have ended when the second begins, and the jobs of the second
+that are accepted when the whole cluster is killed."""
 
 READY_S = 180.0
 """To start, on a machine that does other things too."""
-
-POLL_S = 2.0
-"""Between two times that a client asks for its job."""
 
 TELL_S = 5.0
 """Between two lines of progress."""
@@ -84,6 +85,7 @@ class Run:
         self._service = Service(folder, SETTINGS)
         self._receiver = Receiver(SECRET, WEBHOOK_TIMEOUT_S, random.Random(plan.seed + 1))
         self._undisturbed_ids: set[str] = set()
+        self._jobs: list[Task[None]] = []
         self._outcome = Outcome()
 
     async def __call__(self) -> Outcome:
@@ -92,6 +94,8 @@ class Run:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         http = aiohttp.ClientSession(f"http://127.0.0.1:{self._service.port}", timeout=timeout)
         client = Client(http)
+        self._outcome.http, self._outcome.receiver = client.answers, self._receiver.answers
+        self._outcome.forged = self._receiver.forged
         try:
             async with http, self._receiver.listening():
                 try:
@@ -111,27 +115,33 @@ class Run:
         self._service.start()
         await self._ready(client)
         self._service.parts()  # their rest begins
-        todo = await self._undisturbed(client, recordings())
-        some = [self._rng.choice(todo) for _ in range(self._plan.jobs)]
-        submissions = [Submission(number, one.name, text) for number, (one, text) in enumerate(some)]
+        known = await self._undisturbed(client, recordings())
+        chosen = [self._rng.choice(known) for _ in range(self._plan.jobs)]
+        submissions = [Submission(number, one.name, text) for number, (one, text) in enumerate(chosen)]
         self._outcome.submissions = submissions
+        first = round(ACT_ONE * len(submissions))
         open_jobs = asyncio.Semaphore(OPEN_JOBS)
-        jobs = [
-            asyncio.create_task(self._see_through(client, submission, one.audio, open_jobs))
-            for submission, (one, _) in zip(submissions, some, strict=True)
-        ]
+
+        async def job(number: int, delay_s: float) -> None:
+            await asyncio.sleep(delay_s)
+            await see_through(client, self._receiver, submissions[number], chosen[number][0].audio, open_jobs)
+
+        self._jobs = [asyncio.create_task(job(number, number * ARRIVAL_S)) for number in range(first)]
         killing = asyncio.create_task(self._kill_parts())
         try:
-            await self._until(ACT_ONE, jobs, client.answers)
+            await self._until(self._act_one_is_over)
             killing.cancel()
+            self._jobs += [asyncio.create_task(job(number, 0)) for number in range(first, len(submissions))]
+            rest = submissions[first:]
+            await self._until(lambda: sum(one.job_id is not None for one in rest) >= ENOUGH * len(rest))
             self._outcome.interrupted = sum(one.job_id is not None and not one.reported for one in submissions)
             self._tell(f"killed the whole cluster, {self._service.kill()} processes; starting it again")
             self._service.start()
-            await self._until(1, jobs, client.answers)
+            await self._until(lambda: self._ended() == len(self._jobs))
         finally:
-            for task in (*jobs, killing):
+            for task in (*self._jobs, killing):
                 task.cancel()
-            await asyncio.gather(*jobs, killing, return_exceptions=True)
+            await asyncio.gather(*self._jobs, killing, return_exceptions=True)
 
     async def _ready(self, client: Client) -> None:
         start = time.monotonic()
@@ -159,86 +169,48 @@ class Run:
         self._tell(f"{len(todo)} recordings transcribed undisturbed in {time.monotonic() - start:.1f} s")
         return list(zip(todo, texts, strict=True))
 
-    async def _see_through(
-        self, client: Client, submission: Submission, audio: bytes, open_jobs: asyncio.Semaphore
-    ) -> None:
-        """One client's part: submit, wait for the webhook, ask for the text."""
-        with _refusals(submission):
-            async with open_jobs:
-                start = time.monotonic()
-                submission.job_id = await client.submit(audio, f"job {submission.number}", self._receiver.url)
-                submission.accepted_s = time.monotonic() - start
-                submission.events = self._receiver.events[submission.job_id]
-                await self._reported(client, submission.job_id)
-            await self._ask(client, submission)
-
-    async def _reported(self, client: Client, job_id: str) -> None:
-        """Wait for the webhook, and look after the job now and then, as people do."""
-        taken = asyncio.create_task(self._receiver.taken(job_id))
-        try:
-            while not (await asyncio.wait({taken}, timeout=POLL_S))[0]:
-                await client.job(job_id)
-        finally:
-            taken.cancel()
-
-    async def _ask(self, client: Client, submission: Submission) -> None:
-        assert submission.job_id is not None
-        job = await client.job(submission.job_id)
-        if job["status"] == "succeeded":
-            submission.text = await client.text(submission.job_id)
-        submission.status, submission.attempts = job["status"], job["attempts"]
-        submission.error = job["error"] and job["error"]["message"]
-
     async def _kill_parts(self) -> None:
+        ended: dict[str, int] = {}  # jobs, when one of a kind was killed last
         while True:
             await asyncio.sleep(self._rng.uniform(*PAUSE_S))
-            victim = pick(self._service.parts(), self._outcome.killed, time.monotonic(), self._rng)
+            # However slow the machine: some job must end before the next one of the same kind is killed.
+            parts = [part for part in self._service.parts() if self._ended() > ended.get(part.kind.name, -1)]
+            victim = pick(parts, self._outcome.killed, time.monotonic(), self._rng)
             if victim is not None:
                 with suppress(ProcessLookupError):
                     os.kill(victim.pid, signal.SIGKILL)
+                    ended[victim.kind.name] = self._ended()
                     self._outcome.killed[victim.kind.name] += 1
                     self._tell(f"killed {victim.kind.name} (process {victim.pid})")
 
-    async def _until(self, share: float, jobs: Sequence[Task[None]], answers: Counter[str]) -> None:
-        """Return when this share of the jobs is seen through. Raises EndedEarly."""
+    def _ended(self) -> int:
+        return sum(job.done() for job in self._jobs)
+
+    def _act_one_is_over(self) -> bool:
+        return self._ended() >= NEARLY * len(self._jobs) and all(self._outcome.killed[kind.name] for kind in KINDS)
+
+    async def _until(self, over: Callable[[], bool]) -> None:
+        """Return when it is. Raises EndedEarly when jobs no longer end, and what a job's client raised."""
         ended, since, told = -1, time.monotonic(), 0.0
-        while ended < share * len(jobs):
-            now, before = time.monotonic(), ended
-            done = [job for job in jobs if job.done()]
-            for job in done:
-                job.result()
-            ended = len(done)
-            since = now if ended != before else since
+        while not over():
+            now = time.monotonic()
+            for job in self._jobs:
+                if job.done():
+                    job.result()
+            if self._ended() != ended:
+                ended, since = self._ended(), now
             if now - told > TELL_S:
-                accepted = len(self._outcome.accepted)
-                self._tell(f"{accepted} of {len(jobs)} jobs accepted, {ended} ended; answers: {counts(answers)}")
-                told = now
+                told, accepted = now, len(self._outcome.accepted)
+                self._tell(f"{accepted} jobs accepted, {ended} ended; answers: {counts(self._outcome.http)}")
             if now - since > self._plan.stall_s:
                 raise EndedEarly(f"no job ended for {self._plan.stall_s:g} s")
             self._service.check()
             await asyncio.sleep(0.25)
 
     async def _look_back(self, client: Client) -> None:
-        """Ask for the jobs that nothing was heard of, and for the list of all."""
-        self._outcome.forged = self._receiver.forged
-        self._outcome.http, self._outcome.receiver = client.answers, self._receiver.answers
-
-        async def look(submission: Submission) -> None:
-            with _refusals(submission):
-                await self._ask(client, submission)
-
         try:
             async with asyncio.timeout(LOOK_BACK_S):
-                unheard = [one for one in self._outcome.submissions if one.job_id is not None and one.status is None]
-                await asyncio.gather(*map(look, unheard))
+                await asyncio.gather(*(look_back(client, one) for one in self._outcome.submissions))
                 self._outcome.listed = await client.listed() - self._undisturbed_ids
         except (TimeoutError, Refused) as error:
             self._outcome.ended_early = f"the jobs could not be listed at the end: {error!r}"
-
-
-@contextmanager
-def _refusals(submission: Submission) -> Iterator[None]:
-    try:
-        yield
-    except Refused as error:
-        submission.refused = str(error)
