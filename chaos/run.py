@@ -129,8 +129,9 @@ class Run:
         self._jobs = [asyncio.create_task(job(number, number * ARRIVAL_S)) for number in range(first)]
         killing = asyncio.create_task(self._kill_parts())
         try:
-            await self._until(self._act_one_is_over)
-            killing.cancel()
+            await self._until(lambda: killing.done() or self._act_one_is_over())
+            if not killing.cancel():
+                killing.result()  # it never ends by itself: this raises
             self._jobs += [asyncio.create_task(job(number, 0)) for number in range(first, len(submissions))]
             rest = submissions[first:]
             await self._until(lambda: sum(one.job_id is not None for one in rest) >= ENOUGH * len(rest))

@@ -15,6 +15,9 @@ from chaos.victims import Process, kind_of
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
+_GONE = (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError)
+"""What psutil raises of a process that ends while it looks."""
+
 
 def adopt_orphans() -> None:
     """Make this process the parent of every descendant whose own parent dies.
@@ -55,7 +58,7 @@ class Service:
         now, since = time.monotonic(), {}
         found = []
         for process in _descendants():
-            with suppress(psutil.Error):
+            with suppress(*_GONE):
                 kind = kind_of(" ".join(process.cmdline()))
                 if kind is not None:
                     key = process.pid, kind.name
@@ -70,7 +73,7 @@ class Service:
         killed = set()
         while processes := list(_descendants()):
             for process in processes:
-                with suppress(psutil.NoSuchProcess):
+                with suppress(*_GONE):
                     process.kill()
                     killed.add(process.pid)
             psutil.wait_procs(processes, timeout=1)
@@ -79,6 +82,6 @@ class Service:
 
 def _descendants() -> Iterator[psutil.Process]:
     for process in psutil.Process(os.getpid()).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
+        with suppress(*_GONE):
             if process.status() != psutil.STATUS_ZOMBIE:
                 yield process
