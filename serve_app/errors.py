@@ -58,8 +58,15 @@ class Unauthorized(InvalidRequest):
     type = "authentication_error"
 
 
+class Forbidden(InvalidRequest):
+    """A signed URL that is not as it was signed, or too old."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotFound(InvalidRequest):
-    """No such model, job or page."""
+    """No such model, job, upload or page."""
 
     status = 404
 

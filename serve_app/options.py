@@ -117,13 +117,21 @@ class UrlSource(Strict):
 
 
 class BlobSource(Strict):
-    """Audio that was uploaded and lies in the blob store."""
+    """Audio that lies in the blob store. `digest`: SHA-256 of its bytes, in hex."""
 
     kind: Literal["blob"] = "blob"
     key: str
+    digest: str
 
 
-Source = Annotated[UrlSource | BlobSource, Field(discriminator="kind")]
+class UploadSource(Strict):
+    """Audio that was brought by a signed URL: the service makes it the job's own blob."""
+
+    kind: Literal["upload"] = "upload"
+    id: str
+
+
+Source = Annotated[UrlSource | BlobSource | UploadSource, Field(discriminator="kind")]
 
 
 class Webhook(Strict):

@@ -11,7 +11,8 @@ from serve_app.errors import RequestTimeout
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job, JobError, JobPage, JobState
-from serve_app.options import BlobSource, JobRequest, UrlSource
+from serve_app.jobs.uploads import Uploads
+from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
@@ -42,6 +43,7 @@ class Service:
         settings: AppSettings,
         card: ModelCard,
         blobs: BlobStore,
+        uploads: Uploads,
         jobs: Jobs,
         transcribe: Callable[[Job], Awaitable[Transcript]],
         ready: Callable[[], Awaitable[bool]],
@@ -49,19 +51,20 @@ class Service:
         self.settings = settings
         self.card = card
         self.blobs = blobs
+        self.uploads = uploads
         self.jobs = jobs
         self.ready = ready
         self._transcribe = transcribe
 
     async def submit(self, request: JobRequest) -> Job:
         """Accept a job: when this returns, it is in the database."""
-        async with self._owned(request):
+        async with self._owned(request) as request:
             # The id is ours, so that a call that has to be made again makes no second job.
             return await self.jobs.submit(request, uuid4().hex)
 
     async def transcribe(self, request: JobRequest) -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work."""
-        async with self._owned(request):
+        async with self._owned(request) as request:
             announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex))
             try:
                 job = await asyncio.shield(announced)
@@ -96,15 +99,24 @@ class Service:
         await self.jobs.abandon((await announced).id)
 
     @asynccontextmanager
-    async def _owned(self, request: JobRequest) -> AsyncIterator[None]:
-        """Check a request; its upload is dropped if it, or the job manager, refuses it."""
+    async def _owned(self, request: JobRequest) -> AsyncIterator[JobRequest]:
+        """Check a request and give it its audio.
+
+        If it, or the job manager, refuses it, what came in its body is dropped; what was brought before waits again.
+        """
+        upload = None
         try:
             self.settings.check_model(request.options.model)
             self.card.check(request.options)
             if isinstance(request.source, UrlSource):
                 check_url(request.source.url, "url")
-            yield
+            if isinstance(request.source, UploadSource):
+                upload = await self.uploads.claim(request.source.id)
+                request = request.model_copy(update={"source": upload.source})
+            yield request
         except Exception:
-            if isinstance(request.source, BlobSource):
+            if upload is not None:
+                await self.uploads.give_back(upload)
+            elif isinstance(request.source, BlobSource):
                 await self.blobs.delete(request.source.key)
             raise

@@ -14,23 +14,24 @@ from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
 from serve_app.jobs.models import MAX_PAGE, JobState
 from serve_app.jobs.view import JobView, view
-from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UrlSource, Webhook
+from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UploadSource, UrlSource, Webhook
 from serve_app.service import Service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 class JobBody(TranscriptionOptions):
-    """A job as JSON: one of `url` and `audio`, a webhook if wanted, and the options."""
+    """A job as JSON: one of `url`, `upload_id` and `audio`, a webhook if wanted, and the options."""
 
     url: str | None = Field(None, description="http(s) URL of the audio.")
+    upload_id: str | None = Field(None, description="The id of an upload, made by `POST /v1/uploads` and put there.")
     audio: str | None = Field(None, description="Base64 of the audio, or a data URL.")
     webhook: Webhook | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.url is None) == (self.audio is None):
-            raise ValueError("give exactly one of url and audio (or a multipart body with file)")
+        if [self.url, self.upload_id, self.audio].count(None) != 2:
+            raise ValueError("give exactly one of url, upload_id and audio (or a multipart body with file)")
         return self
 
 
@@ -114,6 +115,8 @@ async def _from_json(service: Service, raw: bytes) -> JobRequest:
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
+    elif body.upload_id is not None:
+        source = UploadSource(id=body.upload_id)
     else:
         source = await store_base64(service.blobs, body.audio or "", "audio")
     return JobRequest(source=source, options=options, webhook=body.webhook)
