@@ -188,6 +188,8 @@ async def test_the_old_that_no_job_needs_is_swept(blobs: BlobStore, place: Place
     assert await blobs.sweep(before, [old[1].key]) == 4
     assert place.names() == {old[1].key, young.source.key, f"{young.id}.upload", "somebody-elses"}
     assert await blobs.sweep(before, [old[1].key]) == 0
+    place.put(f"{uuid4().hex}.taken")  # by another process, after this one has listed what is there
+    assert await blobs.sweep(now() + HOUR, [old[1].key, young.source.key, young.id]) == 1
 
 
 async def test_nothing_to_sweep_where_nothing_was_written(blobs: BlobStore) -> None:
