@@ -91,7 +91,8 @@ class BlobStore:
     async def sweep(self, before: datetime, keep: Collection[str]) -> int:
         """Delete what was last written before a time, but no blob in `keep`; how many files.
 
-        `keep`: the keys that jobs still need. Other files than this store's are left alone.
+        `keep`: the keys of jobs that have not ended. A blob that no job has yet is never in it, so `before` must be
+        `uploads.sweep_after_s` ago, when nothing can wait any more. Other files than this store's are left alone.
         """
         return await asyncio.to_thread(self._sweep, before, frozenset(keep))
 

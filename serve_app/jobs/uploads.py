@@ -22,7 +22,7 @@ KEY_BYTES = 32
 
 
 class Ticket(Strict):
-    """Leave to bring one recording: its upload's id, until when (Unix seconds), and the service's signature."""
+    """Leave to bring one recording: its upload's id, until when (Unix seconds), the service's signature of both."""
 
     id: str
     expires: int
@@ -67,11 +67,13 @@ class Uploads:
         upload = await self._blobs.claim(upload_id)
         if upload is None:
             raise NotFound(
-                f"upload_id: nothing was put to {upload_id!r}, or a job has taken it", "upload_id", "upload_not_found"
+                "upload_id: nothing was put to an upload of this id, or a job has taken it",
+                "upload_id",
+                "upload_not_found",
             )
         if upload.expires_at < _now():
             await self._blobs.delete(upload.source.key)
-            raise NotFound("upload_id: the upload has expired", "upload_id", "upload_expired")
+            raise NotFound("upload_id: the upload has expired; bring it again", "upload_id", "upload_expired")
         return upload
 
     async def give_back(self, upload: Upload) -> None:
