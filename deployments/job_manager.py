@@ -137,6 +137,9 @@ class RemoteJobs:
     ) -> Job:
         return await self._call("submit", request, job_id, owner, idempotency_key)
 
+    async def known(self, request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job | None:
+        return await self._call("known", request, job_id, owner, idempotency_key)
+
     async def announce(self, request: JobRequest, job_id: str, owner: str = "") -> Job:
         return await self._call("announce", request, job_id, owner)
 

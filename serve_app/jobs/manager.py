@@ -114,15 +114,7 @@ class JobManager:
         queue is full.
         """
         _check(request)
-        job = Job(
-            id=job_id or uuid4().hex,
-            state=JobState.QUEUED,
-            mode="async",
-            owner=owner,
-            idempotency_key=idempotency_key,
-            request=request,
-            created_at=_now(),
-        )
+        job = _queued(request, job_id or uuid4().hex, owner, idempotency_key)
         limit = self._settings.limits.max_queued_jobs
         added = await self._store.add(job, limit)
         if added is None:
@@ -134,6 +126,16 @@ class JobManager:
             self._runner.wake()
         elif added.job.request.source != request.source:
             await self._drop_upload(job)  # the same content was brought again
+        return added.job
+
+    async def known(self, request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job | None:
+        """The job that submitting this would answer with, if there is one already. Raises Reused as `submit` does."""
+        job = _queued(request, job_id, owner, idempotency_key)
+        added = await self._store.known(job)
+        if added is None:
+            return None
+        if not added.same:
+            raise _reused(job, added.job)
         return added.job
 
     @unbroken
@@ -340,6 +342,18 @@ class JobManager:
 def _check(request: JobRequest) -> None:
     if request.webhook is not None:
         check_webhook(request.webhook)
+
+
+def _queued(request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job:
+    return Job(
+        id=job_id,
+        state=JobState.QUEUED,
+        mode="async",
+        owner=owner,
+        idempotency_key=idempotency_key,
+        request=request,
+        created_at=_now(),
+    )
 
 
 def _now() -> datetime:

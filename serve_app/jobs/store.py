@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Delete, Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Delete, RowMapping, Select, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.cursor import Position
@@ -51,16 +51,11 @@ class JobStore:
 
         Of a job with that id, or with that owner and idempotency key, nothing is changed.
         """
-        fingerprint = job.request.fingerprint
 
         async def add(connection: AsyncConnection) -> Added | None:
-            twin = jobs.c.id == job.id
-            if job.idempotency_key is not None:
-                twin = or_(twin, (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key))
-            query = select(*JOB, jobs.c.fingerprint).where(twin).order_by(jobs.c.id != job.id)
-            known = (await connection.execute(query)).mappings().first()
+            known = _known(job, (await connection.execute(_twins(job))).mappings().first())
             if known is not None:
-                return Added(job_of(known), False, known["fingerprint"] == fingerprint and known["owner"] == job.owner)
+                return known
             if max_queued is not None:
                 waiting = select(func.count()).where(jobs.c.state == JobState.QUEUED)
                 if (await connection.execute(waiting)).scalar_one() >= max_queued:
@@ -70,7 +65,7 @@ class JobStore:
             await connection.execute(
                 insert(jobs).values(
                     **row,
-                    fingerprint=fingerprint,
+                    fingerprint=job.request.fingerprint,
                     priority=PRIORITIES[job.request.priority],
                     due_at=job.created_at,
                     events=1,
@@ -80,6 +75,11 @@ class JobStore:
             return Added(job, True)
 
         return await self._database.write(add)
+
+    async def known(self, job: Job) -> Added | None:
+        """The job there is with that id, or with that owner and idempotency key."""
+        rows = await self._database.read(_twins(job))
+        return _known(job, rows[0] if rows else None)
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""
@@ -271,3 +271,17 @@ class JobStore:
 
 def _run(job_id: str, attempt: int) -> tuple[Any, ...]:
     return jobs.c.id == job_id, jobs.c.attempts == attempt, jobs.c.state == JobState.RUNNING
+
+
+def _twins(job: Job) -> Select[Any]:
+    twin = jobs.c.id == job.id
+    if job.idempotency_key is not None:
+        twin = or_(twin, (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key))
+    return select(*JOB, jobs.c.fingerprint).where(twin).order_by(jobs.c.id != job.id)
+
+
+def _known(job: Job, row: RowMapping | None) -> Added | None:
+    if row is None:
+        return None
+    same = row["fingerprint"] == job.request.fingerprint and row["owner"] == job.owner
+    return Added(job_of(row), False, same)
