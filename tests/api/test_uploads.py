@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import fsspec
 import httpx
 import pytest
 from aiohttp import web
@@ -61,7 +62,9 @@ async def test_an_upload_becomes_a_job_and_goes_with_it(client: httpx.AsyncClien
     job = await ended(client, answer.json()["id"])
     assert (job["status"], job["url"]) == ("succeeded", None), job["error"]
     assert (await client.get(job["transcript_url"])).json()["text"] == EN
-    assert stored(service) == []
+    async with asyncio.timeout(5):  # it goes right after its job's end is known
+        while stored(service):
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"null"])
@@ -209,7 +212,10 @@ class TestOnS3:
         assert [answer.status_code for answer in answers] == [202, 404]
         job = await ended(client, answers[0].json()["id"])
         assert job["status"] == "succeeded", job["error"]
-        assert stored(service) == []
+        async with asyncio.timeout(5):
+            while fsspec.filesystem("s3").find(service.settings.blob_root):
+                await asyncio.sleep(0.01)
+        assert stored(service) == [], "nothing was kept on this machine"
 
 
 class TestKeys:
