@@ -132,13 +132,10 @@ class Service:
                 source = upload.source.model_copy(update={"upload": upload.id})
                 request = request.model_copy(update={"source": source})
             yield request
-        except Unavailable:
+        except Exception as error:
             if upload is not None:
                 await self.uploads.give_back(upload)
-            raise  # perhaps the job is in the database: what came in its body stays, and is swept if it is not
-        except Exception:
-            if upload is not None:
-                await self.uploads.give_back(upload)
-            elif isinstance(request.source, BlobSource):
+            # Where the job manager is away, the job may be in its database all the same: if not, the sweep finds it.
+            elif isinstance(request.source, BlobSource) and not isinstance(error, Unavailable):
                 await self.blobs.delete(request.source.key)
             raise

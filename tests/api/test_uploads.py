@@ -175,6 +175,18 @@ async def test_two_jobs_cannot_use_one_upload(client: httpx.AsyncClient) -> None
     assert (await ended(client, accepted.json()["id"]))["status"] == "succeeded"
 
 
+async def test_a_submit_that_is_sent_again_is_the_job_that_has_the_upload(client: httpx.AsyncClient) -> None:
+    """With a key, or an id of one's own; another request is told that the key is used."""
+    for headers, chosen in (({"Idempotency-Key": "k"}, {}), ({}, {"id": "mine"})):
+        body = {"upload_id": (await put(client))["id"], **chosen}
+        first, again = [await client.post("/v1/jobs", json=body, headers=headers) for _ in range(2)]
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert first.json()["id"] == again.json()["id"]
+        other = await client.post("/v1/jobs", json=body | {"language": "en"}, headers=headers)
+        assert other.status_code == 422
+        assert (await ended(client, first.json()["id"]))["status"] == "succeeded"
+
+
 async def test_what_a_job_has_taken_no_later_put_changes(client: httpx.AsyncClient) -> None:
     upload = await put(client)
     first = (await job_of(client, upload)).json()["id"]
