@@ -34,7 +34,7 @@ def test_an_empty_key_would_open_the_door() -> None:
         AppSettings.model_validate({"api_keys": [""]})
 
 
-@pytest.mark.parametrize("webhooks", [{"secret": "whsec_?"}, {"secret": "whsec_AAAA"}, {"retry_delays_s": []}])
+@pytest.mark.parametrize("webhooks", [{"secrets": ["whsec_?"]}, {"secrets": ["whsec_AAAA"]}, {"retry_delays_s": []}])
 def test_webhooks_that_could_not_be_sent_are_refused(webhooks: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=f"webhooks.{next(iter(webhooks))}"):
         AppSettings.model_validate({"webhooks": webhooks})

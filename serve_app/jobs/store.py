@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Delete, RowMapping, Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.cursor import Position
@@ -19,6 +20,7 @@ from serve_app.jobs.message import ENDS
 from serve_app.jobs.models import EventType, Job, JobError, JobState, WebhookState
 from serve_app.jobs.tables import Utc, blocks, deliveries, jobs
 from serve_app.jobs.turns import next_owner
+from serve_app.options import BlobSource
 from serve_app.transcript import Transcript
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
@@ -74,7 +76,10 @@ class JobStore:
             await self._journal.tell(connection, job, 1, first, job.created_at)
             return Added(job, True)
 
-        return await self._database.write(add)
+        try:
+            return await self._database.write(add)
+        except IntegrityError:  # another manager was adding its twin: it is there now
+            return await self._database.write(add)
 
     async def known(self, job: Job) -> Added | None:
         """The job there is with that id, or with that owner and idempotency key."""
@@ -104,6 +109,11 @@ class JobStore:
         if after is not None:
             query = query.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*after, types=(Utc, jobs.c.id.type)))
         return await self._read(query)
+
+    async def blob_keys(self) -> set[str]:
+        """The keys of the blobs that jobs which have not ended need."""
+        active = await self._read(select(*JOB).where(jobs.c.state.in_(ACTIVE)))
+        return {job.request.source.key for job in active if isinstance(job.request.source, BlobSource)}
 
     async def stranded(self, holder: str, now: datetime) -> tuple[Job, ...]:
         """Asynchronous jobs that are said to be run by `holder`, or by somebody whose lease is over."""
