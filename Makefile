@@ -6,7 +6,7 @@ PYTHON   ?= python3
 
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint bench bench-gpu bench-audio bench-service bench-jobs install clean
+.PHONY: help demo serve test lint chaos bench bench-gpu bench-audio bench-service bench-jobs install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -27,6 +27,9 @@ lint: .venv/installed-dev ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: .venv/installed-dev ## kill the service's processes while 200 jobs run: nothing may be lost (about 8 minutes)
+	$(BIN)/python -m chaos
 
 bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU cores (about 25 minutes)
 	$(BIN)/python -m benchmarks.speed

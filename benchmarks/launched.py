@@ -148,16 +148,30 @@ def process(title: str) -> tuple[int, float]:
     raise RuntimeError(f"no process is called {title}")
 
 
+def free_port() -> int:
+    """A port of the loopback interface where nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def command(port: int, data_dir: Path) -> tuple[str, ...]:
+    """The command line of a service."""
+    config = ("--config", str(CONFIG), "--port", str(port), "--data-dir", str(data_dir))
+    return (sys.executable, "-m", "deployments", *config)
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a service; `settings` are its `STT_` variables without the prefix."""
+    return os.environ | {f"STT_{name}": value for name, value in settings.items()}
+
+
 @asynccontextmanager
 async def running(data_dir: Path, settings: Mapping[str, str]) -> AsyncIterator[Service]:
     """A service that is starting, until the block ends; `settings` are its `STT_` variables without the prefix."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    chosen = {f"STT_{name}": value for name, value in settings.items()}
-    command = ("-m", "deployments", "--config", str(CONFIG), "--port", str(port), "--data-dir", str(data_dir))
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command), env=os.environ | chosen, stdout=asyncio.subprocess.PIPE
+        *command(port, data_dir), env=environment(settings), stdout=asyncio.subprocess.PIPE
     )
     timeout = aiohttp.ClientTimeout(total=3600)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as http:
