@@ -39,7 +39,8 @@ class JobManagerActor:
             settings,
             await Database.open(settings.database_url),
             BlobStore(settings.blob_root),
-            transcriber(serve.get_deployment_handle("Transcriber", app_name)),
+            # Each replica that dies is counted with the job: the manager sends it again itself.
+            transcriber(serve.get_deployment_handle("Transcriber", app_name), max_deaths=1),
             guarded_session(settings.network),
             # The same after Ray has restarted this actor: it takes up at once what it ran before.
             holder=ray.get_runtime_context().get_actor_id(),

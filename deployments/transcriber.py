@@ -16,7 +16,7 @@ from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.calls import call
+from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
 from serve_app.errors import ServiceError, Unavailable
 from serve_app.guard import guarded_session
@@ -118,6 +118,7 @@ class Transcriber:
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
                 lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                MAX_DEATHS,
             )
             return texts
 
