@@ -16,13 +16,13 @@ from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.calls import call
+from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
 from serve_app.errors import ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
-from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
+from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.text import WindowText
@@ -96,11 +96,11 @@ class Transcriber:
         if isinstance(audio, AudioSegment):
             # Into memory: on its own, pydub would make a temporary file.
             audio = audio.export(io.BytesIO(), format="wav").getvalue()
-        key = await self.blobs.write(_once(audio))
+        source = await self.blobs.write(_once(audio))
         try:
-            return await self._transcribe(JobRequest(source=BlobSource(key=key), options=options), key)
+            return await self._transcribe(JobRequest(source=source, options=options), source.key)
         finally:
-            await self.blobs.delete(key)
+            await self.blobs.delete(source.key)
 
     async def _transcribe(
         self,
@@ -118,6 +118,7 @@ class Transcriber:
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
                 lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                MAX_DEATHS,
             )
             return texts
 

@@ -22,7 +22,7 @@ from serve_app.audio.windows import Block, Window, cut
 from serve_app.jobs.blobs import BlobStore
 from serve_app.merge import merge
 from serve_app.models import longest_window_s
-from serve_app.options import JobRequest, Strict, UrlSource
+from serve_app.options import BlobSource, JobRequest, Strict, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.text import WindowText, handed_on
@@ -87,6 +87,7 @@ async def _obtain(
     if isinstance(request.source, UrlSource):
         warning = await fetch(session, request.source.url, path, settings.limits, settings.network.max_redirects)
         return [warning] if warning else []
+    assert isinstance(request.source, BlobSource), "the service makes a blob of every upload"
     await blobs.copy(request.source.key, path)
     return []
 

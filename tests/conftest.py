@@ -15,6 +15,7 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.database import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job
+from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.service import Service
 from serve_app.settings import AppSettings, WhisperSettings
 from serve_app.transcript import Transcript
@@ -25,7 +26,7 @@ from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 
-pytest_plugins = ["tests.cluster"]
+pytest_plugins = ["tests.cluster", "tests.s3"]
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +72,8 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
 
         jobs = JobManager(settings, database, blobs, run, session, "here")
         await jobs.start()
-        yield Service(settings, ModelCard.load("whisper-nano"), blobs, jobs, run, ready)
+        uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
+        yield Service(settings, ModelCard.load("whisper-nano"), blobs, uploads, jobs, run, ready)
         await jobs.close()
     await database.close()
 

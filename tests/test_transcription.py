@@ -13,7 +13,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
-from serve_app.options import BlobSource, JobRequest, TranscriptionOptions
+from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings, LimitSettings
 from serve_app.transcription import Keeper, transcribe
 from serve_app.whisper.text import WindowSegment, WindowText
@@ -38,7 +38,7 @@ async def run(  # type: ignore[no-untyped-def]
     async def chunks():  # type: ignore[no-untyped-def]
         yield sound
 
-    source = BlobSource(key=await blobs.write(chunks()))
+    source = await blobs.write(chunks())
     request = JobRequest(source=source, options=options or TranscriptionOptions())
     shares: list[float] = []
     async with guarded_session(settings.network) as session:

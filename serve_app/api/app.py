@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from serve_app.api import errors, following, health, native, openai
+from serve_app.api import errors, following, health, native, openai, presigned
 from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
@@ -24,6 +24,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(RequireKey, keys=service.settings.api_keys)
     errors.install(app)
     app.include_router(health.router)
-    for front in (openai, native, following):
+    for front in (openai, native, following, presigned):
         app.include_router(front.router, dependencies=SCHEMES)
     return app

@@ -14,8 +14,8 @@ from serve_app.api.context import OWNER
 from serve_app.api.errors import answer
 from serve_app.errors import Unauthorized
 
-OPEN = ("/health", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/static-offline-docs/")
-"""Paths, and folders of paths, that need no key: probes, and the page that says how to use one."""
+OPEN = ("/health", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/static-offline-docs/", "/v1/uploads/")
+"""Paths, and folders of paths, that need no key: probes, the page that says how to use one, signed URLs."""
 
 SCHEMES = [
     Depends(HTTPBearer(auto_error=False, description="A configured API key.")),

@@ -14,7 +14,16 @@ from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
 from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
 from serve_app.jobs.view import JobView, view
-from serve_app.options import JobRequest, Priority, Source, Strict, TranscriptionOptions, UrlSource, Webhook
+from serve_app.options import (
+    JobRequest,
+    Priority,
+    Source,
+    Strict,
+    TranscriptionOptions,
+    UploadSource,
+    UrlSource,
+    Webhook,
+)
 from serve_app.service import Service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -40,9 +49,10 @@ IdempotencyKey = Annotated[
 
 
 class JobBody(TranscriptionOptions):
-    """A job as JSON: one of `url` and `audio`, a webhook if wanted, and the options."""
+    """A job as JSON: one of `url`, `upload_id` and `audio`, a webhook if wanted, and the options."""
 
     url: str | None = Field(None, description="http(s) URL of the audio.")
+    upload_id: str | None = Field(None, description="The id of an upload, made by `POST /v1/uploads` and put there.")
     audio: str | None = Field(None, description="Base64 of the audio, or a data URL.")
     webhook: Webhook | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
@@ -50,8 +60,8 @@ class JobBody(TranscriptionOptions):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.url is None) == (self.audio is None):
-            raise ValueError("give exactly one of url and audio (or a multipart body with file)")
+        if [self.url, self.upload_id, self.audio].count(None) != 2:
+            raise ValueError("give exactly one of url, upload_id and audio (or a multipart body with file)")
         return self
 
 
@@ -142,6 +152,8 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
+    elif body.upload_id is not None:
+        source = UploadSource(id=body.upload_id)
     else:
         source = await store_base64(service.blobs, body.audio or "", "audio")
     return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)

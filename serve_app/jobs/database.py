@@ -16,16 +16,23 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Select, event, inspect, make_url, text
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from serve_app.errors import Unavailable
 
-BUSY_TIMEOUT_MS = 30_000
-"""How long a statement waits for another process's write (SQLite)."""
+WAIT_S = 30.0
+"""How long a statement waits for another process's lock, or for a server that is silent."""
 
 MAX_GROUP = 64
 """Changes in one transaction at most."""
+
+_AWAY = ("08", "53", "57P")
+"""SQLSTATEs that begin so speak of PostgreSQL itself: no connection, no resources, shutting down or starting.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+_DEADLOCK = "40P01"
 
 _MIGRATION_LOCK = 0x5717
 """Of PostgreSQL's advisory locks: one process migrates at a time."""
@@ -59,14 +66,15 @@ class Database:
             event.listen(writing.sync_engine, "connect", _configure_sqlite)
             event.listen(writing.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         else:
-            reading = writing = create_async_engine(url, pool_pre_ping=True)
+            patience = {"timeout": WAIT_S, "command_timeout": WAIT_S}
+            reading = writing = create_async_engine(url, pool_pre_ping=True, connect_args=patience)
         async with writing.begin() as connection:
             await connection.run_sync(_migrate)
         return cls(reading, writing)
 
     async def close(self) -> None:
         """Write what waits, and give the connections back."""
-        if self._writer is not None:
+        while self._writer is not None and not self._writer.done():
             await self._writer
         await self._writing.dispose()
         await self._reading.dispose()
@@ -104,6 +112,9 @@ class Database:
             for change, result, failure in answers:
                 if change.done.done():  # cancelled
                     continue
+                if _code(failure) == _DEADLOCK:  # of two managers' groups this was the one to give way
+                    self._waiting.append(change)
+                    continue
                 if failure is None:
                     change.done.set_result(result)
                 else:
@@ -124,19 +135,32 @@ async def _applied(change: _Change, connection: AsyncConnection) -> tuple[_Chang
 def _here() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, OSError) as error:
+    except Exception as error:
+        if not _is_away(error):
+            raise
         raise Unavailable("the database is away for the moment: try again", None, "unavailable") from error
+
+
+def _is_away(error: Exception) -> bool:
+    known = isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError)
+    return known or _code(error).startswith(_AWAY)
+
+
+def _code(error: BaseException | None) -> str:
+    """PostgreSQL's SQLSTATE of an error, or nothing. While connecting its errors come without SQLAlchemy's around."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlstate", None) or ""
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:
     # The driver would begin transactions by its own rules: SQLAlchemy begins them here.
     connection.isolation_level = None
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={1000 * WAIT_S:.0f}")  # first: the others may have to wait
     # WAL: readers and the writer don't wait for each other. `synchronous` stays FULL, so that a
     # job that was accepted survives a power cut.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.close()
 
 

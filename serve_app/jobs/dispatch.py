@@ -101,6 +101,8 @@ class Dispatcher(Generic[ItemT, ResultT]):
             item = await self._take()
             if item is None:
                 return False
+            if item.id in self._doing:  # taken from here, and back already: the work on it before is void
+                self._doing[item.id].cancel()
             self._doing[item.id] = doing = asyncio.create_task(self._do(item))
         settling = asyncio.create_task(self._see_through(item, doing))
         self._settling.add(settling)

@@ -1,6 +1,8 @@
 """Waiting for something to happen to a job."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class News:
@@ -14,15 +16,13 @@ class News:
         for event in self._waiting.get(job_id, ()):
             event.set()
 
-    async def wait(self, job_id: str, timeout_s: float) -> None:
-        """Until something happens, or the time is over."""
+    @contextmanager
+    def listen(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when something happens from now on."""
         event = asyncio.Event()
         self._waiting.setdefault(job_id, set()).add(event)
         try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            pass
+            yield event
         finally:
             self._waiting[job_id].discard(event)
             if not self._waiting[job_id]:

@@ -12,10 +12,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from serve_app.errors import Away, ServiceError, Unavailable
+from serve_app.errors import Away, InvalidRequest, ServiceError, Unavailable
 from serve_app.jobs.dispatch import Dispatcher
 from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import UNREADABLE
 from serve_app.settings import JobSettings
 from serve_app.transcript import Transcript
 
@@ -23,6 +24,8 @@ RETRY_DELAY_S = 0.5
 """Wait before the second run of a job; doubled for each further one, up to"""
 
 MAX_RETRY_DELAY_S = 60.0
+
+_DOUBLINGS = 10  # whatever the number of runs, a float can hold the delay
 
 RENEWALS = 3
 """In the time of a lease: one may fail."""
@@ -86,6 +89,13 @@ class Runner:
 
     async def _do(self, job: Job) -> Transcript:
         self._runs[job.id] = job.attempts
+        if job.request == UNREADABLE:
+            log.error("job %s was stored by another version of the service: its request can't be read", job.id)
+            raise InvalidRequest(
+                "the request was stored by another version of the service and can't be read: submit it again",
+                "request",
+                "unreadable",
+            )
         return await self._run(job)
 
     async def _settle(self, job: Job, run: Task[Transcript]) -> None:
@@ -104,15 +114,19 @@ class Runner:
         if not isinstance(failure, ServiceError):
             log.error("job %s, run %d", job.id, job.attempts, exc_info=failure)
         error = JobError.of(failure)
+        # As it is now: a block that the run has kept has reset the losses.
+        present = await self._store.get(job.id)
+        if present is None or present.attempts != job.attempts:
+            return
         # What was never reached says nothing of the job; what was lost under it may be the job's doing.
         lost = isinstance(failure, Unavailable)
-        failures = job.failures + (not lost)
-        losses = job.losses + (lost and not isinstance(failure, Away))
+        failures = present.failures + (not lost)
+        losses = present.losses + (lost and not isinstance(failure, Away))
         over = failures >= self._settings.max_attempts or losses >= self._settings.max_losses
         if error.status < 500 or over:
             await self._manager.end(job, JobState.FAILED, error, None)
             return
-        delay = min(RETRY_DELAY_S * 2 ** (job.attempts - 1), MAX_RETRY_DELAY_S)
+        delay = min(RETRY_DELAY_S * 2 ** min(job.attempts - 1, _DOUBLINGS), MAX_RETRY_DELAY_S)
         await self._requeue(job, delay, failures, losses)
 
     async def _requeue(self, job: Job, delay_s: float, failures: int | None = None, losses: int | None = None) -> None:
@@ -137,9 +151,9 @@ class Runner:
             try:
                 runs = dict(self._runs)
                 held = await self._store.renew(runs, self._holder, _now() + self._lease)
-                for job_id in runs.keys() - held:  # ended, or another manager's by now
-                    if self._runs.get(job_id) == runs[job_id]:
-                        await self._dispatcher.stop(job_id)
+                # Ended, or another manager's by now.
+                over = [job_id for job_id in runs.keys() - held if self._runs.get(job_id) == runs[job_id]]
+                await asyncio.gather(*map(self._dispatcher.stop, over))
                 await self._recover()
             except Exception:
                 log.exception("could not renew the leases of running jobs; tried again")

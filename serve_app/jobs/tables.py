@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import (
     JSON,
     Column,
@@ -20,8 +20,18 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, JobError
-from serve_app.options import JobRequest
+from serve_app.options import JobRequest, UrlSource
 from serve_app.transcript import Transcript
+
+
+class Id(TypeDecorator[str]):
+    """A job's id. Clients ask for any text; PostgreSQL has no text with NUL in it, and no id has U+FFFD."""
+
+    impl = String(ID_CHARACTERS)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class Utc(TypeDecorator[datetime]):
@@ -37,21 +47,38 @@ class Utc(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+UNREADABLE = JobRequest(source=UrlSource(url=""))
+"""Instead of a request that another version of the service has stored, and this one can't read."""
+
+_UNREADABLE_ERROR = JobError(
+    message="another version of the service has stored this error, and this one can't read it",
+    code="unreadable",
+    type="server_error",
+    status=500,
+)
+
+
 class Stored(TypeDecorator[BaseModel]):
-    """A pydantic model, as its JSON."""
+    """A pydantic model, as its JSON; what can't be read is `unreadable`, or ValidationError without one."""
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    def __init__(self, model: type[BaseModel], unreadable: BaseModel | None = None) -> None:
         super().__init__()
         self.model = model
+        self.unreadable = unreadable
 
     def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> str | None:
         return None if value is None else value.model_dump_json()
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> BaseModel | None:
-        return None if value is None else self.model.model_validate_json(value)
+        try:
+            return None if value is None else self.model.model_validate_json(value)
+        except ValidationError:
+            if self.unreadable is None:
+                raise
+            return self.unreadable
 
 
 metadata = MetaData()
@@ -59,14 +86,14 @@ metadata = MetaData()
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String(ID_CHARACTERS), primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("state", String(16), nullable=False),
     Column("mode", String(8), nullable=False),
     Column("owner", String(64), nullable=False),
     Column("idempotency_key", String(KEY_CHARACTERS)),
     Column("fingerprint", String(64), nullable=False),  # of the request, see JobRequest.fingerprint
     Column("priority", Integer, nullable=False),
-    Column("request", Stored(JobRequest), nullable=False),
+    Column("request", Stored(JobRequest, UNREADABLE), nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("started_at", Utc),
     Column("finished_at", Utc),
@@ -78,7 +105,7 @@ jobs = Table(
     Column("losses", Integer, nullable=False),
     Column("events", Integer, nullable=False),  # how many there are
     Column("progress", Float, nullable=False),
-    Column("error", Stored(JobError)),
+    Column("error", Stored(JobError, _UNREADABLE_ERROR)),
     Column("timings", JSON, nullable=False),
     Column("transcript", Stored(Transcript)),
     Column("webhook", String(16)),
@@ -107,7 +134,7 @@ events = Table(
     Column("status", String(16), nullable=False),
     Column("progress", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("error", Stored(JobError)),
+    Column("error", Stored(JobError, _UNREADABLE_ERROR)),
 )
 
 deliveries = Table(

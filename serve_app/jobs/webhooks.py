@@ -128,11 +128,12 @@ class WebhookSender:
         return delivery
 
     async def _send(self, delivery: Delivery) -> Answer:
-        webhook = delivery.job.request.webhook
-        assert webhook is not None
         started, clock = datetime.now(UTC), time.monotonic()
         asked = None
         try:
+            webhook = delivery.job.request.webhook
+            if webhook is None:
+                raise LookupError("the job's request can't be read")
             async with self._session.post(
                 webhook.url,
                 data=delivery.body.encode(),
@@ -160,7 +161,7 @@ class WebhookSender:
         return headers
 
     async def _settle(self, delivery: Delivery, sending: Task[Answer]) -> None:
-        self._in_flight[delivery.host] -= 1
+        self._in_flight -= Counter([delivery.host])  # and hosts with nothing on its way are forgotten
         now = datetime.now(UTC)
         if sending.cancelled():
             await self._outbox.report(delivery, "pending", None, now)

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from serve_app.guard import guarded_session
 from serve_app.jobs import runner
@@ -19,7 +20,7 @@ from serve_app.jobs.runner import Run
 from serve_app.jobs.store import JobStore
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
 from tests.jobs.helpers import SECRET, Managing, Receiver
-from tests.jobs.postgres import MISSING, binaries, server
+from tests.jobs.postgres import MISSING, Server, binaries, server
 
 
 @pytest.fixture(autouse=True)
@@ -38,26 +39,39 @@ def settings(tmp_path: Path) -> AppSettings:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def postgres_binaries() -> Path:
     found = binaries()
     if found is None:
         pytest.skip(MISSING)
-    with server(found) as url:
-        yield url
+    return found
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """A database of its own, empty."""
-    if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path}/db/jobs.db"
-        return
-    base, name = request.getfixturevalue("postgres"), f"test_{uuid4().hex}"
-    connection = await asyncpg.connect(base)
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[Server]:
+    with server(postgres_binaries) as running:
+        yield running
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path}/db/jobs.db"
+
+
+@pytest.fixture
+async def postgres_url(postgres: Server) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex}"
+    connection = await asyncpg.connect(postgres.url)
     await connection.execute(f"CREATE DATABASE {name}")
-    yield f"postgresql+asyncpg{base.removeprefix('postgresql').removesuffix('postgres')}{name}"
+    yield str(make_url(postgres.url).set(drivername="postgresql+asyncpg", database=name))
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database of its own, empty."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
@@ -74,7 +88,7 @@ def store(database: Database) -> JobStore:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+    return BlobStore(str(tmp_path / "blobs"))
 
 
 @pytest.fixture

@@ -1,21 +1,32 @@
-"""What the tests of jobs share: a transcript, runs that work or hold, a receiver of webhooks."""
+"""What the tests of jobs share: jobs, a transcript, runs that work or hold, a receiver of webhooks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from aiohttp import web
 
+from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.models import Job
-from serve_app.options import JobRequest, UrlSource, Webhook
+from serve_app.jobs.models import Job, JobState
+from serve_app.jobs.store import JobStore
+from serve_app.options import BlobSource, JobRequest, Priority, UrlSource, Webhook
+from serve_app.settings import AppSettings
 from serve_app.transcript import Segment, Transcript
 
 Managing = Callable[..., AbstractAsyncContextManager[JobManager]]
 """`async with managing(run) as manager`: started, and closed at the end. Again: a restart."""
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+LEASE = timedelta(seconds=30)
 
 TRANSCRIPT = Transcript(
     task="transcribe",
@@ -39,8 +50,42 @@ TRANSCRIPT = Transcript(
 )
 
 
-def request(webhook: Webhook | None = None, url: str = "https://example.com/a.mp3") -> JobRequest:
-    return JobRequest(source=UrlSource(url=url), webhook=webhook)
+def request(
+    webhook: Webhook | None = None, url: str = "https://example.com/a.mp3", priority: Priority = "normal"
+) -> JobRequest:
+    return JobRequest(source=UrlSource(url=url), webhook=webhook, priority=priority)
+
+
+def queued(created_at: datetime = NOW, webhook: Webhook | None = None, **fields: Any) -> Job:
+    """A job to be added."""
+    made = {"id": uuid4().hex, "state": JobState.QUEUED, "mode": "async", "request": request(webhook)}
+    return Job(**made | {"created_at": created_at} | fields)
+
+
+async def claimed(store: JobStore, holder: str = "here", now: datetime = NOW) -> Job:
+    """The next job, set running."""
+    job = await store.claim(holder, now, now + LEASE)
+    assert job is not None
+    return job
+
+
+def with_jobs(settings: AppSettings, **jobs: object) -> AppSettings:
+    return settings.model_copy(update={"jobs": settings.jobs.model_copy(update=jobs)})
+
+
+def with_webhooks(settings: AppSettings, **webhooks: object) -> AppSettings:
+    return settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update=webhooks)})
+
+
+async def upload(blobs: BlobStore, content: bytes = b"RIFF") -> BlobSource:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield content
+
+    return await blobs.write(chunks())
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
@@ -58,6 +103,15 @@ async def ended(manager: JobManager, job: Job) -> Job:
 
     await eventually(terminal)
     return await manager.get(job.id)
+
+
+async def reported(manager: JobManager, job: Job, state: str) -> None:
+    """Wait until the webhook of a job's end fares so."""
+
+    async def reached() -> bool:
+        return (await manager.get(job.id)).webhook == state
+
+    await eventually(reached)
 
 
 async def succeed(job: Job) -> Transcript:

@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -20,23 +21,41 @@ def binaries() -> Path | None:
     return found[-1].parent if found else Path(named).parent if named else None
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server, and the URL of its `postgres` database, without a driver."""
+
+    url: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
 @contextmanager
-def server(bin_dir: Path) -> Iterator[str]:
-    """A running server: the URL of its `postgres` database, without its driver."""
+def server(bin_dir: Path) -> Iterator[Server]:
     folder = Path(mkdtemp(prefix="stt-pg-", dir="/tmp"))
     user = "postgres" if os.geteuid() == 0 else None  # it refuses to be run by root
     port = free_port()
+    data = folder / "data"
+
+    def control(*command: str | Path) -> None:
+        _run(user, bin_dir / "pg_ctl", "-D", data, "-w", *command)
+
     try:
         if user:
             shutil.chown(folder, user)
-        data = folder / "data"
         _run(user, bin_dir / "initdb", "-D", data, "-U", "tests", "--auth=trust", "--no-sync", "-E", "UTF8")
         options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=200"
-        _run(user, bin_dir / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-o", options, "start")
+        running = Server(
+            f"postgresql://tests@127.0.0.1:{port}/postgres",
+            lambda: control("-l", folder / "log", "-o", options, "start"),
+            lambda: control("-m", "immediate", "stop"),
+        )
+        running.start()
         try:
-            yield f"postgresql://tests@127.0.0.1:{port}/postgres"
+            yield running
         finally:
-            _run(user, bin_dir / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            if (data / "postmaster.pid").exists():
+                running.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,5 +1,4 @@
 from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -9,16 +8,17 @@ from serve_app.errors import InvalidRequest
 from serve_app.jobs.cursor import from_cursor, to_cursor
 
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(2500, 1, 1), timezones=st.just(UTC))
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True)
 
 
-@given(TIMES, st.uuids())
-def test_a_cursor_leads_back_to_its_position(created_at: datetime, job_id: UUID) -> None:
-    assert from_cursor(to_cursor((created_at, job_id.hex))) == (created_at, job_id.hex)
+@given(TIMES, IDS)
+def test_a_cursor_leads_back_to_its_position(created_at: datetime, job_id: str) -> None:
+    assert from_cursor(to_cursor((created_at, job_id))) == (created_at, job_id)
 
 
-@given(TIMES, st.uuids())
-def test_a_cursor_needs_no_quoting_in_a_url(created_at: datetime, job_id: UUID) -> None:
-    assert to_cursor((created_at, job_id.hex)).replace("-", "").replace("_", "").isalnum()
+@given(TIMES, IDS)
+def test_a_cursor_needs_no_quoting_in_a_url(created_at: datetime, job_id: str) -> None:
+    assert to_cursor((created_at, job_id)).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text())
@@ -28,14 +28,13 @@ def test_any_other_text_is_refused_by_name(text: str) -> None:
     assert refused.value.param == "cursor"
 
 
-@given(TIMES, st.uuids(), st.data())
-def test_a_cursor_that_was_cut_is_refused(created_at: datetime, job_id: UUID, data: st.DataObject) -> None:
-    cursor = to_cursor((created_at, job_id.hex))
-    with pytest.raises(InvalidRequest):
-        from_cursor(cursor[: data.draw(st.integers(0, len(cursor) - 1))])
-
-
-@given(TIMES, st.uuids(), st.text(min_size=1))
-def test_a_cursor_with_more_in_it_is_refused(created_at: datetime, job_id: UUID, more: str) -> None:
-    with pytest.raises(InvalidRequest):
-        from_cursor(to_cursor((created_at, job_id.hex + more)))
+@given(TIMES, IDS, st.integers(), st.text())
+def test_a_changed_cursor_is_refused_or_a_place_like_any_other(
+    created_at: datetime, job_id: str, cut: int, more: str
+) -> None:
+    try:
+        at, last = from_cursor(to_cursor((created_at, job_id))[:cut] + more)
+    except InvalidRequest:
+        return
+    assert at.tzinfo is UTC
+    assert from_cursor(to_cursor((at, last))) == (at, last)

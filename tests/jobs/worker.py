@@ -1,0 +1,113 @@
+"""A job manager in a process of its own, for tests to kill, to stop and to wake."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from serve_app.guard import guarded_session
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.database import Database
+from serve_app.jobs.manager import JobManager
+from serve_app.jobs.models import Job
+from serve_app.settings import AppSettings, JobSettings
+from serve_app.transcript import Transcript
+from tests.jobs.helpers import TRANSCRIPT, request
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the process is to do: submit so many jobs, and run them for so long each."""
+
+    url: str
+    folder: str
+    holder: str
+    submit: int = 0
+    max_running: int = 1
+    lease_s: float = 30.0
+    run_s: float = 3600.0
+
+
+class Worker:
+    """The process, and what it says: `job ID`, `begun ID ATTEMPT`, `stopped ID ATTEMPT`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self._said: list[list[str]] = []
+
+    async def says(self, word: str) -> list[str]:
+        """What follows the word in the next line that begins with it."""
+        assert self.process.stdout is not None
+        for line in self._said:
+            if line[0] == word:
+                self._said.remove(line)
+                return line[1:]
+        async with asyncio.timeout(30):
+            async for heard in self.process.stdout:
+                line = heard.decode().split()
+                if line[0] == word:
+                    return line[1:]
+                self._said.append(line)
+        raise AssertionError(f"the process ended before it said {word!r}")
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def working(task: Task) -> AsyncIterator[Worker]:
+    """The process, killed at the end at the latest."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.jobs.worker",
+        json.dumps(asdict(task)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env=os.environ,
+    )
+    worker = Worker(process)
+    try:
+        yield worker
+    finally:
+        if process.returncode is None:
+            await worker.kill()
+
+
+async def main(task: Task) -> None:
+    async def run(job: Job) -> Transcript:
+        print("begun", job.id, job.attempts, flush=True)
+        try:
+            await asyncio.sleep(task.run_s)
+        except asyncio.CancelledError:
+            print("stopped", job.id, job.attempts, flush=True)
+            raise
+        print("done", job.id, job.attempts, flush=True)
+        return TRANSCRIPT
+
+    jobs = JobSettings(max_running=task.max_running, lease_s=task.lease_s)
+    settings = AppSettings(data_dir=Path(task.folder), jobs=jobs)
+    database = await Database.open(task.url)
+    async with guarded_session(settings.network) as session:
+        manager = JobManager(settings, database, BlobStore(settings.blob_root), run, session, task.holder)
+        await manager.start()
+        for _ in range(task.submit):
+            print("job", (await manager.submit(request())).id, flush=True)
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Task(**json.loads(sys.argv[1]))))
