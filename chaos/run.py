@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import random
+import secrets
 import signal
 import time
 from asyncio import Task
@@ -82,7 +83,9 @@ class Run:
         self._plan = plan
         self._tell = tell
         self._rng = random.Random(plan.seed)
-        self._service = Service(folder, SETTINGS)
+        # Of this run alone: should another service come to listen on its port, it refuses these clients.
+        self._key = secrets.token_hex(16)
+        self._service = Service(folder, SETTINGS | {"API_KEYS": json.dumps([self._key])})
         self._receiver = Receiver(SECRET, WEBHOOK_TIMEOUT_S, random.Random(plan.seed + 1))
         self._undisturbed_ids: set[str] = set()
         self._jobs: list[Task[None]] = []
@@ -92,7 +95,11 @@ class Run:
         """Both acts; every process of the service is gone when this ends, however it ends."""
         start = time.monotonic()
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        http = aiohttp.ClientSession(f"http://127.0.0.1:{self._service.port}", timeout=timeout)
+        http = aiohttp.ClientSession(
+            f"http://127.0.0.1:{self._service.port}",
+            timeout=timeout,
+            headers={"Authorization": f"Bearer {self._key}"},
+        )
         client = Client(http)
         self._outcome.http, self._outcome.receiver = client.answers, self._receiver.answers
         self._outcome.forged = self._receiver.forged

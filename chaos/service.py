@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import random
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.launched import command, environment, free_port
+from benchmarks.launched import command, environment
 from chaos.victims import Process, kind_of
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -32,7 +34,7 @@ class Service:
     """`python -m deployments` in a folder of its own; started again, it finds the same folder and port."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        self.port = free_port()
+        self.port = _quiet_port()
         self._command = command(self.port, folder / "data")
         # Ray's sessions go into the folder too: their logs end with it.
         self._environment = environment(settings) | {"RAY_TMPDIR": str(folder)}
@@ -85,3 +87,12 @@ def _descendants() -> Iterator[psutil.Process]:
         with suppress(*_GONE):
             if process.status() != psutil.STATUS_ZOMBIE:
                 yield process
+
+
+def _quiet_port() -> int:
+    """A free port below those that the system hands out: after a kill it must still be free."""
+    for port in random.sample(range(15_000, 32_000), 100):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port from 15000 to 32000")
