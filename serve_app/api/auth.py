@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.context import OWNER
-from serve_app.api.errors import answer
+from serve_app.api.dialect import Refuse
 from serve_app.errors import Unauthorized
 
 OPEN = ("/health", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/static-offline-docs/", "/v1/uploads/")
@@ -27,8 +27,9 @@ SCHEMES = [
 class RequireKey:
     """ASGI middleware: 401 without a configured key, before anything of the body is read."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr], refuse: Refuse) -> None:
         self.app = app
+        self._refuse = refuse
         self._keys = [key.get_secret_value().encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +44,7 @@ class RequireKey:
             None,
             "invalid_api_key",
         )
-        return await answer(error)(scope, receive, send)
+        return await self._refuse(scope["path"], error)(scope, receive, send)
 
     def _admitted(self, headers: Headers) -> bytes | None:
         """The configured key that a request has."""
