@@ -16,7 +16,7 @@ WORKDIR /app
 # The dependencies change less often than the code: a layer of their own.
 COPY pyproject.toml constraints.txt README.md ./
 RUN mkdir serve_app deployments \
-    && pip install --constraint constraints.txt . \
+    && pip install --constraint constraints.txt '.[s3]' \
     && pip uninstall -y whisper-serve
 COPY serve_app serve_app
 COPY deployments deployments
@@ -27,6 +27,8 @@ USER ray
 VOLUME /data
 EXPOSE 8000
 ENV STT_DATA_DIR=/data HF_HOME=/data/huggingface STT_NETWORK__ALLOW_PRIVATE_ADDRESSES=false
+# What Serve's proxies answer themselves, in our shape: see deployments/proxy.py.
+ENV RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy:middlewares
 
 # PyPI's torch carries CUDA's libraries; the node brings only the driver.
 FROM base AS cuda

@@ -6,7 +6,7 @@ PYTHON   ?= python3
 
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint bench bench-gpu bench-audio bench-service install clean
+.PHONY: help demo serve test lint chaos bench bench-gpu bench-audio bench-service bench-jobs install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -28,6 +28,9 @@ lint: .venv/installed-dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+chaos: .venv/installed-dev ## kill the service's processes while 200 jobs run: nothing may be lost (about 8 minutes)
+	$(BIN)/python -m chaos
+
 bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU cores (about 25 minutes)
 	$(BIN)/python -m benchmarks.speed
 
@@ -39,6 +42,9 @@ bench-audio: .venv/installed ## measure how fast one core brings recordings to w
 
 bench-service: .venv/installed ## measure the running service: efficiency, fairness, start (about 10 minutes)
 	$(BIN)/python -m benchmarks.service --save
+
+bench-jobs: .venv/installed ## measure submits and lists under a long queue (about 1 minute)
+	$(BIN)/python -m benchmarks.jobs --save
 
 install: .venv/installed-dev ## create .venv with everything, tests and linters included
 

@@ -29,6 +29,7 @@ class Service:
         self.process = process
         self.start = time.perf_counter()
         self.points: dict[str, float] = {}
+        self.ready = asyncio.Event()
         self._ended: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._hook = ""
 
@@ -57,7 +58,10 @@ class Service:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             text = line.decode().strip()
-            self.points.setdefault(text.split("  ")[-1].split(" (")[0], time.perf_counter() - self.start)
+            point = text.split("  ")[-1].split(" (")[0]
+            self.points.setdefault(point, time.perf_counter() - self.start)
+            if point.startswith("Ready"):
+                self.ready.set()
 
     async def first_answer(self, clip: bytes, options: dict[str, Any]) -> None:
         """Ask until it answers; with options, by a job."""
@@ -144,16 +148,30 @@ def process(title: str) -> tuple[int, float]:
     raise RuntimeError(f"no process is called {title}")
 
 
+def free_port() -> int:
+    """A port of the loopback interface where nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def command(port: int, data_dir: Path) -> tuple[str, ...]:
+    """The command line of a service."""
+    config = ("--config", str(CONFIG), "--port", str(port), "--data-dir", str(data_dir))
+    return (sys.executable, "-m", "deployments", *config)
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a service; `settings` are its `STT_` variables without the prefix."""
+    return os.environ | {f"STT_{name}": value for name, value in settings.items()}
+
+
 @asynccontextmanager
 async def running(data_dir: Path, settings: Mapping[str, str]) -> AsyncIterator[Service]:
     """A service that is starting, until the block ends; `settings` are its `STT_` variables without the prefix."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    chosen = {f"STT_{name}": value for name, value in settings.items()}
-    command = ("-m", "deployments", "--config", str(CONFIG), "--port", str(port), "--data-dir", str(data_dir))
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command), env=os.environ | chosen, stdout=asyncio.subprocess.PIPE
+        *command(port, data_dir), env=environment(settings), stdout=asyncio.subprocess.PIPE
     )
     timeout = aiohttp.ClientTimeout(total=3600)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as http:

@@ -14,25 +14,23 @@ from ray.exceptions import (
 )
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
-from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from serve_app.errors import Unavailable
+from serve_app.errors import Away, Unavailable
 from serve_app.jobs.models import Job
 from serve_app.transcript import Transcript
 
-LOST = (
-    RayActorError,
-    ActorHandleNotFoundError,
-    WorkerCrashedError,
-    NodeDiedError,
-    ObjectLostError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
+UNDELIVERED = (DeploymentUnavailableError, ReplicaUnavailableError)
+"""What Serve raises when the call reached nobody."""
+
+LOST = (RayActorError, ActorHandleNotFoundError, WorkerCrashedError, NodeDiedError, ObjectLostError, *UNDELIVERED)
 """What Ray raises when the callee, not its code, failed. Serve does not send such a call again itself."""
 
 ATTEMPTS = 6
 """With the waits below, about 15 s: a replica or actor is back well within that on a warm node."""
+
+MAX_DEATHS = 3
+"""Replicas that work may take down with it before it is given up: it may be what kills them."""
 
 
 def _lost(error: BaseException) -> bool:
@@ -40,29 +38,40 @@ def _lost(error: BaseException) -> bool:
     return isinstance(error, LOST) and not isinstance(error, RayTaskError)
 
 
-async def call(what: str, send: Callable[[], Any]) -> Any:
-    """Await `send()`, sending again while the callee is lost.
+async def call(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -> Any:
+    """Await `send()`, sending again while the callee is lost, `max_deaths` times at most while it was at work.
 
-    Raises what the callee raised, or Unavailable when it stays away. Cancelling the call
+    Raises what the callee raised, Away when it never got the call, else Unavailable. Cancelling the call
     cancels the work at the callee.
     """
+    deaths = 0
+
+    def again(error: BaseException) -> bool:
+        nonlocal deaths
+        deaths += not isinstance(error, UNDELIVERED)
+        return _lost(error) and deaths < max_deaths
+
     try:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_lost),
+            retry=retry_if_exception(again),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential_jitter(initial=0.5, max=5),
+            reraise=True,
         ):
             with attempt:
                 return await _answer(send())
-    except RetryError as error:
-        raise Unavailable(f"{what} is away for the moment: try again", None, "unavailable") from error
+    except Exception as error:
+        if not _lost(error):
+            raise
+        kind = Unavailable if deaths else Away
+        raise kind(f"{what} is away for the moment: try again", None, "unavailable") from error
 
 
-def transcriber(handle: DeploymentHandle) -> Callable[[Job], Awaitable[Transcript]]:
+def transcriber(handle: DeploymentHandle, max_deaths: int = MAX_DEATHS) -> Callable[[Job], Awaitable[Transcript]]:
     """The transcriber deployment as a function of a job."""
 
     async def transcribe(job: Job) -> Transcript:
-        transcript: Transcript = await call("the transcriber", lambda: handle.transcribe.remote(job))
+        transcript: Transcript = await call("the transcriber", lambda: handle.transcribe.remote(job), max_deaths)
         return transcript
 
     return transcribe

@@ -12,6 +12,7 @@ from deployments.calls import transcriber
 from deployments.job_manager import RemoteJobs
 from serve_app.api.app import create_app
 from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.service import Service
 from serve_app.settings import AppSettings
 from serve_app.whisper.card import ModelCard
@@ -27,10 +28,12 @@ class Ingress:
         self.app_name = serve.get_replica_context().app_name
         jobs = RemoteJobs(self.app_name)
         await jobs.ensure(settings)
+        blobs = BlobStore(settings.blob_root, settings.limits.max_upload_bytes)
         self.service = Service(
             settings,
             ModelCard.load(settings.model),
-            BlobStore(settings.blob_root, settings.limits.max_upload_bytes),
+            blobs,
+            Uploads(blobs, signing_key(settings), settings.uploads.expires_s),
             jobs,
             transcriber(handle),
             self.ready,

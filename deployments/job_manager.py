@@ -39,7 +39,8 @@ class JobManagerActor:
             settings,
             await Database.open(settings.database_url),
             BlobStore(settings.blob_root),
-            transcriber(serve.get_deployment_handle("Transcriber", app_name)),
+            # Each replica that dies is counted with the job: the manager sends it again itself.
+            transcriber(serve.get_deployment_handle("Transcriber", app_name), max_deaths=1),
             guarded_session(settings.network),
             # The same after Ray has restarted this actor: it takes up at once what it ran before.
             holder=ray.get_runtime_context().get_actor_id(),
@@ -136,6 +137,9 @@ class RemoteJobs:
         self, request: JobRequest, job_id: str, owner: str = "", idempotency_key: str | None = None
     ) -> Job:
         return await self._call("submit", request, job_id, owner, idempotency_key)
+
+    async def known(self, request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job | None:
+        return await self._call("known", request, job_id, owner, idempotency_key)
 
     async def announce(self, request: JobRequest, job_id: str, owner: str = "") -> Job:
         return await self._call("announce", request, job_id, owner)

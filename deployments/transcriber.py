@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,20 +16,35 @@ from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.calls import call
+from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
-from serve_app.errors import ServiceError
+from serve_app.errors import ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
-from serve_app.options import BlobSource, JobRequest, TranscriptionOptions, UrlSource
+from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
     from serve_app.audio.windows import Block
-    from serve_app.transcription import Report
+    from serve_app.transcription import Keeper, Report
+
+
+class KeptBlocks:
+    """A job's finished blocks, kept with the job: see `Keeper`."""
+
+    def __init__(self, jobs: RemoteJobs, job: Job) -> None:
+        self._jobs = jobs
+        self._job = job
+
+    async def kept(self) -> Mapping[int, str]:
+        return await self._jobs.kept(self._job.id) if self._job.attempts > 1 else {}
+
+    async def keep(self, number: int, content: str) -> None:
+        with suppress(Unavailable):  # the manager is away: not kept, then
+            await self._jobs.keep(self._job.id, self._job.attempts, number, content)
 
 
 class Transcriber:
@@ -51,14 +66,21 @@ class Transcriber:
 
         async def tell(progress: float) -> None:
             with suppress(ServiceError):  # the manager is away, or the job has ended
-                await self.jobs.progress(job.id, progress)
+                await self.jobs.progress(job.id, job.attempts, progress)
 
         def report(progress: float) -> None:
             task = asyncio.create_task(tell(progress))
             self.reports.add(task)
             task.add_done_callback(self.reports.discard)
 
-        return await self._transcribe(job.request, job.id, report, interactive=job.mode == "sync")
+        waited_for = job.mode == "sync"
+        return await self._transcribe(
+            job.request,
+            job.id,
+            report,
+            interactive=waited_for or job.request.priority == "high",
+            keeper=None if waited_for else KeptBlocks(self.jobs, job),
+        )
 
     async def transcribe_audio(
         self, audio: str | bytes | AudioSegment, options: TranscriptionOptions | None = None
@@ -74,14 +96,19 @@ class Transcriber:
         if isinstance(audio, AudioSegment):
             # Into memory: on its own, pydub would make a temporary file.
             audio = audio.export(io.BytesIO(), format="wav").getvalue()
-        key = await self.blobs.write(_once(audio))
+        source = await self.blobs.write(_once(audio))
         try:
-            return await self._transcribe(JobRequest(source=BlobSource(key=key), options=options), key)
+            return await self._transcribe(JobRequest(source=source, options=options), source.key)
         finally:
-            await self.blobs.delete(key)
+            await self.blobs.delete(source.key)
 
     async def _transcribe(
-        self, request: JobRequest, job_id: str, report: Report = lambda progress: None, interactive: bool = True
+        self,
+        request: JobRequest,
+        job_id: str,
+        report: Report = lambda progress: None,
+        interactive: bool = True,
+        keeper: Keeper | None = None,
     ) -> Transcript:
         from serve_app.transcription import transcribe
 
@@ -91,10 +118,11 @@ class Transcriber:
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
                 lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                MAX_DEATHS,
             )
             return texts
 
-        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report)
+        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -1,6 +1,6 @@
 """The Whisper replica: one engine, shared by all requests.
 
-The engine brings torch and transformers; the processes that only deploy this one are spared them.
+The engine brings torch; the processes that only deploy this one are spared them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Whisper:
         from serve_app.whisper.engine import Engine
         from serve_app.whisper.model import WhisperModel
 
-        self.engine = Engine(WhisperModel.load(settings.model, settings.whisper), Batching())
+        model = WhisperModel.load(settings.model, settings.whisper)
+        self.engine = Engine(model, Batching(), settings.whisper.watchdog_s)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take `user_config` of the Serve config, at start and live."""
@@ -55,5 +56,5 @@ class Whisper:
         return self.engine.batching
 
     def check_health(self) -> None:
-        """Raise when the engine's thread is gone: Serve then replaces the replica."""
+        """Raise when the engine's thread is gone or hangs: Serve then replaces the replica."""
         self.engine.check()

@@ -58,10 +58,21 @@ class Unauthorized(InvalidRequest):
     type = "authentication_error"
 
 
+class Forbidden(InvalidRequest):
+    """A signed URL that is not as it was signed, or too old."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotFound(InvalidRequest):
-    """No such model, job or page."""
+    """No such model, job, upload or page."""
 
     status = 404
+
+
+class UploadNotFound(NotFound):
+    """Nothing was brought under that id, or a job has it."""
 
 
 class Conflict(InvalidRequest):

@@ -120,13 +120,22 @@ class UrlSource(Strict):
 
 
 class BlobSource(Strict):
-    """Audio that was uploaded and lies in the blob store."""
+    """Audio that lies in the blob store. `digest`: SHA-256 of its bytes, in hex; `upload`: the id it came by."""
 
     kind: Literal["blob"] = "blob"
     key: str
+    digest: str
+    upload: str | None = None
 
 
-Source = Annotated[UrlSource | BlobSource, Field(discriminator="kind")]
+class UploadSource(Strict):
+    """Audio that was brought by a signed URL: the service makes it the job's own blob."""
+
+    kind: Literal["upload"] = "upload"
+    id: str
+
+
+Source = Annotated[UrlSource | BlobSource | UploadSource, Field(discriminator="kind")]
 
 
 class Webhook(Strict):
@@ -149,7 +158,11 @@ class JobRequest(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same request: uploads are told apart by their content, not by where it lies."""
+        """The same for the same request: uploads are told apart by their ids, other audio by its bytes."""
         content = self.model_dump(mode="json")
-        content["source"].pop("key", None)
+        match self.source:
+            case UploadSource(id=upload) | BlobSource(upload=str(upload)):
+                content["source"] = upload
+            case BlobSource(digest=digest):
+                content["source"] = digest
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
-from serve_app.errors import RequestTimeout
+from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
-from serve_app.options import BlobSource, JobRequest, UrlSource
+from serve_app.jobs.uploads import Uploads
+from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
@@ -25,6 +26,7 @@ class Jobs(Protocol):
     async def submit(
         self, request: JobRequest, job_id: str, owner: str = "", idempotency_key: str | None = None
     ) -> Job: ...
+    async def known(self, request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job | None: ...
     async def announce(self, request: JobRequest, job_id: str, owner: str = "") -> Job: ...
     async def finish(self, job_id: str, transcript: Transcript) -> None: ...
     async def fail(self, job_id: str, error: JobError) -> None: ...
@@ -49,6 +51,7 @@ class Service:
         settings: AppSettings,
         card: ModelCard,
         blobs: BlobStore,
+        uploads: Uploads,
         jobs: Jobs,
         transcribe: Callable[[Job], Awaitable[Transcript]],
         ready: Callable[[], Awaitable[bool]],
@@ -56,6 +59,7 @@ class Service:
         self.settings = settings
         self.card = card
         self.blobs = blobs
+        self.uploads = uploads
         self.jobs = jobs
         self.ready = ready
         self._transcribe = transcribe
@@ -64,13 +68,20 @@ class Service:
         self, request: JobRequest, job_id: str | None = None, owner: str = "", idempotency_key: str | None = None
     ) -> Job:
         """Accept a job: when this returns, it is in the database. See `JobManager.submit`."""
-        async with self._owned(request):
-            # An id from the beginning, so that a call that has to be made again makes no second job.
-            return await self.jobs.submit(request, job_id or uuid4().hex, owner, idempotency_key)
+        # An id from the beginning, so that a call that has to be made again makes no second job.
+        job_id = job_id or uuid4().hex
+        try:
+            async with self._owned(request) as owned:
+                return await self.jobs.submit(owned, job_id, owner, idempotency_key)
+        except UploadNotFound:
+            known = await self.jobs.known(request, job_id, owner, idempotency_key)
+            if known is None:
+                raise
+            return known  # which has the upload: its submit is sent again
 
     async def transcribe(self, request: JobRequest, owner: str = "") -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work."""
-        async with self._owned(request):
+        async with self._owned(request) as request:
             announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex, owner))
             try:
                 job = await asyncio.shield(announced)
@@ -105,15 +116,26 @@ class Service:
         await self.jobs.abandon((await announced).id)
 
     @asynccontextmanager
-    async def _owned(self, request: JobRequest) -> AsyncIterator[None]:
-        """Check a request; its upload is dropped if it, or the job manager, refuses it."""
+    async def _owned(self, request: JobRequest) -> AsyncIterator[JobRequest]:
+        """Check a request and give it its audio.
+
+        If it, or the job manager, refuses it, what came in its body is dropped; what was brought before waits again.
+        """
+        upload = None
         try:
             self.settings.check_model(request.options.model)
             self.card.check(request.options)
             if isinstance(request.source, UrlSource):
                 check_url(request.source.url, "url")
-            yield
-        except Exception:
-            if isinstance(request.source, BlobSource):
+            if isinstance(request.source, UploadSource):
+                upload = await self.uploads.claim(request.source.id)
+                source = upload.source.model_copy(update={"upload": upload.id})
+                request = request.model_copy(update={"source": source})
+            yield request
+        except Exception as error:
+            if upload is not None:
+                await self.uploads.give_back(upload)
+            # Where the job manager is away, the job may be in its database all the same: if not, the sweep finds it.
+            elif isinstance(request.source, BlobSource) and not isinstance(error, Unavailable):
                 await self.blobs.delete(request.source.key)
             raise

@@ -81,6 +81,9 @@ class WhisperSettings(Section):
         description="auto: float16 on cuda; on cpu bfloat16 where it has instructions for it, else float32.",
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    watchdog_s: PositiveFloat = Field(
+        60.0, description="A replica whose device has not finished a step for so long is replaced."
+    )
 
 
 class JobSettings(Section):
@@ -97,6 +100,31 @@ class JobSettings(Section):
     retention_s: float = Field(
         24 * 3600.0, gt=0, le=10 * 365 * 86400, description="A finished job is forgotten after this."
     )
+
+
+class UploadSettings(Section):
+    """Recordings brought by a signed URL, and what is left of those that nobody used."""
+
+    expires_s: float = Field(
+        3600.0,
+        gt=0,
+        le=7 * 86400,
+        description="A URL works this long; what was put there then waits as long for a job.",
+    )
+    signing_key: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+        None, description="Signs the URLs; null: a key made once, kept in data_dir for every ingress replica."
+    )
+    sweep_after_s: PositiveFloat = Field(
+        24 * 3600.0,
+        description="Uploads and temporary files of this age that no job uses are deleted; at least twice expires_s.",
+    )
+
+    @model_validator(mode="after")
+    def _swept_late_enough(self) -> Self:
+        # What a job may still claim is never old enough to be swept.
+        if self.sweep_after_s < 2 * self.expires_s:
+            raise ValueError(f"sweep_after_s: at least twice expires_s, {2 * self.expires_s:g}, is needed")
+        return self
 
 
 class WebhookSettings(Section):
@@ -141,6 +169,17 @@ class AppSettings(BaseSettings):
     model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
     model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
     data_dir: Path = Field(Path("data"), description="Uploads and temporary files: one folder, the same on every node.")
+    blobs: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9]+://.",
+        description="Uploads elsewhere: an fsspec URL, such as s3://bucket/prefix (needs the extra s3); null: in "
+        "data_dir, which may be each node's own if uploads are elsewhere and uploads.signing_key is set.",
+    )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#]+(/[^?#]*)?$",
+        description="Where clients reach the service, for URLs in answers; null: as the request's Host header says.",
+    )
     database: str | None = Field(
         None,
         description="The jobs' PostgreSQL, as postgresql://user:password@host/name, or their SQLite file, on a disk of "
@@ -155,6 +194,7 @@ class AppSettings(BaseSettings):
     windows: WindowSettings = WindowSettings()
     whisper: WhisperSettings = WhisperSettings()
     jobs: JobSettings = JobSettings()
+    uploads: UploadSettings = UploadSettings()
     webhooks: WebhookSettings = WebhookSettings()
 
     @property
@@ -172,9 +212,9 @@ class AppSettings(BaseSettings):
             )
 
     @property
-    def blob_root(self) -> Path:
-        """Where uploads are kept until their job has ended."""
-        return self.data_dir / "blobs"
+    def blob_root(self) -> str:
+        """Where uploads are kept until their job has ended: a folder, or an fsspec URL."""
+        return self.blobs or str(self.data_dir / "blobs")
 
     @property
     def spool_dir(self) -> Path:

@@ -6,10 +6,12 @@ The transcriber's whole flow, without Ray: `recognise` is how a block of windows
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import reduce
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import aiohttp
 
@@ -20,7 +22,7 @@ from serve_app.audio.windows import Block, Window, cut
 from serve_app.jobs.blobs import BlobStore
 from serve_app.merge import merge
 from serve_app.models import longest_window_s
-from serve_app.options import JobRequest, UrlSource
+from serve_app.options import BlobSource, JobRequest, Strict, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.text import WindowText, handed_on
@@ -32,6 +34,24 @@ Report = Callable[[float], None]
 """Takes the share of the recording that is done, 0 to 1."""
 
 
+class Keeper(Protocol):
+    """Keeps the texts of blocks, as words of its own, for a run that may have to begin again."""
+
+    async def kept(self) -> Mapping[int, str]:
+        """What earlier runs have kept, by the blocks' numbers."""
+
+    async def keep(self, number: int, content: str) -> None:
+        """Keep a block. What this raises ends the run."""
+
+
+class _Kept(Strict):
+    """A block's texts, and what they are texts of: cuts may differ between machines, and models between runs."""
+
+    model: str
+    windows: tuple[Window, ...]
+    texts: tuple[WindowText, ...]
+
+
 async def transcribe(
     request: JobRequest,
     settings: AppSettings,
@@ -39,11 +59,12 @@ async def transcribe(
     session: aiohttp.ClientSession,
     recognise: Recognise,
     report: Report,
+    keeper: Keeper | None = None,
 ) -> Transcript:
     """The transcript of one recording.
 
-    `session` is a `guarded_session`. Raises AudioError and TooLarge for the recording, and
-    what `recognise` raises. Leaves nothing behind.
+    `session` is a `guarded_session`. With a `keeper`, only blocks that it has not kept are recognised.
+    Raises AudioError and TooLarge for the recording, and what `recognise` and `keeper` raise. Leaves nothing behind.
     """
     await asyncio.to_thread(settings.spool_dir.mkdir, parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -52,7 +73,8 @@ async def transcribe(
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
-        texts = await _recognise(decoding, settings, request.options.condition_on_previous_text, recognise, report)
+        in_turn = request.options.condition_on_previous_text
+        texts = await _recognise(decoding, settings, in_turn, recognise, report, keeper)
     transcript = merge(request.options.task, decoding.samples, texts)
     timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
     return transcript.model_copy(update={"warnings": (*warnings, *decoding.warnings), "timings": timings})
@@ -65,12 +87,18 @@ async def _obtain(
     if isinstance(request.source, UrlSource):
         warning = await fetch(session, request.source.url, path, settings.limits, settings.network.max_redirects)
         return [warning] if warning else []
+    assert isinstance(request.source, BlobSource), "the service makes a blob of every upload"
     await blobs.copy(request.source.key, path)
     return []
 
 
 async def _recognise(
-    decoding: Decoding, settings: AppSettings, in_turn: bool, recognise: Recognise, report: Report
+    decoding: Decoding,
+    settings: AppSettings,
+    in_turn: bool,
+    recognise: Recognise,
+    report: Report,
+    keeper: Keeper | None,
 ) -> list[tuple[Window, WindowText]]:
     """The text of every window, in order; blocks are out at the replicas while later ones are decoded.
 
@@ -79,29 +107,40 @@ async def _recognise(
     most = 1 if in_turn else settings.windows.blocks_in_flight
     max_s = settings.windows.max_s or longest_window_s(settings.model)
     blocks = cut(decoding, SpeechDetector(), settings.vad, max_s, settings.windows.block_s)
-    out: deque[tuple[tuple[Window, ...], asyncio.Task[Sequence[WindowText]]]] = deque()
+    kept = await keeper.kept() if keeper else {}
+    out: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
     texts: list[tuple[Window, WindowText]] = []
     said: tuple[int, ...] = ()
-    first = True
 
-    async def take() -> None:
+    async def take(more: bool) -> None:
         nonlocal said
-        windows, task = out.popleft()
-        texts.extend(zip(windows, await task, strict=True))
+        number, windows, task = out.popleft()
+        found = await task
+        texts.extend(zip(windows, found, strict=True))
         said = reduce(handed_on, (text for _, text in texts[-len(windows) :]), said)
         report(decoding.share_read * windows[-1].end / decoding.samples)
+        if keeper and number not in kept and (more or out):  # after the last the whole transcript is kept
+            content = _Kept(model=settings.model, windows=windows, texts=tuple(found))
+            await keeper.keep(number, content.model_dump_json())
+
+    def begin(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
+        if number in kept:
+            content = _Kept.model_validate_json(kept[number])
+            if (content.model, content.windows) == (settings.model, block.windows):
+                return asyncio.ensure_future(asyncio.sleep(0, content.texts))
+        previous = None if number == 0 else said if in_turn else ()
+        return asyncio.ensure_future(recognise(block, previous))
 
     try:
         # Decoding and the VAD keep a core busy: in a thread, a block at a time.
+        numbers = count()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
             if len(out) == most:
-                await take()
-            previous = None if first else said if in_turn else ()
-            out.append((block.windows, asyncio.ensure_future(recognise(block, previous))))
-            first = False
+                await take(more=True)
+            out.append((number := next(numbers), block.windows, begin(number, block)))
         while out:
-            await take()
+            await take(more=False)
     finally:
-        for _, task in out:
+        for _, _, task in out:
             task.cancel()
     return texts

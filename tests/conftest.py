@@ -12,9 +12,10 @@ from serve_app.api.app import create_app
 from serve_app.audio.windows import Block
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.database import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.service import Service
 from serve_app.settings import AppSettings, WhisperSettings
 from serve_app.transcript import Transcript
@@ -25,7 +26,7 @@ from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 
-pytest_plugins = ["tests.cluster"]
+pytest_plugins = ["tests.cluster", "tests.s3"]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +52,7 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
     """The whole service around one engine: what the deployments make, in one process."""
     settings = AppSettings(data_dir=tmp_path, **args)
     blobs = BlobStore(settings.blob_root)
-    store = await JobStore.open(settings.database_url)
+    database = await Database.open(settings.database_url)
 
     async with guarded_session(settings.network) as session:
 
@@ -62,18 +63,19 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
                 return await recognise(engine, block.pcm, spans, options, job.id, interactive=sync, previous=previous)
 
             def report(fraction: float) -> None:
-                asyncio.ensure_future(jobs.progress(job.id, fraction))  # noqa: RUF006
+                asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
             return await transcribe(job.request, settings, blobs, session, through_engine, report)
 
         async def ready() -> bool:
             return True
 
-        jobs = JobManager(settings, store, blobs, run, session)
+        jobs = JobManager(settings, database, blobs, run, session, "here")
         await jobs.start()
-        yield Service(settings, ModelCard.load("whisper-nano"), blobs, jobs, run, ready)
+        uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
+        yield Service(settings, ModelCard.load("whisper-nano"), blobs, uploads, jobs, run, ready)
         await jobs.close()
-    await store.close()
+    await database.close()
 
 
 @pytest.fixture

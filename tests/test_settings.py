@@ -38,3 +38,22 @@ def test_an_empty_key_would_open_the_door() -> None:
 def test_webhooks_that_could_not_be_sent_are_refused(webhooks: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=f"webhooks.{next(iter(webhooks))}"):
         AppSettings.model_validate({"webhooks": webhooks})
+
+
+@pytest.mark.parametrize("args", [{"blobs": "bucket/prefix"}, {"public_url": "stt.example.com"}])
+def test_urls_are_told_from_paths(args: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(args))):
+        AppSettings.model_validate(args)
+
+
+@pytest.mark.parametrize(
+    ("uploads", "named"),
+    [
+        ({"signing_key": "short"}, "signing_key"),
+        ({"expires_s": 3600, "sweep_after_s": 7199}, "sweep_after_s"),
+        ({"expires_s": 0}, "expires_s"),
+    ],
+)
+def test_uploads_that_could_not_be_kept_are_refused(uploads: dict[str, object], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        AppSettings.model_validate({"uploads": uploads})

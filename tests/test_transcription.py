@@ -13,10 +13,10 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
-from serve_app.options import BlobSource, JobRequest, TranscriptionOptions
+from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings, LimitSettings
-from serve_app.transcription import transcribe
-from serve_app.whisper.text import WindowText
+from serve_app.transcription import Keeper, transcribe
+from serve_app.whisper.text import WindowSegment, WindowText
 
 DATA = Path(__file__).parent / "data"
 NOTHING = WindowText(
@@ -30,6 +30,7 @@ async def run(  # type: ignore[no-untyped-def]
     recognise,
     windows: dict[str, float] | None = None,
     options: TranscriptionOptions | None = None,
+    keeper: Keeper | None = None,
 ):
     settings = AppSettings(data_dir=tmp_path, windows=windows or {})
     blobs = BlobStore(settings.blob_root)
@@ -37,12 +38,12 @@ async def run(  # type: ignore[no-untyped-def]
     async def chunks():  # type: ignore[no-untyped-def]
         yield sound
 
-    source = BlobSource(key=await blobs.write(chunks()))
+    source = await blobs.write(chunks())
     request = JobRequest(source=source, options=options or TranscriptionOptions())
     shares: list[float] = []
     async with guarded_session(settings.network) as session:
         try:
-            return await transcribe(request, settings, blobs, session, recognise, shares.append), shares
+            return await transcribe(request, settings, blobs, session, recognise, shares.append, keeper), shares
         finally:
             assert not list(settings.spool_dir.iterdir()), "temporary files were left"
 
@@ -139,3 +140,60 @@ async def test_blocks_are_told_what_was_said_before(tmp_path: Path, conditioned:
         assert set(told[4] or ()) == {4}
     else:
         assert set(told[1:]) == {()}
+
+
+class Shelf:
+    """Blocks kept in memory."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, str] = {}
+
+    async def kept(self) -> dict[int, str]:
+        return dict(self.blocks)
+
+    async def keep(self, number: int, content: str) -> None:
+        self.blocks[number] = content
+
+
+@pytest.mark.parametrize("conditioned", [True, False])
+async def test_a_run_that_begins_again_does_only_what_is_missing(tmp_path: Path, conditioned: bool) -> None:
+    """And says the same as one that was never lost, also where a block needs the text before it."""
+    asked: list[int] = []
+    lost_at: int | None = None
+
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+        if lost_at is not None and block.start > lost_at * SAMPLE_RATE:
+            raise OSError("the replica is gone")
+        asked.append(block.start)
+        tokens = (block.start, *(previous or ())[-1:])
+        segment = WindowSegment(start=0.0, end=0.5, text=f"{tokens}", tokens=tokens)
+        return [NOTHING.model_copy(update={"tokens": tokens, "segments": (segment,)})] * len(block.windows)
+
+    options = TranscriptionOptions(condition_on_previous_text=conditioned)
+    windows = {"block_s": 20, "blocks_in_flight": 2}
+    whole, _ = await run(tmp_path, minutes_of_speech(2), recognise, windows, options)
+    assert whole.segments
+    every, asked, lost_at, shelf = asked, [], 60, Shelf()
+    with pytest.raises(OSError, match="gone"):
+        await run(tmp_path, minutes_of_speech(2), recognise, windows, options, shelf)
+    kept = {every[number] for number in shelf.blocks}
+    assert kept
+    asked, lost_at = [], None
+    resumed, _ = await run(tmp_path, minutes_of_speech(2), recognise, windows, options, shelf)
+    assert resumed.segments == whole.segments
+    assert sorted(asked) == sorted(set(every) - kept)
+
+
+async def test_what_another_model_wrote_is_not_taken(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+        asked.append(block.start)
+        return [NOTHING] * len(block.windows)
+
+    shelf = Shelf()
+    await run(tmp_path, minutes_of_speech(1), recognise, {"block_s": 20}, keeper=shelf)
+    blocks = len(asked)
+    shelf.blocks = {number: text.replace("whisper-nano", "large-v3") for number, text in shelf.blocks.items()}
+    await run(tmp_path, minutes_of_speech(1), recognise, {"block_s": 20}, keeper=shelf)
+    assert len(asked) == 2 * blocks

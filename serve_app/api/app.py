@@ -5,10 +5,14 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from serve_app.api import errors, health, native, openai
+from serve_app.api import errors, following, health, native, openai, presigned
 from serve_app.api.auth import SCHEMES, RequireKey
+from serve_app.api.dialect import Dialect, refusing
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
+
+DIALECTS: tuple[Dialect, ...] = ()
+"""Of the fronts that have error bodies of their own."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -20,10 +24,11 @@ def create_app(service: Service) -> FastAPI:
         description="Speech to text: synchronous like OpenAI's audio API, or as jobs with webhooks.",
     )
     app.state.service = service
-    app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes)
-    app.add_middleware(RequireKey, keys=service.settings.api_keys)
+    refuse = refusing(DIALECTS)
+    app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
+    app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
     errors.install(app)
     app.include_router(health.router)
-    for front in (openai, native):
+    for front in (openai, native, following, presigned):
         app.include_router(front.router, dependencies=SCHEMES)
     return app

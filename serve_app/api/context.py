@@ -13,4 +13,14 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def owner_of(request: Request) -> str:
+    """Whose request it is: a word for its API key; empty when the service is open."""
+    owner: str = request.scope.get(OWNER, "")
+    return owner
+
+
+OWNER = "whisper.owner"
+"""Where the check of the keys leaves it, in the ASGI scope."""
+
+OwnerDep = Annotated[str, Depends(owner_of)]
 ServiceDep = Annotated[Service, Depends(service_of)]

@@ -2,12 +2,12 @@
 
 from email.message import Message as Header
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.errors import BODY_TOO_LARGE, answer
+from serve_app.api.dialect import Refuse
+from serve_app.api.errors import BODY_TOO_LARGE
 from serve_app.errors import TooLarge, UnsupportedMediaType
 
 
@@ -21,8 +21,9 @@ def charset_of(content_type: str) -> str:
 class BodyLimit:
     """ASGI middleware: 413 for a body over `max_bytes`, declared or not; 415 for text that is not utf-8."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, refuse: Refuse) -> None:
         self.app = app
+        self._refuse = refuse
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,10 +33,11 @@ class BodyLimit:
         charset = charset_of(headers.get("content-type", ""))
         if charset not in ("utf-8", "utf8"):
             error = UnsupportedMediaType(f"charset {charset!r}: send text as utf-8", "content-type")
-            return await answer(error)(scope, receive, send)
+            return await self._refuse(scope["path"], error)(scope, receive, send)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self.max_bytes:
-            return await self._refusal()(scope, receive, send)
+            too_large = TooLarge(self._message(), None, BODY_TOO_LARGE)
+            return await self._refuse(scope["path"], too_large)(scope, receive, send)
         read = 0
 
         async def counted() -> Message:
@@ -51,6 +53,3 @@ class BodyLimit:
 
     def _message(self) -> str:
         return f"the request body is over the limit of {self.max_bytes} bytes"
-
-    def _refusal(self) -> JSONResponse:
-        return answer(TooLarge(self._message(), None, BODY_TOO_LARGE))

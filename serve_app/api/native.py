@@ -2,35 +2,66 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field, Json, ValidationError, model_validator
 from starlette.datastructures import UploadFile
 
-from serve_app.api.context import ServiceDep
+from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.openai import respond
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
-from serve_app.jobs.models import MAX_PAGE, JobState
+from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
 from serve_app.jobs.view import JobView, view
-from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UrlSource, Webhook
+from serve_app.options import (
+    JobRequest,
+    Priority,
+    Source,
+    Strict,
+    TranscriptionOptions,
+    UploadSource,
+    UrlSource,
+    Webhook,
+)
 from serve_app.service import Service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
+JobId = Annotated[
+    str | None,
+    Field(
+        max_length=ID_CHARACTERS,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="An id of your own; null: the service makes one. The same id and request again: the same job.",
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_CHARACTERS,
+        description="The same key and request again: the same job; another request is refused.",
+    ),
+]
+
+
 class JobBody(TranscriptionOptions):
-    """A job as JSON: one of `url` and `audio`, a webhook if wanted, and the options."""
+    """A job as JSON: one of `url`, `upload_id` and `audio`, a webhook if wanted, and the options."""
 
     url: str | None = Field(None, description="http(s) URL of the audio.")
+    upload_id: str | None = Field(None, description="The id of an upload, made by `POST /v1/uploads` and put there.")
     audio: str | None = Field(None, description="Base64 of the audio, or a data URL.")
     webhook: Webhook | None = None
+    priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
+    id: JobId = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.url is None) == (self.audio is None):
-            raise ValueError("give exactly one of url and audio (or a multipart body with file)")
+        if [self.url, self.upload_id, self.audio].count(None) != 2:
+            raise ValueError("give exactly one of url, upload_id and audio (or a multipart body with file)")
         return self
 
 
@@ -38,12 +69,17 @@ class JobForm(TranscriptionOptions):
     """A job as multipart fields beside `file`; `webhook` as JSON."""
 
     webhook: Json[Webhook] | None = None
+    priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
+    id: JobId = None
 
 
 class JobsQuery(Strict):
     """Which jobs to list."""
 
     status: JobState | None = Field(None, description="Only jobs in this state.")
+    webhook: WebhookState | None = Field(
+        None, description="Only jobs whose webhook of the end is so far; `failed`: given up, send it again."
+    )
     limit: int = Field(20, ge=1, le=MAX_PAGE)
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
@@ -87,25 +123,27 @@ _BODY = {
     "",
     status_code=202,
     summary="Submit a recording; the answer comes at once",
-    responses=responses(404, 415, 429),
+    responses=responses(404, 415, 422, 429),
     openapi_extra={"requestBody": _BODY},
 )
-async def submit(service: ServiceDep, request: Request, response: Response) -> JobView:
+async def submit(
+    service: ServiceDep, owner: OwnerDep, request: Request, response: Response, idempotency_key: IdempotencyKey = None
+) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
-            job_request = await _from_json(service, await request.body())
+            job_id, job_request = await _from_json(service, await request.body())
         case "multipart/form-data":
-            job_request = await _from_form(service, request)
+            job_id, job_request = await _from_form(service, request)
         case other:
             raise UnsupportedMediaType(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
-    job = await service.submit(job_request)
+    job = await service.submit(job_request, job_id, owner, idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return view(job)
 
 
-async def _from_json(service: Service, raw: bytes) -> JobRequest:
+async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
     try:
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
@@ -114,12 +152,14 @@ async def _from_json(service: Service, raw: bytes) -> JobRequest:
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
+    elif body.upload_id is not None:
+        source = UploadSource(id=body.upload_id)
     else:
         source = await store_base64(service.blobs, body.audio or "", "audio")
-    return JobRequest(source=source, options=options, webhook=body.webhook)
+    return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 
-async def _from_form(service: Service, request: Request) -> JobRequest:
+async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
     async with request.form() as form:
         for name in form:
             if len(form.getlist(name)) > 1:
@@ -133,7 +173,7 @@ async def _from_form(service: Service, request: Request) -> JobRequest:
         except ValidationError as error:
             raise invalid(error) from None
         source = await store(service.blobs, file)
-        return JobRequest(source=source, options=_options(body), webhook=body.webhook)
+        return body.id, JobRequest(source=source, options=_options(body), webhook=body.webhook, priority=body.priority)
 
 
 def _options(body: JobBody | JobForm) -> TranscriptionOptions:
@@ -142,7 +182,7 @@ def _options(body: JobBody | JobForm) -> TranscriptionOptions:
 
 @router.get("", summary="Jobs, newest first", responses=responses())
 async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
-    page = await service.jobs.list(query.status, query.limit, query.cursor)
+    page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
     return JobList(data=[view(job) for job in page.data], next_cursor=page.next_cursor)
 
 

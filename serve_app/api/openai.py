@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Response, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from serve_app.api.context import ServiceDep
+from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.uploads import store
 from serve_app.errors import InvalidRequest
@@ -68,10 +68,10 @@ class TranscriptionForm(BaseModel):
     responses=responses(404, 408)
     | {200: {"content": {"application/json": {}, "text/plain": {}}, "description": "In the format asked for."}},
 )
-async def transcriptions(service: ServiceDep, form: Annotated[TranscriptionForm, Form()]) -> Response:
+async def transcriptions(service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, Form()]) -> Response:
     options = form.options()
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
-    return respond(await service.transcribe(request), form.response_format)
+    return respond(await service.transcribe(request, owner), form.response_format)
 
 
 def respond(transcript: Transcript, form: Format) -> Response:

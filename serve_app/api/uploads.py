@@ -20,7 +20,7 @@ async def store(blobs: BlobStore, file: UploadFile) -> BlobSource:
         while chunk := await file.read(CHUNK):
             yield chunk
 
-    return BlobSource(key=await blobs.write(chunks()))
+    return await blobs.write(chunks())
 
 
 async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
@@ -33,4 +33,4 @@ async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    return BlobSource(key=await blobs.write(chunks()))
+    return await blobs.write(chunks())

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import aiohttp
 
+from serve_app import spool
 from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Reused
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.cursor import from_cursor, to_cursor
@@ -30,6 +31,9 @@ from serve_app.transcript import Transcript
 
 SWEEP_S = 60.0
 """How often old jobs are purged, at the most."""
+
+ORPHANS_S = 3600.0
+"""How often uploads and temporary files that nobody needs any more are looked for."""
 
 SYNC_GRACE_S = 60.0
 """A synchronous job this much over its time limit has lost its client."""
@@ -114,15 +118,7 @@ class JobManager:
         queue is full.
         """
         _check(request)
-        job = Job(
-            id=job_id or uuid4().hex,
-            state=JobState.QUEUED,
-            mode="async",
-            owner=owner,
-            idempotency_key=idempotency_key,
-            request=request,
-            created_at=_now(),
-        )
+        job = _queued(request, job_id or uuid4().hex, owner, idempotency_key)
         limit = self._settings.limits.max_queued_jobs
         added = await self._store.add(job, limit)
         if added is None:
@@ -134,6 +130,16 @@ class JobManager:
             self._runner.wake()
         elif added.job.request.source != request.source:
             await self._drop_upload(job)  # the same content was brought again
+        return added.job
+
+    async def known(self, request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job | None:
+        """The job that submitting this would answer with, if there is one already. Raises Reused as `submit` does."""
+        job = _queued(request, job_id, owner, idempotency_key)
+        added = await self._store.known(job)
+        if added is None:
+            return None
+        if not added.same:
+            raise _reused(job, added.job)
         return added.job
 
     @unbroken
@@ -328,8 +334,12 @@ class JobManager:
 
     async def _sweep(self) -> None:
         retention_s = self._settings.jobs.retention_s
+        orphans_at = time.monotonic()
         while not self._closing.is_set():
             try:
+                if time.monotonic() >= orphans_at:
+                    orphans_at += ORPHANS_S
+                    await self._sweep_orphans()
                 for job in await self._store.purge(_now() - timedelta(seconds=retention_s)):
                     await self._drop_upload(job)
                 # Their runs and clients are in other processes, and may outlive this one's restart: not for ever.
@@ -342,10 +352,30 @@ class JobManager:
                 async with asyncio.timeout(min(SWEEP_S, retention_s)):
                     await self._closing.wait()
 
+    async def _sweep_orphans(self) -> None:
+        """Delete uploads that no job came for, and what processes that were killed have left."""
+        before = _now() - timedelta(seconds=self._settings.uploads.sweep_after_s)
+        swept = await self._blobs.sweep(before, await self._store.blob_keys())
+        swept += await asyncio.to_thread(spool.sweep, self._settings.spool_dir, before)
+        if swept:
+            log.info("%d uploads and temporary files of no job are deleted", swept)
+
 
 def _check(request: JobRequest) -> None:
     if request.webhook is not None:
         check_webhook(request.webhook)
+
+
+def _queued(request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job:
+    return Job(
+        id=job_id,
+        state=JobState.QUEUED,
+        mode="async",
+        owner=owner,
+        idempotency_key=idempotency_key,
+        request=request,
+        created_at=_now(),
+    )
 
 
 def _now() -> datetime:

@@ -17,6 +17,13 @@ MAX_PAGE = 100
 """Most jobs in one page of the list."""
 
 
+ID_CHARACTERS = 128
+"""Longest id of a job that a client may choose."""
+
+KEY_CHARACTERS = 255
+"""Longest idempotency key."""
+
+
 class JobState(StrEnum):
     """Where a job stands: `queued → running → succeeded | failed | cancelled`."""
 
@@ -87,11 +94,6 @@ class JobEvent(Strict):
     progress: float
     attempts: int
     error: JobError | None = None
-
-    @property
-    def last(self) -> bool:
-        """Whether nothing comes after it."""
-        return self.status.terminal
 
 
 class Try(Strict):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Delete, Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Delete, RowMapping, Select, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +20,7 @@ from serve_app.jobs.message import ENDS
 from serve_app.jobs.models import EventType, Job, JobError, JobState, WebhookState
 from serve_app.jobs.tables import Utc, blocks, deliveries, jobs
 from serve_app.jobs.turns import next_owner
+from serve_app.options import BlobSource
 from serve_app.transcript import Transcript
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
@@ -52,16 +53,11 @@ class JobStore:
 
         Of a job with that id, or with that owner and idempotency key, nothing is changed.
         """
-        fingerprint = job.request.fingerprint
 
         async def add(connection: AsyncConnection) -> Added | None:
-            twin = jobs.c.id == job.id
-            if job.idempotency_key is not None:
-                twin = or_(twin, (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key))
-            query = select(*JOB, jobs.c.fingerprint).where(twin).order_by(jobs.c.id != job.id)
-            known = (await connection.execute(query)).mappings().first()
+            known = _known(job, (await connection.execute(_twins(job))).mappings().first())
             if known is not None:
-                return Added(job_of(known), False, known["fingerprint"] == fingerprint and known["owner"] == job.owner)
+                return known
             if max_queued is not None:
                 waiting = select(func.count()).where(jobs.c.state == JobState.QUEUED)
                 if (await connection.execute(waiting)).scalar_one() >= max_queued:
@@ -71,7 +67,7 @@ class JobStore:
             await connection.execute(
                 insert(jobs).values(
                     **row,
-                    fingerprint=fingerprint,
+                    fingerprint=job.request.fingerprint,
                     priority=PRIORITIES[job.request.priority],
                     due_at=job.created_at,
                     events=1,
@@ -84,6 +80,11 @@ class JobStore:
             return await self._database.write(add)
         except IntegrityError:  # another manager was adding its twin: it is there now
             return await self._database.write(add)
+
+    async def known(self, job: Job) -> Added | None:
+        """The job there is with that id, or with that owner and idempotency key."""
+        rows = await self._database.read(_twins(job))
+        return _known(job, rows[0] if rows else None)
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""
@@ -108,6 +109,11 @@ class JobStore:
         if after is not None:
             query = query.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*after, types=(Utc, jobs.c.id.type)))
         return await self._read(query)
+
+    async def blob_keys(self) -> set[str]:
+        """The keys of the blobs that jobs which have not ended need."""
+        active = await self._read(select(*JOB).where(jobs.c.state.in_(ACTIVE)))
+        return {job.request.source.key for job in active if isinstance(job.request.source, BlobSource)}
 
     async def stranded(self, holder: str, now: datetime) -> tuple[Job, ...]:
         """Asynchronous jobs that are said to be run by `holder`, or by somebody whose lease is over."""
@@ -275,3 +281,17 @@ class JobStore:
 
 def _run(job_id: str, attempt: int) -> tuple[Any, ...]:
     return jobs.c.id == job_id, jobs.c.attempts == attempt, jobs.c.state == JobState.RUNNING
+
+
+def _twins(job: Job) -> Select[Any]:
+    twin = jobs.c.id == job.id
+    if job.idempotency_key is not None:
+        twin = or_(twin, (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key))
+    return select(*JOB, jobs.c.fingerprint).where(twin).order_by(jobs.c.id != job.id)
+
+
+def _known(job: Job, row: RowMapping | None) -> Added | None:
+    if row is None:
+        return None
+    same = row["fingerprint"] == job.request.fingerprint and row["owner"] == job.owner
+    return Added(job_of(row), False, same)

@@ -19,15 +19,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from serve_app.jobs.models import JobError
+from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, JobError
 from serve_app.options import JobRequest, UrlSource
 from serve_app.transcript import Transcript
-
-ID_CHARACTERS = 128
-"""Longest id of a job that a client may choose."""
-
-KEY_CHARACTERS = 255
-"""Longest idempotency key."""
 
 
 class Id(TypeDecorator[str]):

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from serve_app.jobs.models import Job, JobError, JobState, Mode, WebhookState
-from serve_app.options import TranscriptionOptions, UrlSource
+from serve_app.options import Priority, TranscriptionOptions, UrlSource
 
 
 class JobView(BaseModel):
@@ -16,11 +16,12 @@ class JobView(BaseModel):
     object: Literal["job"] = "job"
     status: JobState
     mode: Mode
+    priority: Priority
     progress: float = Field(description="0 to 1.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    attempts: int
+    attempts: int = Field(description="Runs begun; one that is lost with a process is followed by another.")
     url: str | None = Field(description="The audio's URL, when it came from one.")
     options: TranscriptionOptions
     error: JobError | None
@@ -33,8 +34,9 @@ def view(job: Job) -> JobView:
     """What a client sees of a job."""
     source = job.request.source
     return JobView(
-        **job.model_dump(exclude={"request", "state"}),
+        **job.model_dump(include=set(JobView.model_fields)),
         status=job.state,
+        priority=job.request.priority,
         url=source.url if isinstance(source, UrlSource) else None,
         options=job.request.options,
         transcript_url=f"/v1/jobs/{job.id}/transcript",

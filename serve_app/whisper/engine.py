@@ -1,6 +1,7 @@
 """One thread that turns windows of many jobs into text, many at a time."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ class EngineStats:
 
     `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` counts windows that
     went through the encoder, `tries` through the decoder. `steps` of the decoder had `rows` rows together.
+    `waiting` windows are queued now, and `decoding` have rows.
     """
 
     windows: int = 0
@@ -46,6 +48,7 @@ class EngineStats:
     steps: int = 0
     rows: int = 0
     waiting: int = 0
+    decoding: int = 0
 
     @property
     def mean_batch_size(self) -> float:
@@ -54,10 +57,14 @@ class EngineStats:
 
 
 class Engine:
-    """Decodes windows of many jobs side by side. Its methods may be called from any thread."""
+    """Decodes windows of many jobs side by side. Its methods may be called from any thread.
 
-    def __init__(self, model: WhisperModel, batching: Batching | None = None) -> None:
+    `watchdog_s`: `check` calls it ill when no step has ended for so long.
+    """
+
+    def __init__(self, model: WhisperModel, batching: Batching | None = None, watchdog_s: float = 60.0) -> None:
         self._model = model
+        self._watchdog_s = watchdog_s
         self._batching = batching or Batching()
         self._scheduler: Scheduler[Work] = Scheduler()
         self._decoder = Decoder(model, self._batching.max_batch_size)
@@ -71,6 +78,7 @@ class Engine:
         self._closed = False
         self._failures = 0  # in a row
         self._quiet_until = 0.0
+        self._beat = math.inf  # when the thread last came on; it is not expected to while there is nothing to do
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -123,16 +131,19 @@ class Engine:
         return self._batching
 
     def check(self) -> None:
-        """Raise RuntimeError when nothing would be done any more: the thread has ended, or every window fails."""
+        """Raise RuntimeError when nothing would be done any more: the thread has ended, or hangs, or all fails."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine's thread has ended")
+        stuck_s = time.monotonic() - self._beat
+        if stuck_s > self._watchdog_s:
+            raise RuntimeError(f"the engine's thread has not come on for {stuck_s:.0f} s: the device hangs")
         if self._failures >= MAX_FAILURES:
             raise RuntimeError(f"the last {self._failures} windows all failed: the device is not well")
 
     def stats(self) -> EngineStats:
-        """What was done so far."""
+        """What was done so far, and what is to be done."""
         with self._changed:
-            return replace(self._stats, waiting=len(self._scheduler))
+            return replace(self._stats, waiting=len(self._scheduler), decoding=len(self._decoding))
 
     def close(self) -> None:
         """Cancel what has not ended, and end the thread."""
@@ -154,6 +165,7 @@ class Engine:
     def _run(self) -> None:
         torch.set_num_threads(self._model.threads)
         while (taken := self._take()) is not None:
+            self._beat = time.monotonic()
             if taken:
                 self._guard(taken, partial(self._begin, taken))
             if self._encoding and (self._encoding.ready() or not self._decoder.active):
@@ -180,6 +192,7 @@ class Engine:
                     taken = self._scheduler.take(self._batching, now, self._encoder.most, only_interactive=hurry)
                 if taken or self._encoding or self._decoder.active or self._aligner.waiting:
                     return taken
+                self._beat = math.inf
                 self._changed.wait()
         return None
 

@@ -71,6 +71,13 @@ def test_a_file_is_transcribed_and_its_job_is_listed(http: httpx.Client, running
     assert not list((running.data_dir / "tmp").iterdir())
 
 
+def test_a_recording_is_brought_before_its_job(http: httpx.Client) -> None:
+    upload = http.post("/v1/uploads").json()
+    assert httpx.put(upload["url"], content=(DATA / "fr.flac").read_bytes()).status_code == 200
+    job = job_ended(http, http.post("/v1/jobs", json={"upload_id": upload["id"]}).json()["id"])
+    assert http.get(job["transcript_url"], params={"format": "text"}).text.strip() == SAID["fr.flac"]
+
+
 def test_health_and_request_ids(http: httpx.Client) -> None:
     for path in ("/health", "/healthz", "/readyz"):
         answer = http.get(path, headers={"x-request-id": "abc"})

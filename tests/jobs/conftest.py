@@ -87,7 +87,7 @@ def store(database: Database) -> JobStore:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+    return BlobStore(str(tmp_path / "blobs"))
 
 
 @pytest.fixture

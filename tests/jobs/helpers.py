@@ -81,7 +81,7 @@ async def upload(blobs: BlobStore, content: bytes = b"RIFF") -> BlobSource:
     async def chunks() -> AsyncIterator[bytes]:
         yield content
 
-    return BlobSource(key=await blobs.write(chunks()))
+    return await blobs.write(chunks())
 
 
 def files(folder: Path) -> list[Path]:

@@ -396,3 +396,29 @@ def test_a_text_ends_when_everything_is_suppressed(engine: Engine, windows: Wind
     result = engine.submit(windows["en.mp3"], options, "job").result(60)
     assert result.text == ""
     assert np.isfinite(result.avg_logprob)
+
+
+def test_an_engine_whose_device_hangs_calls_itself_ill(
+    nano: WhisperModel, windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, go_on = threading.Event(), threading.Event()
+    encode = nano.encode
+
+    def hang(features: torch.Tensor) -> torch.Tensor:
+        hanging.set()
+        go_on.wait(60)
+        return encode(features)
+
+    engine = Engine(nano, watchdog_s=0.2)
+    engine.check()
+    monkeypatch.setattr(nano, "encode", hang)
+    future = engine.submit(windows["en.mp3"], TranscriptionOptions(), "job")
+    assert hanging.wait(60)
+    time.sleep(0.3)
+    with pytest.raises(RuntimeError, match="hangs"):
+        engine.check()
+    go_on.set()
+    assert future.result().text
+    time.sleep(0.3)  # with nothing to do
+    engine.check()
+    engine.close()

@@ -1,0 +1,58 @@
+"""Errors in the shape of the front that was asked."""
+
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app.api.errors import answer, invalid
+from serve_app.errors import ServiceError
+
+Render = Callable[[ServiceError], Response]
+
+Refuse = Callable[[str, ServiceError], Response]
+"""Takes a path too: an error that was found before any route was (a missing key, a body that is too large)."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a front says what went wrong: `render`, for the paths that match `paths` wholly."""
+
+    paths: re.Pattern[str]
+    render: Render
+
+    @property
+    def route(self) -> type[APIRoute]:
+        """The class of the front's routes (`APIRouter(route_class=…)`)."""
+        render = self.render
+
+        class Route(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handle = super().get_route_handler()
+
+                async def handled(request: Request) -> Response:
+                    try:
+                        return await handle(request)
+                    except RequestValidationError as error:
+                        return render(invalid(error))
+                    except ServiceError as error:
+                        return render(error)
+
+                return handled
+
+        return Route
+
+
+def refusing(dialects: Sequence[Dialect]) -> Refuse:
+    """Errors in the shape of the front whose path it is, else in the common one."""
+
+    def refuse(path: str, error: ServiceError) -> Response:
+        render = next((dialect.render for dialect in dialects if dialect.paths.fullmatch(path)), answer)
+        return render(error)
+
+    return refuse

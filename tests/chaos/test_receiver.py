@@ -1,0 +1,51 @@
+"""The fault test's receiver of webhooks."""
+
+import base64
+import json
+import random
+from collections import Counter
+from datetime import UTC, datetime
+
+import aiohttp
+import standardwebhooks
+
+from chaos.receiver import FAILING, FAILURES, Receiver
+
+SECRET, OTHER = ("whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+BODY = json.dumps({"type": "job.completed", "data": {"id": "a", "transcript": {"text": "one"}}})
+
+
+def headers(secret: str) -> dict[str, str]:
+    now = datetime.now(UTC)
+    signature = standardwebhooks.Webhook(secret).sign("msg_a", now, BODY)
+    return {"webhook-id": "msg_a", "webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
+
+
+async def call(url: str, secret: str) -> str:
+    """What a sender sees that waits for half a second."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=0.5)
+        async with aiohttp.request("POST", url, data=BODY, headers=headers(secret), timeout=timeout) as answer:
+            return f"{answer.status} {answer.headers.get('Retry-After', '')}".strip()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return type(error).__name__
+
+
+async def test_it_fails_a_third_of_its_calls_and_remembers_all() -> None:
+    receiver = Receiver(SECRET, 0.5, random.Random(0))
+    async with receiver.listening():
+        seen = Counter([await call(receiver.url, SECRET) for _ in range(90)])
+    failed = 90 - seen["200"]
+    assert abs(failed - 90 * FAILING) < 15
+    assert set(seen) == {"200", "500", "503 1", "ServerDisconnectedError", "TimeoutError"}
+    assert len(receiver.answers) == 1 + len(FAILURES)
+    assert sum(event.taken for event in receiver.events["a"]) == seen["200"] == receiver.answers["200"]
+    assert {(event.id, event.type, event.text) for event in receiver.events["a"]} == {("msg_a", "job.completed", "one")}
+    await receiver.taken("a")
+
+
+async def test_what_another_has_signed_is_refused_and_remembered() -> None:
+    receiver = Receiver(SECRET, 0.5, random.Random(0))
+    async with receiver.listening():
+        assert await call(receiver.url, OTHER) == "400"
+    assert (len(receiver.forged), receiver.events) == (1, {})

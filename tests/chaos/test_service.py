@@ -1,0 +1,38 @@
+"""The fault test finds and ends what it has started, and nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HARNESS = """
+import subprocess, sys, time
+from pathlib import Path
+from chaos.service import Service, adopt_orphans
+
+adopt_orphans()
+service = Service(Path(sys.argv[1]), {})
+launcher = subprocess.Popen([sys.executable, "-c", sys.argv[2]])
+launcher.wait()
+while not (parts := service.parts()):
+    time.sleep(0.05)
+(again,) = service.parts()
+assert again == parts[0], "seen first at another time"
+print(again.kind.name, service.kill(), service.kill(), service.parts())
+"""
+
+
+def test_orphans_are_adopted_found_by_their_title_and_killed(tmp_path: Path) -> None:
+    outsider = subprocess.Popen(["ray::ServeReplica:whisper:Whisper", "1000"], executable="/bin/sleep")
+    launcher = (
+        "import subprocess\n"
+        "subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "subprocess.Popen(['ray::ServeReplica:whisper:Whisper', '1000'], executable='/bin/sleep')\n"
+    )
+    try:
+        command = [sys.executable, "-c", HARNESS, str(tmp_path), launcher]
+        said = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+        assert said.stdout.split() == ["Whisper", "2", "0", "[]"]
+        assert outsider.poll() is None
+    finally:
+        outsider.kill()
+        outsider.wait()
