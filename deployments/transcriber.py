@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import ray
 from pydub import AudioSegment
@@ -60,6 +60,7 @@ class Transcriber:
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
         self.reports: set[asyncio.Task[None]] = set()
+        self.runs: dict[str, asyncio.Task[Any]] = {}
 
     async def transcribe(self, job: Job) -> Transcript:
         """The transcript of one job."""
@@ -74,13 +75,28 @@ class Transcriber:
             task.add_done_callback(self.reports.discard)
 
         waited_for = job.mode == "sync"
-        return await self._transcribe(
-            job.request,
-            job.id,
-            report,
-            interactive=waited_for or job.request.priority == "high",
-            keeper=None if waited_for else KeptBlocks(self.jobs, job),
-        )
+        with self._only_run(job.id):
+            return await self._transcribe(
+                job.request,
+                job.id,
+                report,
+                interactive=waited_for or job.request.priority == "high",
+                keeper=None if waited_for else KeptBlocks(self.jobs, job),
+            )
+
+    @contextmanager
+    def _only_run(self, job_id: str) -> Iterator[None]:
+        """Stop an earlier run of a job: a job manager that was killed has left it behind."""
+        earlier, this = self.runs.get(job_id), asyncio.current_task()
+        if earlier is not None:
+            earlier.cancel()
+        assert this is not None
+        self.runs[job_id] = this
+        try:
+            yield
+        finally:
+            if self.runs.get(job_id) is this:
+                del self.runs[job_id]
 
     async def transcribe_audio(
         self, audio: str | bytes | AudioSegment, options: TranscriptionOptions | None = None
