@@ -27,7 +27,7 @@ def create_app(service: Service) -> FastAPI:
     refuse = refusing(DIALECTS)
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
-    errors.install(app)
+    errors.install(app, refuse)
     app.include_router(health.router)
     for front in (openai, native, following, presigned):
         app.include_router(front.router, dependencies=SCHEMES)
