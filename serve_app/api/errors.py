@@ -48,12 +48,14 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     path = first["loc"][1:] if isinstance(error, RequestValidationError) else first["loc"]
     param = ".".join(map(str, path)) or None
     match first["type"]:
-        case "json_invalid":
+        case "json_invalid" if first["msg"] == "JSON decode error":  # FastAPI's, of the whole body: not a field's
             message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case "extra_forbidden":
             message = f"unknown field {param!r}"
         case "missing":
             message = f"{param} is required" if param else "a request body is required"
+        case "model_attributes_type" if param is None:
+            message = "the body must be a JSON object, sent as application/json"
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = f"{param}: {message}" if param else message

@@ -273,7 +273,7 @@ async def test_bad_bodies_name_their_field(client: httpx.AsyncClient, body: dict
 async def test_bodies_that_are_no_task_at_all(client: httpx.AsyncClient, raw: bytes) -> None:
     answer = await client.post("/", content=raw, headers={"content-type": "application/json"})
     assert (answer.status_code, set(answer.json())) == (400, {"detail"}), answer.text
-    assert isinstance(answer.json()["detail"], str)
+    assert "body" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/status/nope"), ("DELETE", "/cancel/nope")])
