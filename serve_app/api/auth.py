@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.context import OWNER
-from serve_app.api.errors import Refuse
+from serve_app.api.dialect import Refuse
 from serve_app.errors import Unauthorized
 
 OPEN = ("/health", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/static-offline-docs/", "/v1/uploads/")

@@ -13,8 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from serve_app.api.errors import Refuse, Render, answer, invalid
+from serve_app.api.errors import answer, invalid
 from serve_app.errors import ServiceError
+
+Render = Callable[[ServiceError], Response]
+
+Refuse = Callable[[str, ServiceError], Response]
+"""Takes a path too: an error that was found before any route was (a missing key, a body that is too large)."""
 
 
 @dataclass(frozen=True)

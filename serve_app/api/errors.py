@@ -18,11 +18,6 @@ BODY_TOO_LARGE = "body_too_large"
 RETRY_AFTER_S = 5
 """What a client is told to wait when the queue is full: enough for some jobs to have ended."""
 
-Render = Callable[[ServiceError], Response]
-
-Refuse = Callable[[str, ServiceError], Response]
-"""Takes a path too: an error that was found outside any route (a missing key, a method that is not allowed)."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -48,14 +43,14 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     path = first["loc"][1:] if isinstance(error, RequestValidationError) else first["loc"]
     param = ".".join(map(str, path)) or None
     match first["type"]:
-        case "json_invalid" if first["msg"] == "JSON decode error":  # FastAPI's, of the whole body: not a field's
-            message, param = f"the body is not JSON: {first['ctx']['error']}", None
+        case "model_attributes_type" if param is None:
+            message = "the body is not a JSON object, or its content-type is not application/json"
         case "extra_forbidden":
             message = f"unknown field {param!r}"
         case "missing":
             message = f"{param} is required" if param else "a request body is required"
-        case "model_attributes_type" if param is None:
-            message = "the body must be a JSON object, sent as application/json"
+        case "json_invalid" if isinstance(error, RequestValidationError):  # its place is a position in the text
+            message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = f"{param}: {message}" if param else message
@@ -65,18 +60,25 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
 def answer(error: ServiceError) -> JSONResponse:
     """The HTTP answer for an error."""
     body = ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
-    return JSONResponse(body.model_dump(), error.status, headers(error))
+    return JSONResponse(body.model_dump(), error.status, headers_of(error))
 
 
-def headers(error: ServiceError) -> dict[str, str]:
-    """The headers of an error's answer, whatever its shape."""
+def with_field(error: ServiceError) -> str:
+    """The message of an error with its field named, for bodies that have no other place for it."""
+    named = error.param is None or error.param.lower() in error.message.lower()
+    return error.message if named else f"{error.param}: {error.message}"
+
+
+def headers_of(error: ServiceError) -> dict[str, str]:
+    """The headers that go with an error, whatever its body's shape."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     if isinstance(error, Overloaded):
-        return {"Retry-After": str(RETRY_AFTER_S)}
-    return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    return headers
 
 
-def install(app: FastAPI, refuse: Refuse) -> None:
-    """Make every failure of `app` answer as `refuse` has it."""
+def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> None:
+    """Make every failure of `app` answer in the shape that `refuse` has for its path."""
 
     @app.exception_handler(ServiceError)
     async def known(request: Request, error: ServiceError) -> Response:
@@ -100,10 +102,11 @@ def install(app: FastAPI, refuse: Refuse) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return refuse(request.url.path, ServiceError("internal error; it has been logged", None, "internal_error"))
+        path = request.url.path
+        logger.exception("%s %s failed", request.method, path, exc_info=error)
+        return refuse(path, ServiceError("internal error; it has been logged", None, "internal_error"))
 
 
 def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of the error answers a path may give."""
+    """The OpenAPI entries of the error answers a path may give, their bodies in a front's own shape."""
     return {status: {"model": model} for status in (400, 401, 413, *statuses)}

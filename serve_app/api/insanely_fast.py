@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.dialect import Dialect
-from serve_app.api.errors import headers, invalid, responses
+from serve_app.api.errors import headers_of, invalid, responses, with_field
 from serve_app.api.native import JobId
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
 from serve_app.formats import chunked
@@ -42,8 +42,8 @@ def render(error: ServiceError) -> JSONResponse:
         case _, "id" | "job_id":
             detail = f"managed_task_id: {error.message}"
         case _:
-            detail = error.message
-    return JSONResponse(Detail(detail=detail).model_dump(), error.status, headers(error))
+            detail = with_field(error)
+    return JSONResponse(Detail(detail=detail).model_dump(), error.status, headers_of(error))
 
 
 DIALECT = Dialect(re.compile(r"/|/tasks|/(status|cancel)/[^/]+"), render)

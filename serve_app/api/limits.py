@@ -6,7 +6,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.errors import BODY_TOO_LARGE, Refuse
+from serve_app.api.dialect import Refuse
+from serve_app.api.errors import BODY_TOO_LARGE
 from serve_app.errors import TooLarge, UnsupportedMediaType
 
 
