@@ -33,6 +33,19 @@ def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
             }
 
 
+def chunked(transcript: Transcript) -> dict[str, Any]:
+    """The transcript as transformers' speech recognition pipeline returns it, a chunk a segment, or a word if asked.
+
+    Chunks keep the spaces before them: together they are the text.
+    """
+    pieces = [piece for segment in transcript.segments for piece in segment.words or (segment,)]
+    return {
+        "text": transcript.text,
+        "chunks": [{"timestamp": [piece.start, piece.end], "text": piece.text} for piece in pieces],
+        **_warnings(transcript),
+    }
+
+
 def _spoken(transcript: Transcript) -> str:
     if transcript.task == "translate":
         return "english"  # OpenAI's API names the language of the text here

@@ -36,6 +36,7 @@ class Jobs(Protocol):
     async def list(
         self, state: JobState | None, limit: int, cursor: str | None, webhook: WebhookState | None = None
     ) -> JobPage: ...
+    async def active(self) -> tuple[str, ...]: ...
     async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]: ...
     async def deliveries(self, job_id: str) -> tuple[DeliveryView, ...]: ...
     async def redeliver(self, job_id: str, delivery_id: str | None) -> tuple[DeliveryView, ...]: ...
@@ -79,10 +80,16 @@ class Service:
                 raise
             return known  # which has the upload: its submit is sent again
 
-    async def transcribe(self, request: JobRequest, owner: str = "") -> Transcript:
-        """Transcribe now; a caller that is cancelled cancels the work."""
+    async def transcribe(self, request: JobRequest, owner: str = "", job_id: str | None = None) -> Transcript:
+        """Transcribe now; a caller that is cancelled cancels the work.
+
+        `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
+        succeeded, and Reused for another request.
+        """
         async with self._owned(request) as request:
-            announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex, owner))
+            if job_id is not None and await self.jobs.known(request, job_id, owner, None):
+                return await self.jobs.result(job_id)
+            announced = asyncio.ensure_future(self.jobs.announce(request, job_id or uuid4().hex, owner))
             try:
                 job = await asyncio.shield(announced)
             except asyncio.CancelledError:

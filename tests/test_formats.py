@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.formats import render
+from serve_app.formats import chunked, render
 from serve_app.transcript import Segment, Transcript
 from serve_app.whisper.text import TokenLogprob, Word
 
@@ -61,6 +61,26 @@ def test_warnings_are_shown_where_there_are_any() -> None:
         body = render(transcript(warnings=("broke off",)), form)
         assert isinstance(body, dict)
         assert body["warnings"] == ["broke off"]
+
+
+def test_chunks_are_segments_or_words() -> None:
+    silent = SEGMENT.model_copy(update={"start": 1.5, "end": 2.2, "text": " ...", "words": ()})
+    words = (
+        Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9),
+        Word(start=1.0, end=1.5, text=" zwei", tokens=(8,), probability=0.9),
+    )
+    spoken = SEGMENT.model_copy(update={"words": words})
+    assert chunked(transcript(warnings=("broke off",))) == {
+        "text": "eins zwei",
+        "chunks": [{"timestamp": [0.5, 1.5], "text": " eins zwei"}],
+        "warnings": ["broke off"],
+    }
+    assert chunked(transcript(segments=(spoken, silent)))["chunks"] == [
+        {"timestamp": [0.5, 0.9], "text": " eins"},
+        {"timestamp": [1.0, 1.5], "text": " zwei"},
+        {"timestamp": [1.5, 2.2], "text": " ..."},
+    ]
+    assert chunked(transcript(text="", segments=())) == {"text": "", "chunks": []}
 
 
 def test_words_and_tokens_are_shown_where_they_were_asked_for() -> None:

@@ -204,6 +204,10 @@ class JobManager:
         more = to_cursor((page[-1].created_at, page[-1].id)) if len(jobs) > limit else None
         return JobPage(data=page, next_cursor=more)
 
+    async def active(self) -> tuple[str, ...]:
+        """The ids of all jobs that have not ended, oldest first."""
+        return await self._store.active()
+
     @unbroken
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; one that has ended is returned as it is.
