@@ -12,6 +12,7 @@ Task = Literal["transcribe", "translate"]
 Timestamps = Literal["none", "segment", "word"]
 WebhookEvent = Literal["started", "progress", "completed", "failed", "cancelled"]
 Priority = Literal["low", "normal", "high"]
+WebhookDialect = Literal["native", "verda"]
 
 MODELS_OWN = -1
 """In `suppress_tokens`: the list of the model's generation config."""
@@ -155,6 +156,7 @@ class JobRequest(Strict):
     options: TranscriptionOptions = TranscriptionOptions()
     webhook: Webhook | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority are run first.")
+    dialect: WebhookDialect = Field("native", description="The front whose bodies the webhooks have.")
 
     @property
     def fingerprint(self) -> str:

@@ -7,8 +7,11 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from serve_app.api.errors import answer, invalid
 from serve_app.errors import ServiceError
@@ -29,9 +32,18 @@ class Dialect:
     @property
     def route(self) -> type[APIRoute]:
         """The class of the front's routes (`APIRouter(route_class=…)`)."""
+        return self.route_with(None)
+
+    def route_with(self, header: str | None) -> type[APIRoute]:
+        """The class of a route for requests that have that header only: without it, the path is another front's."""
         render = self.render
 
         class Route(APIRoute):
+            def matches(self, scope: Scope) -> tuple[Match, Scope]:
+                if header is not None and header not in Headers(scope=scope):
+                    return Match.NONE, {}
+                return super().matches(scope)
+
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
                 handle = super().get_route_handler()
 

@@ -1,10 +1,13 @@
-"""What a webhook says."""
+"""What a webhook says, in the dialect of the front that its job came by."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from serve_app.jobs.models import EventType, Job, JobState
 from serve_app.jobs.view import view
+from serve_app.options import WebhookDialect
 from serve_app.transcript import Transcript
 
 ENDS: dict[JobState, EventType] = {
@@ -21,9 +24,25 @@ def wanted(job: Job, event: EventType) -> bool:
 
 
 def message(job: Job, event: EventType, at: datetime, transcript: Transcript | None = None) -> str:
-    """`{type, timestamp, data}`: what happened, when, the job as clients see it and its transcript, as JSON."""
+    """The body of a webhook, as JSON: what happened to a job, and when; its transcript if it has just succeeded."""
+    content = BODIES[job.request.dialect](job, event, at, transcript)
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _native(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
+    """`{type, timestamp, data}`: what happened, when, the job as clients see it and its transcript."""
     data = view(job).model_dump(mode="json", exclude={"webhook"})
     if job.state.terminal:
         data["transcript"] = None if transcript is None else transcript.model_dump(mode="json")
-    content = {"type": f"job.{event}", "timestamp": at.isoformat(), "data": data}
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return {"type": f"job.{event}", "timestamp": at.isoformat(), "data": data}
+
+
+def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
+    """`{result}`: the text alone; this front's webhooks tell of success only."""
+    return {"result": None if transcript is None else transcript.text}
+
+
+Body = Callable[[Job, EventType, datetime, Transcript | None], dict[str, Any]]
+
+BODIES: dict[WebhookDialect, Body] = {"native": _native, "verda": _verda}
+"""How each dialect puts it."""
