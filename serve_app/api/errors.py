@@ -48,7 +48,7 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
             message = f"unknown field {param!r}"
         case "missing":
             message = f"{param} is required" if param else "a request body is required"
-        case "json_invalid":  # whose place is a position in the text
+        case "json_invalid" if isinstance(error, RequestValidationError):  # its place is a position in the text
             message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case _:
             message = first["msg"].removeprefix("Value error, ")

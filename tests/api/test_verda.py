@@ -338,7 +338,7 @@ async def test_a_deployment_is_no_folder_of_anything_else(client: httpx.AsyncCli
     paths = (await client.get("/openapi.json")).json()["paths"]
     folders = {path.split("/")[1] for path in paths if path.count("/") > 1} - {"{deployment}"}
     assert folders <= set(verda.RESERVED)
-    for folder in (*verda.RESERVED, "-", "..", ".hidden", "a b", "a/b"):
+    for folder in (*verda.RESERVED, "-", ".hidden", "a b", "a/b"):
         for path in (f"/{folder}/generate", f"/{folder}/generate_webhook"):
             answer = await client.post(path, json={"url": "http://127.0.0.1:1/a"})
             assert answer.status_code in (404, 405), path
