@@ -24,7 +24,7 @@ ID = "X-Inference-Id"
 DEPLOYMENT = "whisper"
 """The deployment in the paths of an answer to a request that named none."""
 
-RESERVED = ("v1", "status", "result", "tasks", "cancel", "infer", "docs", "static-offline-docs")
+RESERVED = ("v1", "status", "result", "cancel", "docs", "static-offline-docs")
 """First folders of the service's other paths: no deployments."""
 
 _NAME = rf"(?!(?:{'|'.join(map(re.escape, RESERVED))})(?:/|$))[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -66,8 +66,8 @@ class Result(BaseModel):
     result: str
 
 
-class Problem(BaseModel):
-    """The body of every error, but that of a webhook which is not configured."""
+class Detail(BaseModel):
+    """The body of every answer that is no success, but that of a webhook which is not configured."""
 
     detail: str
 
@@ -82,7 +82,7 @@ _STATES = {
 """A job that is listed is queued: 0, `Initialized`, is never seen."""
 
 
-class Body(TranscriptionOptions):
+class GenerateBody(TranscriptionOptions):
     """What to transcribe, and how."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"url": "https://example.com/talk.mp3"}})
@@ -102,13 +102,13 @@ class Body(TranscriptionOptions):
         return JobRequest(source=UrlSource(url=self.url), options=options, webhook=webhook, dialect="verda")
 
 
-def _problem(error: ServiceError) -> Response:
-    return JSONResponse(Problem(detail=error.message).model_dump(), error.status, headers_of(error))
+def _refused(error: ServiceError) -> Response:
+    return JSONResponse(Detail(detail=error.message).model_dump(), error.status, headers_of(error))
 
 
 _PATHS = rf"/(?:(?:{_NAME}/)?(?:generate|generate_webhook)|{_NAME}/health|(?:status|result)/{_NAME})"
 
-DIALECT = Dialect(re.compile(_PATHS), _problem)
+DIALECT = Dialect(re.compile(_PATHS), _refused)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _example(description: str, *examples: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"examples": named}}}
 
 
-_ERRORS = responses(404, 408, 422, 429, model=Problem)
+_ERRORS = responses(404, 408, 422, 429, model=Detail)
 _TEXT = {"result": "three one four one five nine"}
 _ACCEPTED = {"Id": "f251ffb7", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
 
@@ -176,7 +176,7 @@ container = APIRouter(route_class=DIALECT.route)
     response_model=Result,
     responses=_ERRORS | {202: {"model": Accepted} | _example("It runs in the background, as preferred.", _ACCEPTED)},
 )
-async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Body) -> Response:
+async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, await _submit(service, call, body.request(), owner))
     transcript = await service.transcribe(body.request(), owner)
@@ -194,7 +194,7 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Bo
         500: _example("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}),
     },
 )
-async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Body) -> Response:
+async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
     url = service.settings.verda.webhook
     if url is None:
         return JSONResponse({"status": "error", "details": "webhook not defined"}, 500)
@@ -262,7 +262,7 @@ layer = APIRouter(route_class=DIALECT.route)
     summary="What came of an inference, once its status is 3",
     response_model=Result,
     responses=_ERRORS
-    | {202: _example("The text; of one that failed, the error it failed of.", _TEXT), 409: {"model": Problem}},
+    | {202: _example("The text; of one that failed, the error it failed of.", _TEXT), 409: {"model": Detail}},
 )
 async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
     job = await service.jobs.get(inference_id)
@@ -279,8 +279,14 @@ statuses = APIRouter(route_class=DIALECT.route_with(ID))
 @statuses.get(
     "/status/{deployment:deployment}",
     summary="How an inference fares (with `X-Inference-Id`)",
-    responses=responses(404, model=Problem)
-    | {200: _example("Its status.", {"Id": "f251ffb7", "Error": None, "Status": 2})},
+    responses=responses(404, model=Detail)
+    | {
+        200: _example(
+            "Its status; `Error` is null unless it failed.",
+            {"Id": "f251ffb7", "Error": None, "Status": 2},
+            {"Id": "f251ffb7", "Error": "the URL answered 404 Not Found", "Status": 3},
+        )
+    },
 )
 async def status(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> State:
     job = await service.jobs.get(inference_id)

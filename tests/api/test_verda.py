@@ -195,7 +195,9 @@ async def test_nobody_waits_for_ever(client: httpx.AsyncClient, outside: Outside
     limits = service.settings.limits.model_copy(update={"request_timeout_s": 0.2})
     service.settings = service.settings.model_copy(update={"limits": limits})
     headers = {"Prefer": f"respond-async, wait={'9' * 500}"}
+    began = time.monotonic()
     answer = await client.post("/generate", json={"url": outside.url("/slow")}, headers=headers)
+    assert 0.2 <= time.monotonic() - began < 1.1
     assert answer.status_code == 202
 
 
