@@ -12,7 +12,7 @@ Task = Literal["transcribe", "translate"]
 Timestamps = Literal["none", "segment", "word"]
 WebhookEvent = Literal["started", "progress", "completed", "failed", "cancelled"]
 Priority = Literal["low", "normal", "high"]
-WebhookDialect = Literal["native", "insanely_fast"]
+WebhookDialect = Literal["native", "insanely_fast", "verda"]
 
 MODELS_OWN = -1
 """In `suppress_tokens`: the list of the model's generation config."""

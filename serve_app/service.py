@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -16,6 +17,9 @@ from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from serve_app.whisper.card import ModelCard
+
+LONG_POLL_S = 20.0
+"""The job manager is asked for news of a job so long at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +83,16 @@ class Service:
             if known is None:
                 raise
             return known  # which has the upload: its submit is sent again
+
+    async def wait(self, job: Job, wait_s: float) -> Job:
+        """A job once it has ended, or as it is after so long, `limits.request_timeout_s` at most. Raises NotFound."""
+        until = time.monotonic() + min(wait_s, self.settings.limits.request_timeout_s)
+        seen = 0
+        while not job.state.terminal and (left := until - time.monotonic()) > 0:
+            events = await self.jobs.events(job.id, seen, min(left, LONG_POLL_S))
+            seen = max((event.number for event in events), default=seen)
+            job = await self.jobs.get(job.id)
+        return job
 
     async def transcribe(self, request: JobRequest, owner: str = "", job_id: str | None = None) -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AnyHttpUrl,
     BaseModel,
     ConfigDict,
     Field,
@@ -159,6 +160,17 @@ class WebhookSettings(Section):
         return value
 
 
+class VerdaSettings(Section):
+    """The front of Verda's containers."""
+
+    status_names: bool = Field(
+        False, description="A status is a name, as Verda's Python SDK wants it, instead of a number from 0 to 3."
+    )
+    webhook: AnyHttpUrl | None = Field(
+        None, description="Where the texts of `/generate_webhook` are sent; null: that path answers 500."
+    )
+
+
 class AppSettings(BaseSettings):
     """Everything the application can be told, frozen."""
 
@@ -196,6 +208,7 @@ class AppSettings(BaseSettings):
     jobs: JobSettings = JobSettings()
     uploads: UploadSettings = UploadSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    verda: VerdaSettings = VerdaSettings()
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -40,7 +40,9 @@ def test_webhooks_that_could_not_be_sent_are_refused(webhooks: dict[str, object]
         AppSettings.model_validate({"webhooks": webhooks})
 
 
-@pytest.mark.parametrize("args", [{"blobs": "bucket/prefix"}, {"public_url": "stt.example.com"}])
+@pytest.mark.parametrize(
+    "args", [{"blobs": "bucket/prefix"}, {"public_url": "stt.example.com"}, {"verda": {"webhook": "example.com/done"}}]
+)
 def test_urls_are_told_from_paths(args: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(args))):
         AppSettings.model_validate(args)

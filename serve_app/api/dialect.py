@@ -32,15 +32,15 @@ class Dialect:
     @property
     def route(self) -> type[APIRoute]:
         """The class of the front's routes (`APIRouter(route_class=…)`)."""
-        return self.route_without(None)
+        return self.route_if(None, given=False)
 
-    def route_without(self, header: str | None) -> type[APIRoute]:
-        """The class of a route whose path is another front's where a request has that header."""
+    def route_if(self, header: str | None, given: bool) -> type[APIRoute]:
+        """The class of a route for requests that have a header, or have it not: else its path is another front's."""
         render = self.render
 
         class Route(APIRoute):
             def matches(self, scope: Scope) -> tuple[Match, Scope]:
-                if header is not None and header in Headers(scope=scope):
+                if header is not None and (header in Headers(scope=scope)) != given:
                     return Match.NONE, {}
                 return super().matches(scope)
 

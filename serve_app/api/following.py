@@ -13,11 +13,9 @@ from serve_app.api.errors import responses
 from serve_app.errors import NotFound
 from serve_app.jobs.models import DeliveryView, JobEvent
 from serve_app.options import Strict
+from serve_app.service import LONG_POLL_S
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
-
-LONG_POLL_S = 20.0
-"""The job manager is asked for news so long at a time."""
 
 LastEventId = Annotated[
     int,

@@ -176,7 +176,7 @@ async def status(service: ServiceDep, task_id: str) -> dict[str, Any]:
 router.add_api_route(
     "/status/{task_id}",
     status,
-    route_class_override=DIALECT.route_without(VERDAS),
+    route_class_override=DIALECT.route_if(VERDAS, given=False),
     summary="How a task stands; of one that has ended until it is forgotten",
     responses=responses(404, model=Detail) | _examples(_STATES),
 )

@@ -12,7 +12,7 @@ from serve_app.api.openai import respond
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
-from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
+from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
 from serve_app.jobs.view import JobView, view
 from serve_app.options import (
     JobRequest,
@@ -33,7 +33,7 @@ JobId = Annotated[
     str | None,
     Field(
         max_length=ID_CHARACTERS,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=ID_PATTERN,
         description="An id of your own; null: the service makes one. The same id and request again: the same job.",
     ),
 ]

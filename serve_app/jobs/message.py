@@ -47,7 +47,12 @@ def _insanely_fast(job: Job, event: EventType, at: datetime, transcript: Transcr
     return {"error": error, "status": "error", "task_id": job.id}
 
 
+def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
+    """`{result}`: the text alone; this front's webhooks tell of success only."""
+    return {"result": None if transcript is None else transcript.text}
+
+
 Body = Callable[[Job, EventType, datetime, Transcript | None], dict[str, Any]]
 
-BODIES: dict[WebhookDialect, Body] = {"native": _native, "insanely_fast": _insanely_fast}
+BODIES: dict[WebhookDialect, Body] = {"native": _native, "insanely_fast": _insanely_fast, "verda": _verda}
 """How each dialect puts it."""

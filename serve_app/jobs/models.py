@@ -20,6 +20,9 @@ MAX_PAGE = 100
 ID_CHARACTERS = 128
 """Longest id of a job that a client may choose."""
 
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What such an id is made of."""
+
 KEY_CHARACTERS = 255
 """Longest idempotency key."""
 
@@ -54,6 +57,12 @@ class JobError(Strict):
         if not isinstance(error, ServiceError):
             error = ServiceError("internal error", None, "internal_error")
         return cls(message=error.message, param=error.param, code=error.code, type=error.type, status=error.status)
+
+    def raised(self) -> ServiceError:
+        """The same, to be raised again."""
+        error = ServiceError(self.message, self.param, self.code)
+        error.status, error.type = self.status, self.type
+        return error
 
 
 class Job(Strict):

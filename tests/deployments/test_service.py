@@ -140,6 +140,17 @@ def test_tasks_are_all_jobs_and_can_be_cancelled(http: httpx.Client) -> None:
     assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, "managed_task_id")
 
 
+def test_preferences_and_inference_ids_pass_serves_proxy(http: httpx.Client) -> None:
+    body = {"url": "http://127.0.0.1:9/a.mp3"}
+    forgotten = http.post("/x/generate", json=body, headers={"Prefer": "respond-async-proxy"})
+    assert (forgotten.status_code, forgotten.content) == (202, b"")
+    own = {"X-Inference-Id": "call-17"}
+    late = http.post("/x/generate", json=body, headers=own | {"Prefer": "respond-async, wait=60"})
+    assert late.status_code == 400, late.text
+    assert http.get("/status/x", headers=own).json() == {"Id": "call-17", "Error": late.json()["detail"], "Status": 3}
+    assert http.get("/result/x", headers=own).json() == late.json()
+
+
 def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
     pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
     sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)

@@ -1,0 +1,300 @@
+"""Verda's containers: `/generate` and `/generate_webhook`, also under `/{deployment}`, and their asynchronous layer."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from starlette.convertors import StringConvertor, register_url_convertor
+
+from serve_app.api import health
+from serve_app.api.context import OwnerDep, ServiceDep
+from serve_app.api.dialect import Dialect
+from serve_app.api.errors import headers_of, responses
+from serve_app.api.prefer import preferences
+from serve_app.errors import Conflict, NotFound, Reused, ServiceError
+from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
+from serve_app.options import JobRequest, TranscriptionOptions, UrlSource, Webhook
+from serve_app.service import Service
+
+ID = "X-Inference-Id"
+
+DEPLOYMENT = "whisper"
+"""The deployment in the paths of an answer to a request that named none."""
+
+RESERVED = ("v1", "status", "result", "cancel", "docs", "static-offline-docs")
+"""First folders of the service's other paths: no deployments."""
+
+_NAME = rf"(?!(?:{'|'.join(map(re.escape, RESERVED))})(?:/|$))[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+class _Name(StringConvertor):
+    """A deployment's name in a path. There is one service: any name is its own."""
+
+    regex = _NAME
+
+
+register_url_convertor("deployment", _Name())
+
+WAYS = ("respond-async", "respond-async-proxy", "respond-async-container")
+"""The preferences of the asynchronous layer; of several the first counts."""
+
+
+class State(BaseModel):
+    """How an inference fares."""
+
+    Id: str
+    Error: str | None = Field(description="Why it failed; null: it has not.")
+    Status: int | str = Field(
+        description="0 `Initialized`, 1 `Queue`, 2 `Inference`, 3 `Completed`; a name with `verda.status_names`."
+    )
+
+
+class Accepted(BaseModel):
+    """Where to ask for an inference, both with `X-Inference-Id: Id`."""
+
+    Id: str
+    StatusPath: str
+    ResultPath: str
+
+
+class Result(BaseModel):
+    """The text."""
+
+    result: str
+
+
+class Detail(BaseModel):
+    """The body of every answer that is no success, but that of a webhook which is not configured."""
+
+    detail: str
+
+
+_STATES = {
+    JobState.QUEUED: (1, "Queue"),
+    JobState.RUNNING: (2, "Inference"),
+    JobState.SUCCEEDED: (3, "Completed"),
+    JobState.FAILED: (3, "Completed"),
+    JobState.CANCELLED: (3, "Completed"),
+}
+"""A job that is listed is queued: 0, `Initialized`, is never seen."""
+
+
+class GenerateBody(TranscriptionOptions):
+    """What to transcribe, and how."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"url": "https://example.com/talk.mp3"}})
+
+    url: str = Field(min_length=1, description="http(s) URL of the audio.")
+
+    @field_validator("timestamps", "logprobs")
+    @classmethod
+    def _only_text(cls, value: object) -> object:
+        if value in ("word", True):
+            raise ValueError("the answer is a text, and has no place for these: ask /v1/jobs")
+        return value
+
+    def request(self, webhook: Webhook | None = None) -> JobRequest:
+        """The same, as what every front parses into."""
+        options = TranscriptionOptions(**self.model_dump(exclude={"url"}))
+        return JobRequest(source=UrlSource(url=self.url), options=options, webhook=webhook, dialect="verda")
+
+
+def _refused(error: ServiceError) -> Response:
+    return JSONResponse(Detail(detail=error.message).model_dump(), error.status, headers_of(error))
+
+
+_PATHS = rf"/(?:(?:{_NAME}/)?(?:generate|generate_webhook)|{_NAME}/health|(?:status|result)/{_NAME})"
+
+DIALECT = Dialect(re.compile(_PATHS), _refused)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a request's path and headers say: of which deployment, how to answer, and as which inference."""
+
+    deployment: str
+    way: str | None
+    wait: str
+    inference_id: str | None
+
+    def headers(self, job: Job, applied: str | None) -> dict[str, str]:
+        """Of an answer: the inference, and which preference was followed."""
+        return {ID: job.id} | ({} if applied is None else {"Preference-Applied": applied})
+
+
+def _call(
+    request: Request,
+    prefer: Annotated[
+        list[str] | None,
+        Header(
+            description="`respond-async`: 202 at once, and the text at `/result`, or the text itself if it is there "
+            "within `wait=N` seconds; `respond-async-proxy`: an empty 202; `respond-async-container`: as without. "
+            "Anything else is passed over (RFC 7240)."
+        ),
+    ] = None,
+    inference_id: Annotated[
+        str | None,
+        Header(
+            alias=ID,
+            max_length=ID_CHARACTERS,
+            pattern=ID_PATTERN,
+            description="An id of your own for what runs in the background; the same id and request: the same job.",
+        ),
+    ] = None,
+) -> Call:
+    preferred = preferences(prefer or ())
+    return Call(
+        deployment=request.path_params.get("deployment", DEPLOYMENT),
+        way=next((way for way in preferred if way in WAYS), None),
+        wait=preferred.get("wait", ""),
+        inference_id=inference_id,
+    )
+
+
+CallDep = Annotated[Call, Depends(_call)]
+
+
+def _example(description: str, *examples: dict[str, Any]) -> dict[str, Any]:
+    """An answer's OpenAPI entry."""
+    named = {str(number): {"value": example} for number, example in enumerate(examples, 1)}
+    return {"description": description, "content": {"application/json": {"examples": named}}}
+
+
+_ERRORS = responses(404, 408, 422, 429, model=Detail)
+_TEXT = {"result": "three one four one five nine"}
+_ACCEPTED = {"Id": "f251ffb7", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
+
+container = APIRouter(route_class=DIALECT.route)
+
+
+@container.post(
+    "/generate",
+    summary="The text of the audio behind a URL",
+    response_model=Result,
+    responses=_ERRORS | {202: {"model": Accepted} | _example("It runs in the background, as preferred.", _ACCEPTED)},
+)
+async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
+    if call.way in ("respond-async", "respond-async-proxy"):
+        return await _background(service, call, await _submit(service, call, body.request(), owner))
+    transcript = await service.transcribe(body.request(), owner)
+    applied = {} if call.way is None else {"Preference-Applied": call.way}
+    return JSONResponse({"result": transcript.text}, headers=applied)
+
+
+@container.post(
+    "/generate_webhook",
+    status_code=202,
+    summary="The same, sent to the configured webhook as the body `{'result': text}`",
+    responses=_ERRORS
+    | {
+        202: _example("The text will be sent.", {"status": "accepted"}, _ACCEPTED),
+        500: _example("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}),
+    },
+)
+async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
+    url = service.settings.verda.webhook
+    if url is None:
+        return JSONResponse({"status": "error", "details": "webhook not defined"}, 500)
+    # Receivers know one body: of a job that has no text nothing is sent.
+    webhook = Webhook(url=str(url), events=("completed",))
+    job = await _submit(service, call, body.request(webhook), owner)
+    if call.way in ("respond-async", "respond-async-proxy"):
+        return await _background(service, call, job)
+    return JSONResponse({"status": "accepted"}, 202, call.headers(job, call.way))
+
+
+async def _submit(service: Service, call: Call, request: JobRequest, owner: str) -> Job:
+    try:
+        return await service.submit(request, call.inference_id, owner)
+    except Reused:
+        raise Reused(f"{ID}: {call.inference_id!r} is another request's: choose a new one", ID, "id_reused") from None
+
+
+async def _background(service: Service, call: Call, job: Job) -> Response:
+    """The answer to who prefers not to wait, or not for long."""
+    if call.way == "respond-async-proxy":
+        return Response(status_code=202, headers=call.headers(job, call.way))
+    if call.wait.isascii() and call.wait.isdigit():
+        job = await service.wait(job, float(call.wait))
+        if job.state.terminal:
+            text = await _text(service, job)
+            return JSONResponse({"result": text}, headers=call.headers(job, f"wait={call.wait}"))
+    paths = Accepted(Id=job.id, StatusPath=f"/status/{call.deployment}", ResultPath=f"/result/{call.deployment}")
+    headers = call.headers(job, call.way) | {"Location": paths.ResultPath}
+    return JSONResponse(paths.model_dump(), 202, headers)
+
+
+_CANCELLED = "the inference was cancelled"
+
+
+async def _text(service: Service, job: Job) -> str:
+    """What an ended job has heard. Raises what it failed of."""
+    if job.error is not None:
+        raise job.error.raised()
+    if job.state is JobState.CANCELLED:
+        raise Conflict(_CANCELLED, ID, "cancelled")
+    return (await service.jobs.result(job.id)).text
+
+
+InferenceId = Annotated[str, Header(alias=ID, description="The `Id` of the answer to the request.")]
+Deployment = Annotated[
+    str, Path(description="As in the request's path; there is one service, and any name is its own.")
+]
+
+
+def _named(deployment: Deployment) -> None:
+    """Has the OpenAPI document know the name, which `_call` reads."""
+
+
+deployed = APIRouter(prefix="/{deployment:deployment}", dependencies=[Depends(_named)], route_class=DIALECT.route)
+deployed.include_router(container)
+deployed.get("/health", summary="Ready, as `/health` says", responses={503: {}})(health.ready)
+
+layer = APIRouter(route_class=DIALECT.route)
+
+
+@layer.get(
+    "/result/{deployment:deployment}",
+    status_code=202,
+    summary="What came of an inference, once its status is 3",
+    response_model=Result,
+    responses=_ERRORS
+    | {202: _example("The text; of one that failed, the error it failed of.", _TEXT), 409: {"model": Detail}},
+)
+async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
+    job = await service.jobs.get(inference_id)
+    if not job.state.terminal:
+        message = f"the inference is {job.state}, and has no result yet: ask /status/{deployment} until Status is 3"
+        raise NotFound(message, ID, "not_ready")
+    return JSONResponse({"result": await _text(service, job)}, 202)
+
+
+# Without the header the path is another front's.
+statuses = APIRouter(route_class=DIALECT.route_if(ID, given=True))
+
+
+@statuses.get(
+    "/status/{deployment:deployment}",
+    summary="How an inference fares (with `X-Inference-Id`)",
+    responses=responses(404, model=Detail)
+    | {
+        200: _example(
+            "Its status; `Error` is null unless it failed.",
+            {"Id": "f251ffb7", "Error": None, "Status": 2},
+            {"Id": "f251ffb7", "Error": "the URL answered 404 Not Found", "Status": 3},
+        )
+    },
+)
+async def status(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> State:
+    job = await service.jobs.get(inference_id)
+    number, name = _STATES[job.state]
+    error = _CANCELLED if job.state is JobState.CANCELLED else job.error and job.error.message
+    return State(Id=job.id, Error=error, Status=name if service.settings.verda.status_names else number)
+
+
+router = APIRouter(tags=["verda"])
+for part in (container, deployed, layer, statuses):
+    router.include_router(part)

@@ -1,0 +1,85 @@
+"""The real service in one process, around one engine: as an object, and behind an HTTP server."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from serve_app.api.app import create_app
+from serve_app.audio.windows import Block
+from serve_app.guard import guarded_session
+from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.database import Database
+from serve_app.jobs.manager import JobManager
+from serve_app.jobs.models import Job
+from serve_app.jobs.uploads import Uploads, signing_key
+from serve_app.service import Service
+from serve_app.settings import AppSettings
+from serve_app.transcript import Transcript
+from serve_app.transcription import transcribe
+from serve_app.whisper.block import recognise
+from serve_app.whisper.card import ModelCard
+from serve_app.whisper.engine import Engine
+from serve_app.whisper.text import WindowText
+
+ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
+"""Settings of the service in tests."""
+
+
+@asynccontextmanager
+async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIterator[Service]:
+    """The whole service around one engine: what the deployments make, in one process."""
+    settings = AppSettings(data_dir=folder, **args)
+    blobs = BlobStore(settings.blob_root)
+    database = await Database.open(settings.database_url)
+
+    async with guarded_session(settings.network) as session:
+
+        async def run(job: Job) -> Transcript:
+            async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+                spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
+                options, sync = job.request.options, job.mode == "sync"
+                return await recognise(engine, block.pcm, spans, options, job.id, interactive=sync, previous=previous)
+
+            def report(fraction: float) -> None:
+                asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
+
+            return await transcribe(job.request, settings, blobs, session, through_engine, report)
+
+        async def ready() -> bool:
+            return True
+
+        jobs = JobManager(settings, database, blobs, run, session, "here")
+        await jobs.start()
+        uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
+        yield Service(settings, ModelCard.load("whisper-nano"), blobs, uploads, jobs, run, ready)
+        await jobs.close()
+    await database.close()
+
+
+@contextmanager
+def listening(folder: Path, engine: Engine, args: dict[str, Any]) -> Iterator[str]:
+    """The same behind uvicorn, in a thread of its own: its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        started = threading.Event()
+        servers: list[uvicorn.Server] = []
+
+        async def serve() -> None:
+            async with opened(folder, engine, args) as service:
+                servers.append(uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning")))
+                started.set()
+                await servers[0].serve(sockets=[listener])
+
+        thread = threading.Thread(target=asyncio.run, args=(serve(),))
+        thread.start()
+        # It listens already: who calls before it accepts waits.
+        assert started.wait(30)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        servers[0].should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
