@@ -79,10 +79,10 @@ class Service:
                 raise
             return known  # which has the upload: its submit is sent again
 
-    async def transcribe(self, request: JobRequest, owner: str = "") -> Transcript:
-        """Transcribe now; a caller that is cancelled cancels the work."""
+    async def transcribe(self, request: JobRequest, owner: str = "", job_id: str | None = None) -> Transcript:
+        """Transcribe now; a caller that is cancelled cancels the work. `job_id`: of the job it is listed as."""
         async with self._owned(request) as request:
-            announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex, owner))
+            announced = asyncio.ensure_future(self.jobs.announce(request, job_id or uuid4().hex, owner))
             try:
                 job = await asyncio.shield(announced)
             except asyncio.CancelledError:

@@ -26,7 +26,7 @@ from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 
-pytest_plugins = ["tests.cluster", "tests.s3"]
+pytest_plugins = ["tests.cluster", "tests.s3", "tests.server"]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""Every error of every path as `{"error": {"message", "type", "param", "code"}}`."""
+"""Every error of every path, as `{"error": {"message", "type", "param", "code"}}` unless a front has its own shape."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
 
@@ -37,9 +39,12 @@ class ErrorBody(BaseModel):
 def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     """The first thing wrong with a request, as an error that names its field."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    param = ".".join(path) or None
+    # FastAPI puts before the field where it was: in the body, the query, the path, a header.
+    path = first["loc"][1:] if isinstance(error, RequestValidationError) else first["loc"]
+    param = ".".join(map(str, path)) or None
     match first["type"]:
+        case "json_invalid":  # whose place is a position in the text
+            message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case "extra_forbidden":
             message = f"unknown field {param!r}"
         case "missing":
@@ -53,40 +58,46 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
 def answer(error: ServiceError) -> JSONResponse:
     """The HTTP answer for an error."""
     body = ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    return JSONResponse(body.model_dump(), error.status, headers_of(error))
+
+
+def headers_of(error: ServiceError) -> dict[str, str]:
+    """The headers that go with an error, whatever its body's shape."""
     if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    return JSONResponse(body.model_dump(), error.status, headers)
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
 
 
-def install(app: FastAPI) -> None:
-    """Make every failure of `app` answer in that shape."""
+def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> None:
+    """Make every failure of `app` answer in the shape that `refuse` has for its path."""
 
     @app.exception_handler(ServiceError)
-    async def known(_: Request, error: ServiceError) -> JSONResponse:
-        return answer(error)
+    async def known(request: Request, error: ServiceError) -> Response:
+        return refuse(request.url.path, error)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(invalid(error))
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        return refuse(request.url.path, invalid(error))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
         if error.status_code == 404:
-            return answer(NotFound(f"there is no {request.method} {request.url.path}", None, "not_found"))
+            return refuse(path, NotFound(f"there is no {request.method} {path}", None, "not_found"))
         code = BODY_TOO_LARGE if error.status_code == 413 else None
         known = InvalidRequest(str(error.detail), None, code)
         known.status = error.status_code
-        response = answer(known)
+        response = refuse(path, known)
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return answer(ServiceError("internal error; it has been logged", None, "internal_error"))
+    async def unexpected(request: Request, error: Exception) -> Response:
+        path = request.url.path
+        logger.exception("%s %s failed", request.method, path, exc_info=error)
+        return refuse(path, ServiceError("internal error; it has been logged", None, "internal_error"))
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of the error answers a path may give."""
-    return {status: {"model": ErrorBody} for status in (400, 401, 413, *statuses)}
+    return {status: {"model": model} for status in (400, 401, 413, *statuses)}
