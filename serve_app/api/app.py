@@ -5,13 +5,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from serve_app.api import errors, following, health, native, octoai, openai, presigned
+from serve_app.api import errors, following, health, native, octoai, openai, presigned, tiyaro
 from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.dialect import Dialect, refusing
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
 
-DIALECTS: tuple[Dialect, ...] = (octoai.DIALECT,)
+DIALECTS: tuple[Dialect, ...] = (octoai.DIALECT, tiyaro.DIALECT)
 """Of the fronts that have error bodies of their own."""
 
 
@@ -29,6 +29,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
     errors.install(app, refuse)
     app.include_router(health.router)
-    for front in (openai, native, following, presigned, octoai):
+    for front in (openai, native, following, presigned, octoai, tiyaro):
         app.include_router(front.router, dependencies=SCHEMES)
     return app

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
+from serve_app.jobs.models import JobError
 
 BODY_TOO_LARGE = "body_too_large"
 
@@ -59,6 +60,12 @@ def answer(error: ServiceError) -> JSONResponse:
     """The HTTP answer for an error."""
     body = ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
     return JSONResponse(body.model_dump(), error.status, headers_of(error))
+
+
+def with_field(error: ServiceError | JobError) -> str:
+    """The message of an error with its field named, for bodies that have no other place for it."""
+    named = error.param is None or error.param in error.message
+    return error.message if named else f"{error.param}: {error.message}"
 
 
 def headers_of(error: ServiceError) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.api.context import OwnerDep, ServiceDep, base_url
 from serve_app.api.dialect import Dialect
-from serve_app.api.errors import headers_of, responses
+from serve_app.api.errors import headers_of, responses, with_field
 from serve_app.api.limits import only_json
 from serve_app.api.uploads import store_base64
 from serve_app.errors import ServiceError
@@ -33,7 +33,7 @@ class Detail(BaseModel):
 def refused(error: ServiceError, request_id: str | None = None) -> JSONResponse:
     """The HTTP answer for an error. `request_id`: null where no job was made yet."""
     headers = headers_of(error) | {REQUEST_ID: request_id or uuid4().hex}
-    return JSONResponse(Detail(detail=error.message).model_dump(), error.status, headers)
+    return JSONResponse(Detail(detail=with_field(error)).model_dump(), error.status, headers)
 
 
 # The paths of the poll and response URLs are OctoAI's own: clients without the SDK put them together themselves.
@@ -146,7 +146,7 @@ async def poll(service: ServiceDep, request: Request, response_id: str) -> JSONR
         response_id=response_id,
         status=_status(job),
         response_url=f"{base_url(service, request)}/v1/responses/{response_id}",
-        detail=job.error.message if job.error else None,
+        detail=with_field(job.error) if job.error else None,
     )
     code = 200 if job.state.terminal else 202
     return JSONResponse(progress.model_dump(exclude_none=True), code, {REQUEST_ID: response_id})

@@ -94,7 +94,7 @@ async def test_a_request_that_fails_says_why(client: httpx.AsyncClient) -> None:
     at_once = await client.post("/infer", json={"audio": noise})
     assert at_once.status_code == 400
     job = (await client.get(f"/v1/jobs/{at_once.headers['x-user-request-id']}")).json()
-    assert (job["status"], job["error"]["message"]) == ("failed", detail(at_once))
+    assert (job["status"], job["error"]["message"] in detail(at_once)) == ("failed", True)
 
     future = (await client.post("/infer", json={"audio": noise}, headers=IN_BACKGROUND)).json()
     progress = await finished(client, future["poll_url"])
@@ -149,7 +149,7 @@ async def test_a_response_that_is_not_there_yet(client: httpx.AsyncClient) -> No
         ({"url": "http://x/a", "temperature": 1.5}, 400, "temperature"),
         ({"url": "http://x/a", "temperature": float("nan")}, 400, "temperature"),
         ({"url": "http://x/a", "temperature_increment_on_fallback": 1e-300}, 400, "temperature_increment_on_fallback"),
-        ({"url": "http://x/a", "suppress_tokens": [10**9]}, 400, "tokens"),
+        ({"url": "http://x/a", "suppress_tokens": [10**9]}, 400, "suppress_tokens"),
         ({"url": "http://x/a", "beam_size": 0}, 400, "beam_size"),
         ({"url": "http://x/a", "model": "gpt-9"}, 404, "model"),
         ({"url": "http://x/a", "diarize": True}, 400, "diarize"),
