@@ -44,7 +44,7 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     path = first["loc"][1:] if isinstance(error, RequestValidationError) else first["loc"]
     param = ".".join(map(str, path)) or None
     match first["type"]:
-        case "json_invalid":  # whose place is a position in the text
+        case "json_invalid" if not path or isinstance(path[0], int):  # a place in the body's text, not a field
             message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case "extra_forbidden":
             message = f"unknown field {param!r}"
