@@ -1,10 +1,12 @@
 """A transcript in the shapes clients ask for."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from serve_app.languages import language_name
-from serve_app.transcript import Transcript
+from serve_app.transcript import Segment, Transcript
+from serve_app.whisper.text import Word
 
 Format = Literal["json", "text", "verbose_json"]
 
@@ -23,10 +25,7 @@ def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
                 "duration": transcript.duration,
                 "text": transcript.text,
                 **_words(transcript),
-                "segments": [
-                    {"id": number} | segment.model_dump(exclude={"words", "logprobs"})
-                    for number, segment in enumerate(transcript.segments)
-                ],
+                "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
                 **_logprobs(transcript),
                 **_usage(transcript),
                 **_warnings(transcript),
@@ -44,6 +43,33 @@ def chunked(transcript: Transcript) -> dict[str, Any]:
         "chunks": [{"timestamp": [piece.start, piece.end], "text": piece.text} for piece in pieces],
         **_warnings(transcript),
     }
+
+
+def as_whisper(transcript: Transcript) -> dict[str, Any]:
+    """The transcript as openai-whisper's `transcribe` returns it: the language is a code, words are in their segments.
+
+    Token log-probabilities, which it does not know, are as in OpenAI's API.
+    """
+    return {
+        "text": transcript.text,
+        "segments": [
+            _segment(number, segment) | _timed(segment.words) for number, segment in enumerate(transcript.segments)
+        ],
+        "language": transcript.language,
+        **_logprobs(transcript),
+        **_warnings(transcript),
+    }
+
+
+def _segment(number: int, segment: Segment) -> dict[str, Any]:
+    return {"id": number} | segment.model_dump(exclude={"words", "logprobs"})
+
+
+def _timed(words: Sequence[Word] | None) -> dict[str, Any]:
+    """Words in openai-whisper's shape, with the spaces before them, when they were asked for."""
+    if words is None:
+        return {}
+    return {"words": [{"word": word.text} | word.model_dump(exclude={"text", "tokens"}) for word in words]}
 
 
 def _spoken(transcript: Transcript) -> str:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.formats import chunked, render
+from serve_app.formats import as_whisper, chunked, render
 from serve_app.transcript import Segment, Transcript
 from serve_app.whisper.text import TokenLogprob, Word
 
@@ -94,3 +94,14 @@ def test_words_and_tokens_are_shown_where_they_were_asked_for() -> None:
     assert not {"words", "logprobs"} & set(body["segments"][0])
     assert "logprobs" in render(spoken, "json")
     assert not {"words", "logprobs"} & set(render(transcript(), "verbose_json"))
+
+
+def test_whispers_own_shape_has_a_code_and_the_words_in_their_segments() -> None:
+    word = Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9)
+    spoken = as_whisper(transcript(segments=(SEGMENT, SEGMENT.model_copy(update={"words": (word,)}))))
+    assert (set(spoken), spoken["language"]) == ({"text", "segments", "language"}, "de")
+    assert [segment["id"] for segment in spoken["segments"]] == [0, 1]
+    assert "words" not in spoken["segments"][0]
+    assert spoken["segments"][1]["words"] == [{"word": " eins", "start": 0.5, "end": 0.9, "probability": 0.9}]
+    assert as_whisper(transcript(task="translate", language=None))["language"] is None
+    assert as_whisper(transcript(warnings=("broke off",)))["warnings"] == ["broke off"]

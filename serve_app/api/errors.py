@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
+from serve_app.jobs.models import JobError
 
 BODY_TOO_LARGE = "body_too_large"
 
@@ -45,12 +46,12 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     match first["type"]:
         case "model_attributes_type" if param is None:
             message = "the body is not a JSON object, or its content-type is not application/json"
+        case "json_invalid" if not path or isinstance(path[0], int):  # a place in the body's text, not a field
+            message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case "extra_forbidden":
             message = f"unknown field {param!r}"
         case "missing":
             message = f"{param} is required" if param else "a request body is required"
-        case "json_invalid" if isinstance(error, RequestValidationError):  # its place is a position in the text
-            message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = f"{param}: {message}" if param else message
@@ -63,7 +64,7 @@ def answer(error: ServiceError) -> JSONResponse:
     return JSONResponse(body.model_dump(), error.status, headers_of(error))
 
 
-def with_field(error: ServiceError) -> str:
+def with_field(error: ServiceError | JobError) -> str:
     """The message of an error with its field named, for bodies that have no other place for it."""
     named = error.param is None or error.param.lower() in error.message.lower()
     return error.message if named else f"{error.param}: {error.message}"
@@ -71,10 +72,9 @@ def with_field(error: ServiceError) -> str:
 
 def headers_of(error: ServiceError) -> dict[str, str]:
     """The headers that go with an error, whatever its body's shape."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    return headers
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
 
 
 def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> None:

@@ -148,7 +148,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
         raise invalid(error) from None
-    options = _options(body)
+    options = TranscriptionOptions.of(body)
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
@@ -173,11 +173,8 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
         except ValidationError as error:
             raise invalid(error) from None
         source = await store(service.blobs, file)
-        return body.id, JobRequest(source=source, options=_options(body), webhook=body.webhook, priority=body.priority)
-
-
-def _options(body: JobBody | JobForm) -> TranscriptionOptions:
-    return TranscriptionOptions(**body.model_dump(include=set(TranscriptionOptions.model_fields)))
+        options = TranscriptionOptions.of(body)
+        return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 
 @router.get("", summary="Jobs, newest first", responses=responses())
