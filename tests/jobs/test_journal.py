@@ -17,7 +17,19 @@ from serve_app.jobs.tables import deliveries
 from serve_app.options import Webhook
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
-from tests.jobs.helpers import NOW, TRANSCRIPT, Gate, Managing, claimed, ended, queued, request, succeed, with_jobs
+from tests.jobs.helpers import (
+    NOW,
+    TRANSCRIPT,
+    Gate,
+    Managing,
+    claimed,
+    ended,
+    queued,
+    reported,
+    request,
+    succeed,
+    with_jobs,
+)
 
 WEBHOOK = Webhook(url="https://example.com/done", events=("started", "progress", "completed"))
 
@@ -185,3 +197,12 @@ async def test_a_change_and_its_webhook_are_one(store: JobStore, database: Datab
     assert (await store.get(job.id), await happened(database, job.id, 0)) == before
     assert await store.kept(job.id) == {0: "{}"}
     assert await store.transcript(job.id) is None
+
+
+@pytest.mark.parametrize("host", [f"[fe80::1%25{'z' * 300}]", f"xn--{'a' * 50}", "127.0.0.1:9"])
+async def test_no_receiver_s_name_keeps_a_job_from_ending(managing: Managing, host: str) -> None:
+    async with managing(succeed) as manager:
+        webhook = Webhook(url=f"http://{host}/done", events=("started", "completed"))
+        job = await ended(manager, await manager.submit(request(webhook)))
+        assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
+        await reported(manager, job, "failed")

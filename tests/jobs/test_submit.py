@@ -82,6 +82,10 @@ async def test_an_upload_that_is_brought_again_is_dropped_and_the_first_kept(
         # The very same call once more, as when its answer was lost: the job's own upload stays.
         await manager.submit(JobRequest(source=sources[0]), **arguments)  # type: ignore[arg-type]
         assert [path.name for path in files(tmp_path / "blobs")] == [sources[0].key]
+        another = await upload(blobs, b"another")
+        with pytest.raises(Reused):
+            await manager.submit(JobRequest(source=another), **arguments)  # type: ignore[arg-type]
+        await blobs.delete(another.key)  # by who brought it
         gate.opened.set()
         await ended(manager, jobs[0])
         await manager.submit(JobRequest(source=await upload(blobs)), **arguments)  # type: ignore[arg-type]
