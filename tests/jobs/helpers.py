@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from aiohttp import web
 
 from serve_app.jobs.blobs import BlobStore
@@ -23,6 +24,9 @@ Managing = Callable[..., AbstractAsyncContextManager[JobManager]]
 """`async with managing(run) as manager`: started, and closed at the end. Again: a restart."""
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""A test to which the database makes no difference."""
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

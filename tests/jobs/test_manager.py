@@ -15,6 +15,7 @@ from serve_app.options import BlobSource, JobRequest, Webhook
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from tests.jobs.helpers import (
+    ON_SQLITE,
     TRANSCRIPT,
     Gate,
     Managing,
@@ -329,6 +330,7 @@ async def test_a_thousand_jobs_are_listed_page_by_page(managing: Managing) -> No
         assert (await manager.list("succeeded", 10, None)).data == ()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("arguments", "param"),
     [

@@ -23,6 +23,7 @@ from serve_app.options import Webhook
 from serve_app.settings import AppSettings, NetworkSettings
 from serve_app.transcript import Transcript
 from tests.jobs.helpers import (
+    ON_SQLITE,
     SECRET,
     TRANSCRIPT,
     Gate,
@@ -119,6 +120,7 @@ async def test_every_event_can_be_reported(
     ]
 
 
+@ON_SQLITE
 async def test_several_secrets_sign_side_by_side(managing: Managing, receiver: Receiver, settings: AppSettings) -> None:
     secrets = SECRET, "whsec_" + b64encode(b"n" * 32).decode()
     async with managing(succeed, with_webhooks(settings, secrets=tuple(map(SecretStr, secrets)))) as manager:
@@ -231,6 +233,7 @@ async def test_a_synchronous_job_is_reported_too(managing: Managing, receiver: R
     assert json.loads(receiver.received[0][1])["data"]["mode"] == "sync"
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("refusal", [500, 404, 302])
 async def test_a_refused_delivery_is_tried_again(managing: Managing, receiver: Receiver, refusal: int) -> None:
     # Were the redirect followed, the second answer would come to the first try.
@@ -303,6 +306,7 @@ async def test_a_pending_delivery_survives_a_restart(
     assert len(receiver.received) == 2
 
 
+@ON_SQLITE
 async def test_without_a_secret_deliveries_are_unsigned(
     managing: Managing, receiver: Receiver, settings: AppSettings
 ) -> None:
@@ -313,6 +317,7 @@ async def test_without_a_secret_deliveries_are_unsigned(
     assert "webhook-signature" not in {name.lower() for name in receiver.received[0][0]}
 
 
+@ON_SQLITE
 async def test_private_receivers_are_not_called(managing: Managing, receiver: Receiver, settings: AppSettings) -> None:
     async with managing(succeed, settings.model_copy(update={"network": NetworkSettings()})) as manager:
         job = await manager.submit(request(Webhook(url=receiver.url)))
@@ -320,6 +325,7 @@ async def test_private_receivers_are_not_called(managing: Managing, receiver: Re
     assert receiver.received == []
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -359,6 +365,7 @@ def test_a_header_that_is_let_through_can_be_sent(name: str, value: str) -> None
     assert f"{name}: {value}".isascii()
 
 
+@ON_SQLITE
 async def test_a_bad_url_is_refused_on_submit(managing: Managing) -> None:
     async with managing(succeed) as manager:
         with pytest.raises(InvalidRequest) as refused:
