@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,12 @@ Render = Callable[[ServiceError], Response]
 
 Refuse = Callable[[str, ServiceError], Response]
 """Takes a path too: an error that was found before any route was (a missing key, a body that is too large)."""
+
+
+class Detail(BaseModel):
+    """The body of an answer that is no success, as most fronts have it."""
+
+    detail: str
 
 
 @dataclass(frozen=True)

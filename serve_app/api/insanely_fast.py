@@ -9,10 +9,10 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from serve_app.api.context import OwnerDep, ServiceDep
-from serve_app.api.dialect import Dialect
+from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, invalid, responses, with_field
 from serve_app.api.native import JobId
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
@@ -20,12 +20,6 @@ from serve_app.formats import chunked
 from serve_app.jobs.models import Job, JobState
 from serve_app.options import JobRequest, Strict, Task, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service
-
-
-class Detail(BaseModel):
-    """The body of every answer that is not a 2xx."""
-
-    detail: str
 
 
 def render(error: ServiceError) -> JSONResponse:

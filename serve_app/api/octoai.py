@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.api.context import OwnerDep, ServiceDep, base_url
-from serve_app.api.dialect import Dialect
+from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, responses, with_field
 from serve_app.api.limits import only_json
 from serve_app.api.uploads import store_base64
@@ -22,12 +22,6 @@ from serve_app.transcript import Transcript
 
 REQUEST_ID = "X-User-Request-ID"
 """The header that names a request, and its job, in every answer: what the SDK's errors tell the user."""
-
-
-class Detail(BaseModel):
-    """The body of every answer that is not a 2xx."""
-
-    detail: str
 
 
 def refused(error: ServiceError, request_id: str | None = None) -> JSONResponse:

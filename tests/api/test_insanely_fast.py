@@ -10,7 +10,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from serve_app.api.app import create_app
 from serve_app.service import Service
 from serve_app.whisper.engine import Engine
 
@@ -283,18 +282,11 @@ async def test_an_unknown_task_is_a_404(client: httpx.AsyncClient, method: str, 
     assert (answer.status_code, answer.json()) == (404, {"detail": "Task not found"})
 
 
-async def test_a_status_with_an_inference_id_is_another_fronts(service: Service) -> None:
-    app = create_app(service)
-
-    @app.get("/status/{deployment}")
-    async def verdas(deployment: str) -> str:
-        return deployment
-
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-        other = await client.get("/status/whisper", headers={"X-Inference-Id": "7"})
-        assert (other.status_code, other.json()) == (200, "whisper")
-        assert (await client.get("/status/whisper")).json() == {"detail": "Task not found"}
+async def test_a_status_with_an_inference_id_is_verdas(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/status/whisper")).json() == {"detail": "Task not found"}
+    verdas = await client.get("/status/whisper", headers={"X-Inference-Id": "7"})
+    assert verdas.status_code == 404
+    assert "'7'" in verdas.json()["detail"]
 
 
 async def test_errors_outside_the_routes_have_the_same_shape(
