@@ -25,6 +25,7 @@ from serve_app.options import (
     Webhook,
 )
 from serve_app.service import Service
+from serve_app.subtitles import Layout
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -84,7 +85,7 @@ class JobsQuery(Strict):
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
 
-class TranscriptQuery(Strict):
+class TranscriptQuery(Layout):
     """How to show a transcript."""
 
     format: Format = "json"
@@ -193,7 +194,7 @@ async def job(service: ServiceDep, job_id: str) -> JobView:
 
 @router.get("/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409))
 async def transcript(service: ServiceDep, job_id: str, query: Annotated[TranscriptQuery, Query()]) -> Response:
-    return respond(await service.jobs.result(job_id), query.format)
+    return respond(await service.jobs.result(job_id), query.format, query)
 
 
 @router.delete(

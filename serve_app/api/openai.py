@@ -3,15 +3,16 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Response, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.uploads import store
 from serve_app.errors import InvalidRequest
-from serve_app.formats import Format, render
+from serve_app.formats import MEDIA_TYPES, Format, render
 from serve_app.options import JobRequest, TranscriptionOptions
+from serve_app.subtitles import PLAIN, Layout
 from serve_app.transcript import Transcript
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -74,10 +75,12 @@ async def transcriptions(service: ServiceDep, owner: OwnerDep, form: Annotated[T
     return respond(await service.transcribe(request, owner), form.response_format)
 
 
-def respond(transcript: Transcript, form: Format) -> Response:
-    """A transcript as an HTTP answer."""
-    body = render(transcript, form)
-    return PlainTextResponse(body) if isinstance(body, str) else JSONResponse(body)
+def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> Response:
+    """A transcript as an HTTP answer. Raises InvalidRequest as `render` does."""
+    body = render(transcript, form, layout)
+    if isinstance(body, str):
+        return Response(body, media_type=f"{MEDIA_TYPES[form]}; charset=utf-8")
+    return JSONResponse(body)
 
 
 def _model(name: str) -> dict[str, Any]:
