@@ -14,7 +14,7 @@ from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage
 from serve_app.jobs.uploads import Uploads
 from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.transcript import Tell, Transcript
 from serve_app.whisper.card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,12 @@ class Jobs(Protocol):
     async def delete(self, job_id: str) -> None: ...
 
 
+class Transcribe(Protocol):
+    """The transcriber, here or in its deployment."""
+
+    async def __call__(self, job: Job, tell: Tell | None = None) -> Transcript: ...
+
+
 class Service:
     """The one place every front calls."""
 
@@ -53,7 +59,7 @@ class Service:
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
-        transcribe: Callable[[Job], Awaitable[Transcript]],
+        transcribe: Transcribe,
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
@@ -79,8 +85,8 @@ class Service:
                 raise
             return known  # which has the upload: its submit is sent again
 
-    async def transcribe(self, request: JobRequest, owner: str = "") -> Transcript:
-        """Transcribe now; a caller that is cancelled cancels the work."""
+    async def transcribe(self, request: JobRequest, owner: str = "", tell: Tell | None = None) -> Transcript:
+        """Transcribe now; a caller that is cancelled cancels the work. `tell` hears the text as it becomes known."""
         async with self._owned(request) as request:
             announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex, owner))
             try:
@@ -91,7 +97,7 @@ class Service:
         limit = self.settings.limits.request_timeout_s
         try:
             async with asyncio.timeout(limit):
-                transcript = await self._transcribe(job)
+                transcript = await self._transcribe(job, tell)
         except asyncio.CancelledError:
             await asyncio.shield(self._abandon(announced))
             raise

@@ -18,7 +18,7 @@ from serve_app.jobs.models import Job
 from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.service import Service
 from serve_app.settings import AppSettings, WhisperSettings
-from serve_app.transcript import Transcript
+from serve_app.transcript import Tell, Transcript
 from serve_app.transcription import transcribe
 from serve_app.whisper.block import recognise
 from serve_app.whisper.card import ModelCard
@@ -26,7 +26,7 @@ from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 
-pytest_plugins = ["tests.cluster", "tests.s3"]
+pytest_plugins = ["tests.cluster", "tests.s3", "tests.server"]
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
 
     async with guarded_session(settings.network) as session:
 
-        async def run(job: Job) -> Transcript:
+        async def run(job: Job, tell: Tell | None = None) -> Transcript:
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
                 options, sync = job.request.options, job.mode == "sync"
@@ -65,7 +65,7 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
-            return await transcribe(job.request, settings, blobs, session, through_engine, report)
+            return await transcribe(job.request, settings, blobs, session, through_engine, report, tell=tell)
 
         async def ready() -> bool:
             return True

@@ -9,12 +9,20 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
+from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
 BODY_TOO_LARGE = "body_too_large"
 
 RETRY_AFTER_S = 5
-"""What a client is told to wait when the queue is full: enough for some jobs to have ended."""
+"""What a client is told to wait: enough for some jobs of a full queue to have ended, or a process to be back."""
+
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    # A recording that takes too long does so again: OpenAI's clients would send it twice more.
+    408: {"x-should-retry": "false"},
+    429: {"Retry-After": str(RETRY_AFTER_S)},
+    503: {"Retry-After": str(RETRY_AFTER_S)},
+}
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +58,29 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     return InvalidRequest(message, param, first["type"])
 
 
+def body_of(error: ServiceError) -> ErrorBody:
+    """What a client reads of an error."""
+    return ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
+
+
+def known(error: Exception, what: str) -> ServiceError:
+    """An error as one that can be told; what is none of ours is logged, with `what` has failed."""
+    if isinstance(error, ServiceError):
+        return error
+    logger.error("%s failed", what, exc_info=error)
+    return ServiceError("internal error; it has been logged", None, "internal_error")
+
+
 def answer(error: ServiceError) -> JSONResponse:
     """The HTTP answer for an error."""
-    body = ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    return JSONResponse(body.model_dump(), error.status, headers)
+    return JSONResponse(body_of(error).model_dump(), error.status, _HEADERS.get(error.status))
 
 
 def install(app: FastAPI) -> None:
     """Make every failure of `app` answer in that shape."""
 
     @app.exception_handler(ServiceError)
-    async def known(_: Request, error: ServiceError) -> JSONResponse:
+    async def told(_: Request, error: ServiceError) -> JSONResponse:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -75,16 +92,15 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return answer(NotFound(f"there is no {request.method} {request.url.path}", None, "not_found"))
         code = BODY_TOO_LARGE if error.status_code == 413 else None
-        known = InvalidRequest(str(error.detail), None, code)
-        known.status = error.status_code
-        response = answer(known)
+        refused = InvalidRequest(str(error.detail), None, code)
+        refused.status = error.status_code
+        response = answer(refused)
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return answer(ServiceError("internal error; it has been logged", None, "internal_error"))
+        return answer(known(error, f"{request.method} {request.url.path}"))
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

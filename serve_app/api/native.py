@@ -8,6 +8,7 @@ from starlette.datastructures import UploadFile
 
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
+from serve_app.api.forms import refuse_repeats
 from serve_app.api.openai import respond
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
@@ -22,6 +23,7 @@ from serve_app.options import (
     TranscriptionOptions,
     UploadSource,
     UrlSource,
+    VadOptions,
     Webhook,
 )
 from serve_app.service import Service
@@ -67,8 +69,9 @@ class JobBody(TranscriptionOptions):
 
 
 class JobForm(TranscriptionOptions):
-    """A job as multipart fields beside `file`; `webhook` as JSON."""
+    """A job as multipart fields beside `file`; `webhook` and `vad` as JSON."""
 
+    vad: Json[VadOptions] | None = None
     webhook: Json[Webhook] | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
     id: JobId = None
@@ -162,9 +165,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
 
 async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
     async with request.form() as form:
-        for name in form:
-            if len(form.getlist(name)) > 1:
-                raise InvalidRequest(f"{name} is given more than once", name, "repeated_field")
+        refuse_repeats(form)
         fields = {name: value for name, value in form.items() if name != "file"}
         file = form.get("file")
         if not isinstance(file, UploadFile):
