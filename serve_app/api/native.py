@@ -10,6 +10,7 @@ from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.forms import refuse_repeats
 from serve_app.api.openai import respond
+from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
@@ -106,7 +107,7 @@ _BODY = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": JobBody.model_json_schema(),
+            "schema": schema_of(JobBody),
             "example": {"url": "https://example.com/talk.mp3", "webhook": {"url": "https://example.com/done"}},
         },
         "multipart/form-data": {
@@ -115,7 +116,7 @@ _BODY = {
                 "required": ["file"],
                 "properties": {
                     "file": {"type": "string", "format": "binary"},
-                    **JobForm.model_json_schema()["properties"],
+                    **schema_of(JobForm)["properties"],
                 },
             }
         },

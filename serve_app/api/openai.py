@@ -23,6 +23,8 @@ from serve_app.transcript import Said, Transcript
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
+MULTIPART = Form(media_type="multipart/form-data")
+
 _EXAMPLES: dict[str, Any] = {
     "application/json": {"example": {"text": "three one four", "usage": {"type": "duration", "seconds": 3}}},
     "text/plain": {"example": "three one four\n"},
@@ -45,7 +47,9 @@ _ANSWERS = responses(404, 408, 503) | {200: {"content": _EXAMPLES, "description"
     responses=_ANSWERS,
     dependencies=[Depends(unrepeated)],
 )
-async def transcriptions(service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, Form()]) -> Response:
+async def transcriptions(
+    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART]
+) -> Response:
     return await _answer(service, owner, form, form.options())
 
 
@@ -55,7 +59,7 @@ async def transcriptions(service: ServiceDep, owner: OwnerDep, form: Annotated[T
     responses=_ANSWERS,
     dependencies=[Depends(unrepeated)],
 )
-async def translations(service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, Form()]) -> Response:
+async def translations(service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART]) -> Response:
     return await _answer(service, owner, form, form.options())
 
 

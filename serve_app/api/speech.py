@@ -74,7 +74,10 @@ Keywords = Annotated[list[str], AfterValidator(_short)]
 class SpeechForm(BaseModel):
     """The fields that both paths take; another field is refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"file": "(a recording)", "model": "whisper-1", "response_format": "srt"}},
+    )
 
     file: UploadFile = Field(description="Any container FFmpeg reads; decided by content, not by name.")
     model: str = Field(description="A model id or alias of `GET /v1/models`.")

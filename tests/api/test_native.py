@@ -1,6 +1,8 @@
 import asyncio
 import base64
 import json
+import re
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +219,13 @@ async def test_what_is_not_there_is_a_404_in_the_same_shape(client: httpx.AsyncC
 
 
 async def test_the_openapi_document_is_served(client: httpx.AsyncClient) -> None:
-    paths = (await client.get("/openapi.json")).json()["paths"]
+    document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
     assert set(paths["/v1/jobs"]["post"]["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    for speech in ("/v1/audio/transcriptions", "/v1/audio/translations"):
+        assert set(paths[speech]["post"]["requestBody"]["content"]) == {"multipart/form-data"}
+    for reference in set(re.findall(r'"\$ref": "#/([^"]*)"', json.dumps(document))):
+        reduce(lambda part, name: part[name], reference.split("/"), document)  # it leads somewhere
     assert (await client.get("/docs")).status_code == 200
 
 
