@@ -9,6 +9,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -24,7 +25,8 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.telling import telling
+from serve_app.transcript import Said, Tell, Transcript
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
@@ -62,15 +64,15 @@ class Transcriber:
         self.reports: set[asyncio.Task[None]] = set()
         self.runs: dict[str, asyncio.Task[Any]] = {}
 
-    async def transcribe(self, job: Job) -> Transcript:
-        """The transcript of one job."""
+    async def transcribe(self, job: Job, tell: Tell | None = None) -> Transcript:
+        """The transcript of one job; `tell` hears the text as it becomes known."""
 
-        async def tell(progress: float) -> None:
+        async def send(progress: float) -> None:
             with suppress(ServiceError):  # the manager is away, or the job has ended
                 await self.jobs.progress(job.id, job.attempts, progress)
 
         def report(progress: float) -> None:
-            task = asyncio.create_task(tell(progress))
+            task = asyncio.create_task(send(progress))
             self.reports.add(task)
             task.add_done_callback(self.reports.discard)
 
@@ -82,6 +84,7 @@ class Transcriber:
                 report,
                 interactive=waited_for or job.request.priority == "high",
                 keeper=None if waited_for else KeptBlocks(self.jobs, job),
+                tell=tell,
             )
 
     @contextmanager
@@ -97,6 +100,11 @@ class Transcriber:
         finally:
             if self.runs.get(job_id) is this:
                 del self.runs[job_id]
+
+    async def transcribe_telling(self, job: Job) -> AsyncIterator[Said | Transcript]:
+        """The text of one job, piece by piece, and then its transcript."""
+        async for item in telling(partial(self.transcribe, job)):
+            yield item
 
     async def transcribe_audio(
         self, audio: str | bytes | AudioSegment, options: TranscriptionOptions | None = None
@@ -125,6 +133,7 @@ class Transcriber:
         report: Report = lambda progress: None,
         interactive: bool = True,
         keeper: Keeper | None = None,
+        tell: Tell | None = None,
     ) -> Transcript:
         from serve_app.transcription import transcribe
 
@@ -138,7 +147,7 @@ class Transcriber:
             )
             return texts
 
-        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper)
+        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper, tell)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

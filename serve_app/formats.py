@@ -4,16 +4,39 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from serve_app import subtitles
+from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
+from serve_app.subtitles import PLAIN, Layout
 from serve_app.transcript import Segment, Transcript
 from serve_app.whisper.text import Word
 
-Format = Literal["json", "text", "verbose_json"]
+Format = Literal["json", "verbose_json", "text", "srt", "vtt", "tsv"]
+
+MEDIA_TYPES: dict[Format, str] = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "tsv": "text/tab-separated-values",
+}
 
 
-def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
-    """The transcript as text, or as the JSON object OpenAI's audio API answers with."""
+def render(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> str | dict[str, Any]:
+    """The transcript as text, or as the JSON object OpenAI's audio API answers with.
+
+    Raises InvalidRequest for a layout that this format or this transcript can't have.
+    """
+    if layout.asked and form not in ("srt", "vtt"):
+        raise InvalidRequest(f"{layout.asked[0]} is for the formats srt and vtt, not {form}", layout.asked[0])
     match form:
+        case "srt":
+            return subtitles.srt(transcript, layout)
+        case "vtt":
+            return subtitles.vtt(transcript, layout)
+        case "tsv":
+            return subtitles.tsv(transcript)
         case "text":
             return transcript.text + "\n"
         case "json":

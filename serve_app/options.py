@@ -17,6 +17,9 @@ WebhookDialect = Literal["native", "insanely_fast", "verda"]
 MODELS_OWN = -1
 """In `suppress_tokens`: the list of the model's generation config."""
 
+MAX_PROMPT = 10_000
+"""Characters of a text that conditions windows; far fewer find room before a window's own."""
+
 MAX_HYPOTHESES = 16
 """Texts of one window that may be decoded side by side: each takes a row of the engine."""
 
@@ -29,6 +32,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
+
+
+class VadOptions(Strict):
+    """How speech is told from silence in one recording; null: as the service is set up (`vad` of its settings)."""
+
+    threshold: Probability | None = Field(None, description="Speech begins at this probability.")
+    min_speech_ms: Milliseconds | None = Field(None, description="Shorter bursts are not speech.")
+    min_silence_ms: Milliseconds | None = Field(None, description="Shorter silences do not end a stretch of speech.")
+    pad_ms: Milliseconds | None = Field(None, description="Sound kept before and after a stretch of speech.")
+
+
 class WhisperOptions(Strict):
     """What Whisper's own command and `transcribe` can be told, by the same names."""
 
@@ -38,7 +54,7 @@ class WhisperOptions(Strict):
         description="ISO-639-1 code or English name of the spoken language; null: detect it in every window.",
     )
     initial_prompt: str | None = Field(
-        None, max_length=10_000, description="Text that conditions the first window, as if it had been said before."
+        None, max_length=MAX_PROMPT, description="Text that conditions the first window, as if it had been said before."
     )
     suppress_tokens: tuple[int, ...] = Field(
         (MODELS_OWN,), max_length=1000, description="Token ids never to write; -1 stands for the model's own list."
@@ -108,16 +124,17 @@ class TranscriptionOptions(WhisperOptions):
         "segment", description="`word` adds every word's time; `none` decodes without timestamps, a segment a window."
     )
     prompt: str | None = Field(
-        None, max_length=10_000, description="Text that conditions every window; its last 223 tokens do."
+        None, max_length=MAX_PROMPT, description="Text that conditions every window; its last 223 tokens do."
     )
     hotwords: str | None = Field(
-        None, max_length=10_000, description="Words to expect, before the prompt of every window."
+        None, max_length=MAX_PROMPT, description="Words to expect, before the prompt of every window."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a window at most; null: what the model can.")
     batch_size: int | None = Field(
         None, ge=1, description="Windows of this job decoded at a time at most; null: as many as the engine lets it."
     )
     logprobs: bool = Field(False, description="Report every token's log-probability.")
+    vad: VadOptions | None = Field(None, description="How speech is told from silence, where not as by default.")
 
     @classmethod
     def of(cls, body: WhisperOptions) -> Self:

@@ -15,7 +15,7 @@ from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage
 from serve_app.jobs.uploads import Uploads
 from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.transcript import Tell, Transcript
 from serve_app.whisper.card import ModelCard
 
 LONG_POLL_S = 20.0
@@ -48,6 +48,12 @@ class Jobs(Protocol):
     async def delete(self, job_id: str) -> None: ...
 
 
+class Transcribe(Protocol):
+    """The transcriber, here or in its deployment."""
+
+    async def __call__(self, job: Job, tell: Tell | None = None) -> Transcript: ...
+
+
 class Service:
     """The one place every front calls."""
 
@@ -58,7 +64,7 @@ class Service:
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
-        transcribe: Callable[[Job], Awaitable[Transcript]],
+        transcribe: Transcribe,
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
@@ -94,8 +100,10 @@ class Service:
             job = await self.jobs.get(job.id)
         return job
 
-    async def transcribe(self, request: JobRequest, owner: str = "", job_id: str | None = None) -> Transcript:
-        """Transcribe now; a caller that is cancelled cancels the work.
+    async def transcribe(
+        self, request: JobRequest, owner: str = "", job_id: str | None = None, tell: Tell | None = None
+    ) -> Transcript:
+        """Transcribe now; a caller that is cancelled cancels the work. `tell` hears the text as it becomes known.
 
         `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
         succeeded, and Reused for another request.
@@ -112,7 +120,7 @@ class Service:
         limit = self.settings.limits.request_timeout_s
         try:
             async with asyncio.timeout(limit):
-                transcript = await self._transcribe(job)
+                transcript = await self._transcribe(job, tell)
         except asyncio.CancelledError:
             await asyncio.shield(self._abandon(announced))
             raise
