@@ -1,11 +1,14 @@
 """The real service, in process: what most tests need, without Ray."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
+import uvicorn
 
 from serve_app.api.app import create_app
 from serve_app.service import Service
@@ -13,6 +16,10 @@ from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from tests.server import ARGS, listening, opened
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 pytest_plugins = ["tests.cluster", "tests.s3"]
 
@@ -42,9 +49,22 @@ async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> Async
         yield service
 
 
+@pytest.fixture
+async def server_url(service: Service) -> AsyncIterator[str]:
+    """Where it listens, on the test's own event loop: call blocking clients in a thread or a process."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning"))
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not running.done(), "the server could not start"
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await running
+
+
 @pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[str]:
-    """The same behind a real HTTP server, for clients that bring their own connections."""
+def threaded_url(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[str]:
+    """Another one, in a thread: for blocking clients."""
     with listening(tmp_path_factory.mktemp("server"), engine, ARGS) as url:
         yield url
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Response
@@ -67,7 +66,7 @@ async def _answer(service: Service, owner: str, form: SpeechForm, options: Trans
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
     if not form.stream:
         return respond(await service.transcribe(request, owner), form.response_format)
-    told = telling(partial(service.transcribe, request, owner))
+    told = telling(lambda tell: service.transcribe(request, owner, tell=tell))
     # What goes wrong before there is a text has a status of its own.
     first = await anext(told)
     return EventSourceResponse(_events(first, told), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})

@@ -430,22 +430,22 @@ def test_verdas_own_client(names_url: str, audio_url: str) -> None:
         assert "404" in failed.result()["detail"]
 
 
-def test_verdas_tutorial(server_url: str, audio_url: str) -> None:
+def test_verdas_tutorial(threaded_url: str, audio_url: str) -> None:
     """By a deployment's name, with numbers for states."""
     payload = {"url": f"{audio_url}/en.mp3"}
     headers = {"Authorization": "Bearer any", "Content-Type": "application/json"}
     prefer = {"Prefer": "respond-async"}
-    url = f"{server_url}/whisper-example-mp3/generate"
+    url = f"{threaded_url}/whisper-example-mp3/generate"
     accepted = requests.post(url, json=payload, headers=headers | prefer, timeout=60)
     assert accepted.status_code == 202
     named = headers | {ID: accepted.json()["Id"]}
     until = time.monotonic() + 60
     while True:
-        answer = requests.get(f"{server_url}/status/whisper-example-mp3", headers=named, timeout=60)
+        answer = requests.get(f"{threaded_url}/status/whisper-example-mp3", headers=named, timeout=60)
         assert answer.status_code == 200
         if answer.json()["Status"] == 3:
             break
         assert time.monotonic() < until
     assert answer.json() == {"Id": accepted.headers[ID], "Error": None, "Status": 3}
-    text = requests.get(f"{server_url}/result/whisper-example-mp3", headers=named, timeout=60)
+    text = requests.get(f"{threaded_url}/result/whisper-example-mp3", headers=named, timeout=60)
     assert (text.status_code, text.json()) == (202, {"result": EN})
