@@ -58,6 +58,8 @@ install: .venv/installed-dev ## create .venv with everything, tests and linters 
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# A client to test with. It asks for an older numpy and pillow than ours, but runs with these: in a folder of its own.
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target .venv/octoai-sdk octoai-sdk
 	@touch $@
 
 .venv/installed-bench: .venv/installed

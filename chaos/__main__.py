@@ -24,11 +24,16 @@ import time
 from pathlib import Path
 
 from chaos.run import Plan, Run
-from chaos.service import adopt_orphans
+from chaos.service import adopt_orphans, kill_descendants
 from chaos.verdict import figures, problems
 
 GRACE_S = 90
 """After its limit a run that hangs is ended by force."""
+
+SHOWN = 30
+"""Problems that are printed."""
+
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
 def main() -> int:
@@ -40,8 +45,8 @@ def main() -> int:
     def tell(line: str) -> None:
         print(f"{time.monotonic() - start:6.1f} s  {line}", flush=True)
 
-    for number in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, lambda number, _: sys.exit(f"stopped by {signal.Signals(number).name}"))
+    for number in _STOPS:
+        signal.signal(number, _stop)
     signal.alarm(round(plan.limit_s) + GRACE_S)
     adopt_orphans()
     # Short, because the sockets of Ray under it may have 107 characters in all.
@@ -50,13 +55,23 @@ def main() -> int:
     try:
         outcome = asyncio.run(Run(plan, folder, tell)())
     finally:
+        kill_descendants()  # whatever has become of the event loop
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
     for name, figure in figures(outcome).items():
         print(f"{name:>15}  {figure}")
     wrong = problems(outcome)
-    print(f"FAILED (seed {plan.seed}):\n  " + "\n  ".join(wrong) if wrong else "PASSED: nothing was lost", flush=True)
-    return 1 if wrong else 0
+    if not wrong:
+        print("PASSED: nothing was lost", flush=True)
+        return 0
+    print(f"FAILED (seed {plan.seed}), {len(wrong)} problems:", *wrong[:SHOWN], sep="\n  ", flush=True)
+    return 1
+
+
+def _stop(number: int, _: object) -> None:
+    for each in _STOPS:  # once: nothing may break off the end
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(f"stopped by {signal.Signals(number).name}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,16 +70,21 @@ class Service:
         return found
 
     def kill(self) -> int:
-        """SIGKILL to the launcher and all it has started, until none is left; how many there were."""
+        """SIGKILL to the launcher and all it has started; how many there were."""
         self._launcher = None
-        killed = set()
-        while processes := list(_descendants()):
-            for process in processes:
-                with suppress(*_GONE):
-                    process.kill()
-                    killed.add(process.pid)
-            psutil.wait_procs(processes, timeout=1)
-        return len(killed)
+        return kill_descendants()
+
+
+def kill_descendants() -> int:
+    """SIGKILL to all that this process has started or adopted, until none is left; how many there were."""
+    killed = set()
+    while processes := list(_descendants()):
+        for process in processes:
+            with suppress(*_GONE):
+                process.kill()
+                killed.add(process.pid)
+        psutil.wait_procs(processes, timeout=1)
+    return len(killed)
 
 
 def _descendants() -> Iterator[psutil.Process]:

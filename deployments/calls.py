@@ -1,7 +1,8 @@
 """Calls between processes that may die: sent again when the callee was lost, never twice on purpose."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray.exceptions import (
@@ -18,7 +19,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from serve_app.errors import Away, Unavailable
 from serve_app.jobs.models import Job
-from serve_app.transcript import Transcript
+from serve_app.service import Transcribe
+from serve_app.transcript import Said, Tell, Transcript
 
 UNDELIVERED = (DeploymentUnavailableError, ReplicaUnavailableError)
 """What Serve raises when the call reached nobody."""
@@ -67,14 +69,49 @@ async def call(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -
         raise kind(f"{what} is away for the moment: try again", None, "unavailable") from error
 
 
-def transcriber(handle: DeploymentHandle, max_deaths: int = MAX_DEATHS) -> Callable[[Job], Awaitable[Transcript]]:
+def transcriber(handle: DeploymentHandle, max_deaths: int = MAX_DEATHS) -> Transcribe:
     """The transcriber deployment as a function of a job."""
 
-    async def transcribe(job: Job) -> Transcript:
-        transcript: Transcript = await call("the transcriber", lambda: handle.transcribe.remote(job), max_deaths)
+    async def transcribe(job: Job, tell: Tell | None = None) -> Transcript:
+        send = partial(handle.transcribe.remote, job) if tell is None else partial(follow, _Retold(tell), job)
+        transcript: Transcript = await call("the transcriber", send, max_deaths)
         return transcript
 
+    async def follow(tell: "_Retold", job: Job) -> Transcript:
+        response = handle.options(stream=True).transcribe_telling.remote(job)
+        tell.begin()
+        try:
+            async for item in response:
+                if isinstance(item, Transcript):
+                    return item
+                tell(item)
+        except BaseException:
+            response.cancel()
+            raise
+        raise AssertionError("a transcriber's last word is the transcript")
+
     return transcribe
+
+
+class _Retold:
+    """Hands on each piece of a text once, though a replica that takes over tells them all again."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._told: list[str] = []
+        self._place = 0
+
+    def begin(self) -> None:
+        """From the first piece again."""
+        self._place = 0
+
+    def __call__(self, said: Said) -> None:
+        if self._place == len(self._told):
+            self._told.append(said.text)
+            self._tell(said)
+        elif self._told[self._place] != said.text:
+            raise Unavailable("the transcriber was lost, and another one heard something else: try again")
+        self._place += 1
 
 
 async def _answer(response: Any) -> Any:

@@ -173,6 +173,9 @@ class RemoteJobs:
     ) -> JobPage:
         return await self._call("list", state, limit, cursor, webhook)
 
+    async def active(self) -> tuple[str, ...]:
+        return await self._call("active")
+
     async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]:
         return await self._call("events", job_id, after, wait_s)
 

@@ -42,7 +42,10 @@ class OurErrors:
 
         await self._app(scope, receive, ours)
         if error is not None:
-            await answer(error)(scope, receive, send)
+            response = answer(error)
+            # Serve, which is asked first, has given the request an id.
+            response.headers["x-request-id"] = Headers(scope=scope).get("x-request-id", "")
+            await response(scope, receive, send)
 
 
 def _error(start: Message) -> Unavailable | None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import ray
 from pydub import AudioSegment
@@ -24,7 +25,8 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.telling import telling
+from serve_app.transcript import Said, Tell, Transcript
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
@@ -60,27 +62,49 @@ class Transcriber:
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
         self.reports: set[asyncio.Task[None]] = set()
+        self.runs: dict[str, asyncio.Task[Any]] = {}
 
-    async def transcribe(self, job: Job) -> Transcript:
-        """The transcript of one job."""
+    async def transcribe(self, job: Job, tell: Tell | None = None) -> Transcript:
+        """The transcript of one job; `tell` hears the text as it becomes known."""
 
-        async def tell(progress: float) -> None:
+        async def send(progress: float) -> None:
             with suppress(ServiceError):  # the manager is away, or the job has ended
                 await self.jobs.progress(job.id, job.attempts, progress)
 
         def report(progress: float) -> None:
-            task = asyncio.create_task(tell(progress))
+            task = asyncio.create_task(send(progress))
             self.reports.add(task)
             task.add_done_callback(self.reports.discard)
 
         waited_for = job.mode == "sync"
-        return await self._transcribe(
-            job.request,
-            job.id,
-            report,
-            interactive=waited_for or job.request.priority == "high",
-            keeper=None if waited_for else KeptBlocks(self.jobs, job),
-        )
+        with self._only_run(job.id):
+            return await self._transcribe(
+                job.request,
+                job.id,
+                report,
+                interactive=waited_for or job.request.priority == "high",
+                keeper=None if waited_for else KeptBlocks(self.jobs, job),
+                tell=tell,
+            )
+
+    @contextmanager
+    def _only_run(self, job_id: str) -> Iterator[None]:
+        """Stop an earlier run of a job: a job manager that was killed has left it behind."""
+        earlier, this = self.runs.get(job_id), asyncio.current_task()
+        if earlier is not None:
+            earlier.cancel()
+        assert this is not None
+        self.runs[job_id] = this
+        try:
+            yield
+        finally:
+            if self.runs.get(job_id) is this:
+                del self.runs[job_id]
+
+    async def transcribe_telling(self, job: Job) -> AsyncIterator[Said | Transcript]:
+        """The text of one job, piece by piece, and then its transcript."""
+        async for item in telling(partial(self.transcribe, job)):
+            yield item
 
     async def transcribe_audio(
         self, audio: str | bytes | AudioSegment, options: TranscriptionOptions | None = None
@@ -109,6 +133,7 @@ class Transcriber:
         report: Report = lambda progress: None,
         interactive: bool = True,
         keeper: Keeper | None = None,
+        tell: Tell | None = None,
     ) -> Transcript:
         from serve_app.transcription import transcribe
 
@@ -122,7 +147,7 @@ class Transcriber:
             )
             return texts
 
-        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper)
+        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper, tell)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -1,17 +1,42 @@
 """A transcript in the shapes clients ask for."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from serve_app import subtitles
+from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
-from serve_app.transcript import Transcript
+from serve_app.subtitles import PLAIN, Layout
+from serve_app.transcript import Segment, Transcript
+from serve_app.whisper.text import Word
 
-Format = Literal["json", "text", "verbose_json"]
+Format = Literal["json", "verbose_json", "text", "srt", "vtt", "tsv"]
+
+MEDIA_TYPES: dict[Format, str] = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "tsv": "text/tab-separated-values",
+}
 
 
-def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
-    """The transcript as text, or as the JSON object OpenAI's audio API answers with."""
+def render(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> str | dict[str, Any]:
+    """The transcript as text, or as the JSON object OpenAI's audio API answers with.
+
+    Raises InvalidRequest for a layout that this format or this transcript can't have.
+    """
+    if layout.asked and form not in ("srt", "vtt"):
+        raise InvalidRequest(f"{layout.asked[0]} is for the formats srt and vtt, not {form}", layout.asked[0])
     match form:
+        case "srt":
+            return subtitles.srt(transcript, layout)
+        case "vtt":
+            return subtitles.vtt(transcript, layout)
+        case "tsv":
+            return subtitles.tsv(transcript)
         case "text":
             return transcript.text + "\n"
         case "json":
@@ -23,14 +48,51 @@ def render(transcript: Transcript, form: Format) -> str | dict[str, Any]:
                 "duration": transcript.duration,
                 "text": transcript.text,
                 **_words(transcript),
-                "segments": [
-                    {"id": number} | segment.model_dump(exclude={"words", "logprobs"})
-                    for number, segment in enumerate(transcript.segments)
-                ],
+                "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
                 **_logprobs(transcript),
                 **_usage(transcript),
                 **_warnings(transcript),
             }
+
+
+def chunked(transcript: Transcript) -> dict[str, Any]:
+    """The transcript as transformers' speech recognition pipeline returns it, a chunk a segment, or a word if asked.
+
+    Chunks keep the spaces before them: together they are the text.
+    """
+    pieces = [piece for segment in transcript.segments for piece in segment.words or (segment,)]
+    return {
+        "text": transcript.text,
+        "chunks": [{"timestamp": [piece.start, piece.end], "text": piece.text} for piece in pieces],
+        **_warnings(transcript),
+    }
+
+
+def as_whisper(transcript: Transcript) -> dict[str, Any]:
+    """The transcript as openai-whisper's `transcribe` returns it: the language is a code, words are in their segments.
+
+    Token log-probabilities, which it does not know, are as in OpenAI's API.
+    """
+    return {
+        "text": transcript.text,
+        "segments": [
+            _segment(number, segment) | _timed(segment.words) for number, segment in enumerate(transcript.segments)
+        ],
+        "language": transcript.language,
+        **_logprobs(transcript),
+        **_warnings(transcript),
+    }
+
+
+def _segment(number: int, segment: Segment) -> dict[str, Any]:
+    return {"id": number} | segment.model_dump(exclude={"words", "logprobs"})
+
+
+def _timed(words: Sequence[Word] | None) -> dict[str, Any]:
+    """Words in openai-whisper's shape, with the spaces before them, when they were asked for."""
+    if words is None:
+        return {}
+    return {"words": [{"word": word.text} | word.model_dump(exclude={"text", "tokens"}) for word in words]}
 
 
 def _spoken(transcript: Transcript) -> str:

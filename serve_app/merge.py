@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
 from serve_app.options import Task
-from serve_app.transcript import Segment, Transcript
+from serve_app.transcript import Said, Segment, Transcript
 from serve_app.whisper.text import WindowText, Word
 
 FRAMES_PER_SECOND = 100
@@ -47,6 +47,27 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
         text="".join(segment.text for segment in segments).strip(),
         segments=tuple(segments),
     )
+
+
+class Saying:
+    """A transcript's text while its windows' texts come, in order."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._space = ""  # at the end so far: the transcript may end there, and it ends with a word
+
+    def next(self, window: WindowText) -> Said | None:
+        """What the next window adds."""
+        text = self._space + "".join(segment.text for segment in window.segments)
+        if not self._begun:
+            text = text.lstrip()
+        said = text.rstrip()
+        self._space = text[len(said) :]
+        self._begun = self._begun or bool(said)
+        if not said:
+            return None
+        tokens = [token for segment in window.segments for token in segment.logprobs or ()]
+        return Said(text=said, logprobs=tuple(tokens) or None)
 
 
 def _moved(word: Word, offset: float, duration: float) -> Word:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -12,13 +12,18 @@ Task = Literal["transcribe", "translate"]
 Timestamps = Literal["none", "segment", "word"]
 WebhookEvent = Literal["started", "progress", "completed", "failed", "cancelled"]
 Priority = Literal["low", "normal", "high"]
-WebhookDialect = Literal["native", "verda"]
+WebhookDialect = Literal["native", "insanely_fast", "verda"]
 
 MODELS_OWN = -1
 """In `suppress_tokens`: the list of the model's generation config."""
 
+MAX_PROMPT = 10_000
+"""Characters of a text that conditions windows; far fewer find room before a window's own."""
+
 MAX_HYPOTHESES = 16
 """Texts of one window that may be decoded side by side: each takes a row of the engine."""
+
+Hypotheses = Annotated[int, Field(ge=1, le=MAX_HYPOTHESES)]
 
 
 class Strict(BaseModel):
@@ -27,45 +32,44 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TranscriptionOptions(Strict):
-    """How to turn speech into text. The same names on every front; Whisper's own where it has one."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 
-    model: str | None = Field(None, description="Model id or alias; null: the default model.")
+
+class VadOptions(Strict):
+    """How speech is told from silence in one recording; null: as the service is set up (`vad` of its settings)."""
+
+    threshold: Probability | None = Field(None, description="Speech begins at this probability.")
+    min_speech_ms: Milliseconds | None = Field(None, description="Shorter bursts are not speech.")
+    min_silence_ms: Milliseconds | None = Field(None, description="Shorter silences do not end a stretch of speech.")
+    pad_ms: Milliseconds | None = Field(None, description="Sound kept before and after a stretch of speech.")
+
+
+class WhisperOptions(Strict):
+    """What Whisper's own command and `transcribe` can be told, by the same names."""
+
     task: Task = Field("transcribe", description="`translate` writes English.")
     language: str | None = Field(
         None,
         description="ISO-639-1 code or English name of the spoken language; null: detect it in every window.",
     )
-    timestamps: Timestamps = Field(
-        "segment", description="`word` adds every word's time; `none` decodes without timestamps, a segment a window."
-    )
-    prompt: str | None = Field(
-        None, max_length=10_000, description="Text that conditions every window; its last 223 tokens do."
-    )
     initial_prompt: str | None = Field(
-        None, max_length=10_000, description="Text that conditions the first window, as if it had been said before."
-    )
-    hotwords: str | None = Field(
-        None, max_length=10_000, description="Words to expect, before the prompt of every window."
+        None, max_length=MAX_PROMPT, description="Text that conditions the first window, as if it had been said before."
     )
     suppress_tokens: tuple[int, ...] = Field(
         (MODELS_OWN,), max_length=1000, description="Token ids never to write; -1 stands for the model's own list."
-    )
-    max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a window at most; null: what the model can.")
-    batch_size: int | None = Field(
-        None, ge=1, description="Windows of this job decoded at a time at most; null: as many as the engine lets it."
     )
     temperature: float = Field(
         0.0, ge=0, le=1, description="0 decodes greedily or by beam search; above, tokens are drawn at random."
     )
     temperature_increment_on_fallback: float | None = Field(
         0.2,
-        gt=0,
+        ge=0.01,  # each is a try: of a window that always fails there are 101 at most
         le=1,
         description="A window that fails a threshold is tried again hotter by this, up to 1; null: never.",
     )
-    best_of: int = Field(1, ge=1, le=MAX_HYPOTHESES, description="Texts drawn above temperature 0; the likeliest wins.")
-    beam_size: int = Field(1, ge=1, le=MAX_HYPOTHESES, description="Beams at temperature 0; 1: greedy.")
+    best_of: Hypotheses = Field(1, description="Texts drawn above temperature 0; the likeliest wins.")
+    beam_size: Hypotheses = Field(1, description="Beams at temperature 0; 1: greedy.")
     patience: float = Field(1.0, gt=0, le=10, description="Beam search ends when beam_size times this many texts have.")
     length_penalty: float | None = Field(
         None, ge=0, le=1, description="Exponent of Google NMT's length penalty; null: log-probability per token."
@@ -82,7 +86,6 @@ class TranscriptionOptions(Strict):
     no_speech_threshold: float | None = Field(
         0.6, ge=0, le=1, description="A window that fails logprob_threshold is silence above this; null: never."
     )
-    logprobs: bool = Field(False, description="Report every token's log-probability.")
 
     @field_validator("language")
     @classmethod
@@ -111,6 +114,32 @@ class TranscriptionOptions(Strict):
             return (self.temperature,)
         count = int((1 - self.temperature) / step + 1e-6)
         return tuple(round(self.temperature + index * step, 6) for index in range(count + 1))
+
+
+class TranscriptionOptions(WhisperOptions):
+    """How to turn speech into text. The same names on every front."""
+
+    model: str | None = Field(None, description="Model id or alias; null: the default model.")
+    timestamps: Timestamps = Field(
+        "segment", description="`word` adds every word's time; `none` decodes without timestamps, a segment a window."
+    )
+    prompt: str | None = Field(
+        None, max_length=MAX_PROMPT, description="Text that conditions every window; its last 223 tokens do."
+    )
+    hotwords: str | None = Field(
+        None, max_length=MAX_PROMPT, description="Words to expect, before the prompt of every window."
+    )
+    max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a window at most; null: what the model can.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Windows of this job decoded at a time at most; null: as many as the engine lets it."
+    )
+    logprobs: bool = Field(False, description="Report every token's log-probability.")
+    vad: VadOptions | None = Field(None, description="How speech is told from silence, where not as by default.")
+
+    @classmethod
+    def of(cls, body: WhisperOptions) -> Self:
+        """The options in a front's body, which may have more fields than these."""
+        return cls(**body.model_dump(include=set(cls.model_fields)))
 
 
 class UrlSource(Strict):

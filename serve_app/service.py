@@ -15,7 +15,7 @@ from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage
 from serve_app.jobs.uploads import Uploads
 from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.transcript import Tell, Transcript
 from serve_app.whisper.card import ModelCard
 
 LONG_POLL_S = 20.0
@@ -40,11 +40,18 @@ class Jobs(Protocol):
     async def list(
         self, state: JobState | None, limit: int, cursor: str | None, webhook: WebhookState | None = None
     ) -> JobPage: ...
+    async def active(self) -> tuple[str, ...]: ...
     async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]: ...
     async def deliveries(self, job_id: str) -> tuple[DeliveryView, ...]: ...
     async def redeliver(self, job_id: str, delivery_id: str | None) -> tuple[DeliveryView, ...]: ...
     async def cancel(self, job_id: str) -> Job: ...
     async def delete(self, job_id: str) -> None: ...
+
+
+class Transcribe(Protocol):
+    """The transcriber, here or in its deployment."""
+
+    async def __call__(self, job: Job, tell: Tell | None = None) -> Transcript: ...
 
 
 class Service:
@@ -57,7 +64,7 @@ class Service:
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
-        transcribe: Callable[[Job], Awaitable[Transcript]],
+        transcribe: Transcribe,
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
@@ -93,10 +100,18 @@ class Service:
             job = await self.jobs.get(job.id)
         return job
 
-    async def transcribe(self, request: JobRequest, owner: str = "") -> Transcript:
-        """Transcribe now; a caller that is cancelled cancels the work."""
+    async def transcribe(
+        self, request: JobRequest, owner: str = "", job_id: str | None = None, tell: Tell | None = None
+    ) -> Transcript:
+        """Transcribe now; a caller that is cancelled cancels the work. `tell` hears the text as it becomes known.
+
+        `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
+        succeeded, and Reused for another request.
+        """
         async with self._owned(request) as request:
-            announced = asyncio.ensure_future(self.jobs.announce(request, uuid4().hex, owner))
+            if job_id is not None and await self.jobs.known(request, job_id, owner, None):
+                return await self.jobs.result(job_id)
+            announced = asyncio.ensure_future(self.jobs.announce(request, job_id or uuid4().hex, owner))
             try:
                 job = await asyncio.shield(announced)
             except asyncio.CancelledError:
@@ -105,7 +120,7 @@ class Service:
         limit = self.settings.limits.request_timeout_s
         try:
             async with asyncio.timeout(limit):
-                transcript = await self._transcribe(job)
+                transcript = await self._transcribe(job, tell)
         except asyncio.CancelledError:
             await asyncio.shield(self._abandon(announced))
             raise

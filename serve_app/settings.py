@@ -71,6 +71,9 @@ class WindowSettings(Section):
     )
     block_s: PositiveFloat = Field(300.0, description="Audio sent to a Whisper replica in one call, at most.")
     blocks_in_flight: PositiveInt = Field(4, description="Blocks of one job at the replicas at a time.")
+    streamed_in_flight: PositiveInt = Field(
+        16, description="Windows of a recording whose text is streamed at the replicas at a time, each in its own call."
+    )
 
 
 class WhisperSettings(Section):

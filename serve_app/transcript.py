@@ -1,5 +1,7 @@
 """What every front renders from."""
 
+from collections.abc import Callable
+
 from pydantic import Field
 
 from serve_app.options import Strict, Task
@@ -27,6 +29,17 @@ class Segment(Strict):
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class Said(Strict):
+    """The next piece of a transcript's text, as soon as it is known: all of them together are `Transcript.text`."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+Tell = Callable[[Said], None]
+"""Takes a transcript's text piece by piece, in order."""
 
 
 class Transcript(Strict):

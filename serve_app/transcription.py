@@ -20,11 +20,11 @@ from serve_app.audio.fetch import fetch
 from serve_app.audio.vad import SpeechDetector
 from serve_app.audio.windows import Block, Window, cut
 from serve_app.jobs.blobs import BlobStore
-from serve_app.merge import merge
+from serve_app.merge import Saying, merge
 from serve_app.models import longest_window_s
-from serve_app.options import BlobSource, JobRequest, Strict, UrlSource
+from serve_app.options import BlobSource, JobRequest, Strict, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.transcript import Tell, Transcript
 from serve_app.whisper.text import WindowText, handed_on
 
 Recognise = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
@@ -60,10 +60,12 @@ async def transcribe(
     recognise: Recognise,
     report: Report,
     keeper: Keeper | None = None,
+    tell: Tell | None = None,
 ) -> Transcript:
     """The transcript of one recording.
 
-    `session` is a `guarded_session`. With a `keeper`, only blocks that it has not kept are recognised.
+    `session` is a `guarded_session`. With a `keeper`, only blocks that it has not kept are recognised. With `tell`,
+    every window is a block of its own, so that its text can be told as soon as it and all before it are known.
     Raises AudioError and TooLarge for the recording, and what `recognise` and `keeper` raise. Leaves nothing behind.
     """
     await asyncio.to_thread(settings.spool_dir.mkdir, parents=True, exist_ok=True)
@@ -73,8 +75,7 @@ async def transcribe(
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
-        in_turn = request.options.condition_on_previous_text
-        texts = await _recognise(decoding, settings, in_turn, recognise, report, keeper)
+        texts = await _recognise(decoding, settings, request.options, recognise, report, keeper, tell)
     transcript = merge(request.options.task, decoding.samples, texts)
     timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
     return transcript.model_copy(update={"warnings": (*warnings, *decoding.warnings), "timings": timings})
@@ -95,18 +96,23 @@ async def _obtain(
 async def _recognise(
     decoding: Decoding,
     settings: AppSettings,
-    in_turn: bool,
+    options: TranscriptionOptions,
     recognise: Recognise,
     report: Report,
     keeper: Keeper | None,
+    tell: Tell | None,
 ) -> list[tuple[Window, WindowText]]:
-    """The text of every window, in order; blocks are out at the replicas while later ones are decoded.
-
-    `in_turn`: each block needs the text of the one before.
-    """
-    most = 1 if in_turn else settings.windows.blocks_in_flight
+    """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
+    in_turn = options.condition_on_previous_text  # each block needs the text of the one before
+    most, block_s = settings.windows.blocks_in_flight, settings.windows.block_s
+    if tell:
+        most, block_s = settings.windows.streamed_in_flight, 0.0
+    if in_turn:
+        most = 1
     max_s = settings.windows.max_s or longest_window_s(settings.model)
-    blocks = cut(decoding, SpeechDetector(), settings.vad, max_s, settings.windows.block_s)
+    vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
+    blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
+    saying = Saying()
     kept = await keeper.kept() if keeper else {}
     out: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
     texts: list[tuple[Window, WindowText]] = []
@@ -117,6 +123,9 @@ async def _recognise(
         number, windows, task = out.popleft()
         found = await task
         texts.extend(zip(windows, found, strict=True))
+        if tell:
+            for piece in filter(None, map(saying.next, found)):
+                tell(piece)
         said = reduce(handed_on, (text for _, text in texts[-len(windows) :]), said)
         report(decoding.share_read * windows[-1].end / decoding.samples)
         if keeper and number not in kept and (more or out):  # after the last the whole transcript is kept
@@ -135,7 +144,7 @@ async def _recognise(
         # Decoding and the VAD keep a core busy: in a thread, a block at a time.
         numbers = count()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            if len(out) == most:
+            while out and (len(out) == most or out[0][2].done()):
                 await take(more=True)
             out.append((number := next(numbers), block.windows, begin(number, block)))
         while out:

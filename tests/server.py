@@ -20,7 +20,7 @@ from serve_app.jobs.models import Job
 from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.service import Service
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.transcript import Tell, Transcript
 from serve_app.transcription import transcribe
 from serve_app.whisper.block import recognise
 from serve_app.whisper.card import ModelCard
@@ -40,7 +40,7 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
 
     async with guarded_session(settings.network) as session:
 
-        async def run(job: Job) -> Transcript:
+        async def run(job: Job, tell: Tell | None = None) -> Transcript:
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
                 options, sync = job.request.options, job.mode == "sync"
@@ -49,7 +49,7 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
-            return await transcribe(job.request, settings, blobs, session, through_engine, report)
+            return await transcribe(job.request, settings, blobs, session, through_engine, report, tell=tell)
 
         async def ready() -> bool:
             return True

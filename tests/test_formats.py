@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.formats import render
+from serve_app.formats import as_whisper, chunked, render
 from serve_app.transcript import Segment, Transcript
 from serve_app.whisper.text import TokenLogprob, Word
 
@@ -63,6 +63,26 @@ def test_warnings_are_shown_where_there_are_any() -> None:
         assert body["warnings"] == ["broke off"]
 
 
+def test_chunks_are_segments_or_words() -> None:
+    silent = SEGMENT.model_copy(update={"start": 1.5, "end": 2.2, "text": " ...", "words": ()})
+    words = (
+        Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9),
+        Word(start=1.0, end=1.5, text=" zwei", tokens=(8,), probability=0.9),
+    )
+    spoken = SEGMENT.model_copy(update={"words": words})
+    assert chunked(transcript(warnings=("broke off",))) == {
+        "text": "eins zwei",
+        "chunks": [{"timestamp": [0.5, 1.5], "text": " eins zwei"}],
+        "warnings": ["broke off"],
+    }
+    assert chunked(transcript(segments=(spoken, silent)))["chunks"] == [
+        {"timestamp": [0.5, 0.9], "text": " eins"},
+        {"timestamp": [1.0, 1.5], "text": " zwei"},
+        {"timestamp": [1.5, 2.2], "text": " ..."},
+    ]
+    assert chunked(transcript(text="", segments=())) == {"text": "", "chunks": []}
+
+
 def test_words_and_tokens_are_shown_where_they_were_asked_for() -> None:
     words = tuple(Word(start=at, end=at + 1, text=f" w{at}", tokens=(at,), probability=0.9) for at in (0, 1))
     tokens = tuple(TokenLogprob(token=f" w{at}", logprob=-0.5, bytes=(32, 119, 48 + at)) for at in (0, 1))
@@ -74,3 +94,14 @@ def test_words_and_tokens_are_shown_where_they_were_asked_for() -> None:
     assert not {"words", "logprobs"} & set(body["segments"][0])
     assert "logprobs" in render(spoken, "json")
     assert not {"words", "logprobs"} & set(render(transcript(), "verbose_json"))
+
+
+def test_whispers_own_shape_has_a_code_and_the_words_in_their_segments() -> None:
+    word = Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9)
+    spoken = as_whisper(transcript(segments=(SEGMENT, SEGMENT.model_copy(update={"words": (word,)}))))
+    assert (set(spoken), spoken["language"]) == ({"text", "segments", "language"}, "de")
+    assert [segment["id"] for segment in spoken["segments"]] == [0, 1]
+    assert "words" not in spoken["segments"][0]
+    assert spoken["segments"][1]["words"] == [{"word": " eins", "start": 0.5, "end": 0.9, "probability": 0.9}]
+    assert as_whisper(transcript(task="translate", language=None))["language"] is None
+    assert as_whisper(transcript(warnings=("broke off",)))["warnings"] == ["broke off"]

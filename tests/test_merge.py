@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
-from serve_app.merge import merge
+from serve_app.merge import Saying, merge
 from serve_app.whisper.text import TokenLogprob, WindowSegment, WindowText, Word
 
 
@@ -36,6 +36,18 @@ def test_times_map_back_within_a_frame_and_stay_in_order(cuts: list[tuple[int, i
         assert segment.start <= segment.end <= transcript.duration
     assert all(a.end <= b.start for a, b in zip(transcript.segments, transcript.segments[1:], strict=False))
     assert transcript.text == " ".join(["one"] * len(windows))
+
+
+SPACED = st.lists(st.lists(st.text("a \n", max_size=4).filter(str.strip), max_size=3), max_size=6)
+
+
+@given(SPACED)
+def test_the_pieces_of_a_text_make_it_up(windows: list[list[str]]) -> None:
+    texts = [text("en", *((0, 1, words) for words in said)) for said in windows]
+    saying = Saying()
+    pieces = [piece.text for one in texts if (piece := saying.next(one))]
+    assert all(piece.strip() for piece in pieces)
+    assert "".join(pieces) == merge("transcribe", 16_000, [(Window(0, 16_000), one) for one in texts]).text
 
 
 def test_the_language_is_the_one_spoken_longest() -> None:

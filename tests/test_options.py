@@ -40,6 +40,19 @@ def test_the_ladder_is_whispers(options: dict[str, float | None], temperatures: 
     assert TranscriptionOptions(**options).temperatures == temperatures
 
 
+def test_a_ladder_has_an_end() -> None:
+    assert len(TranscriptionOptions(temperature_increment_on_fallback=0.01).temperatures) == 101
+    with pytest.raises(ValidationError, match="temperature_increment_on_fallback"):
+        TranscriptionOptions(temperature_increment_on_fallback=1e-9)
+
+
+def test_a_fronts_body_has_the_options_and_more() -> None:
+    class Body(TranscriptionOptions):
+        audio: str
+
+    assert TranscriptionOptions.of(Body(audio="a", language="german")) == TranscriptionOptions(language="de")
+
+
 @pytest.mark.parametrize(("given", "tokens"), [("-1", (-1,)), ("3, 4", (3, 4)), ("", ()), ([5], (5,))])
 def test_tokens_are_a_list_or_text_with_commas(given: object, tokens: tuple[int, ...]) -> None:
     assert TranscriptionOptions.model_validate({"suppress_tokens": given}).suppress_tokens == tokens

@@ -10,11 +10,12 @@ from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.audio.windows import Block
+from serve_app.audio.windows import Block, Window
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings, LimitSettings
+from serve_app.transcript import Said, Tell
 from serve_app.transcription import Keeper, transcribe
 from serve_app.whisper.text import WindowSegment, WindowText
 
@@ -31,6 +32,7 @@ async def run(  # type: ignore[no-untyped-def]
     windows: dict[str, float] | None = None,
     options: TranscriptionOptions | None = None,
     keeper: Keeper | None = None,
+    tell: Tell | None = None,
 ):
     settings = AppSettings(data_dir=tmp_path, windows=windows or {})
     blobs = BlobStore(settings.blob_root)
@@ -43,7 +45,7 @@ async def run(  # type: ignore[no-untyped-def]
     shares: list[float] = []
     async with guarded_session(settings.network) as session:
         try:
-            return await transcribe(request, settings, blobs, session, recognise, shares.append, keeper), shares
+            return await transcribe(request, settings, blobs, session, recognise, shares.append, keeper, tell), shares
         finally:
             assert not list(settings.spool_dir.iterdir()), "temporary files were left"
 
@@ -72,6 +74,52 @@ async def test_blocks_are_out_together_but_no_more_than_allowed(tmp_path: Path) 
     assert len(shares) == blocks
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("conditioned", [True, False])
+async def test_a_window_is_told_as_soon_as_it_and_all_before_it_are_known(tmp_path: Path, conditioned: bool) -> None:
+    begun: list[int] = []
+    told: list[str] = []
+    out = most = 0
+
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+        nonlocal out, most
+        (window,) = block.windows
+        begun.append(window.start)
+        number, out = len(begun), out + 1
+        most = max(most, out)
+        # Odd ones come late, and so must the even ones behind them.
+        await asyncio.sleep(0.2 if number % 2 else 0.0)
+        assert conditioned or len(told) < number
+        out -= 1
+        segment = WindowSegment(start=0.0, end=0.5, text=f" {number}", tokens=(number,))
+        return [NOTHING.model_copy(update={"segments": (segment,)})]
+
+    def tell(said: Said) -> None:
+        told.append(said.text)
+        assert len(told) > 3 or len(begun) < 12, "told only when most was done"
+
+    options = TranscriptionOptions(condition_on_previous_text=conditioned)
+    windows = {"streamed_in_flight": 4}
+    transcript, _ = await run(tmp_path, minutes_of_speech(3), recognise, windows, options, tell=tell)
+    assert "".join(told) == transcript.text == " ".join(str(number) for number in range(1, len(begun) + 1))
+    assert most == 1 if conditioned else 1 < most <= 4
+    assert len(told) == len(begun) > 12
+
+
+async def test_a_recording_is_cut_as_its_options_say(tmp_path: Path) -> None:
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+        cuts.append(block.windows)
+        return [NOTHING] * len(block.windows)
+
+    found = []
+    for vad in (None, {"pad_ms": 0}, {"threshold": 1}):
+        cuts: list[tuple[Window, ...]] = []
+        await run(tmp_path, minutes_of_speech(1), recognise, options=TranscriptionOptions(vad=vad))
+        found.append(cuts)
+    padded, bare, deaf = found
+    assert padded[0][0].start < bare[0][0].start
+    assert deaf == []
 
 
 async def test_a_failing_block_ends_the_others(tmp_path: Path) -> None:

@@ -5,13 +5,24 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from serve_app.api import errors, following, health, native, openai, presigned, verda
+from serve_app.api import (
+    errors,
+    following,
+    health,
+    insanely_fast,
+    native,
+    octoai,
+    openai,
+    presigned,
+    tiyaro,
+    verda,
+)
 from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.dialect import Dialect, refusing
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
 
-DIALECTS: tuple[Dialect, ...] = (verda.DIALECT,)
+DIALECTS: tuple[Dialect, ...] = (insanely_fast.DIALECT, octoai.DIALECT, tiyaro.DIALECT, verda.DIALECT)
 """Of the fronts that have error bodies of their own."""
 
 
@@ -30,6 +41,6 @@ def create_app(service: Service) -> FastAPI:
     errors.install(app, refuse)
     app.include_router(health.router)
     # Verda's last: what any other front has under a first folder is not a deployment's.
-    for front in (openai, native, following, presigned, verda):
+    for front in (openai, native, following, presigned, insanely_fast, octoai, tiyaro, verda):
         app.include_router(front.router, dependencies=SCHEMES)
     return app

@@ -14,7 +14,11 @@ from serve_app.api.context import OWNER
 from serve_app.api.dialect import Refuse
 from serve_app.errors import Unauthorized
 
-OPEN = ("/health", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/static-offline-docs/", "/v1/uploads/")
+OPEN = (
+    *("/health", "/healthcheck", "/healthz", "/readyz"),
+    *("/docs", "/redoc", "/openapi.json", "/static-offline-docs/"),
+    "/v1/uploads/",
+)
 """Paths, and folders of paths, that need no key: probes, the page that says how to use one, signed URLs."""
 
 SCHEMES = [

@@ -19,6 +19,11 @@ def owner_of(request: Request) -> str:
     return owner
 
 
+def base_url(service: Service, request: Request) -> str:
+    """Where this client reaches the service, for URLs in answers; without a slash at its end."""
+    return (service.settings.public_url or str(request.base_url)).rstrip("/")
+
+
 OWNER = "whisper.owner"
 """Where the check of the keys leaves it, in the ASGI scope."""
 

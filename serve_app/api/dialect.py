@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +23,12 @@ Refuse = Callable[[str, ServiceError], Response]
 """Takes a path too: an error that was found before any route was (a missing key, a body that is too large)."""
 
 
+class Detail(BaseModel):
+    """The body of an answer that is no success, as most fronts have it."""
+
+    detail: str
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How a front says what went wrong: `render`, for the paths that match `paths` wholly."""
@@ -32,15 +39,15 @@ class Dialect:
     @property
     def route(self) -> type[APIRoute]:
         """The class of the front's routes (`APIRouter(route_class=…)`)."""
-        return self.route_with(None)
+        return self.route_if(None, given=False)
 
-    def route_with(self, header: str | None) -> type[APIRoute]:
-        """The class of a route for requests that have that header only: without it, the path is another front's."""
+    def route_if(self, header: str | None, given: bool) -> type[APIRoute]:
+        """The class of a route for requests that have a header, or have it not: else its path is another front's."""
         render = self.render
 
         class Route(APIRoute):
             def matches(self, scope: Scope) -> tuple[Match, Scope]:
-                if header is not None and header not in Headers(scope=scope):
+                if header is not None and (header in Headers(scope=scope)) != given:
                     return Match.NONE, {}
                 return super().matches(scope)
 

@@ -1,4 +1,4 @@
-"""Every error of every path as `{"error": {"message", "type", "param", "code"}}`."""
+"""Every error of every path, as `{"error": {"message", "type", "param", "code"}}` unless a front has its own shape."""
 
 import logging
 from collections.abc import Callable
@@ -11,12 +11,21 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serve_app.errors import InvalidRequest, NotFound, Overloaded, ServiceError
+from serve_app.errors import InvalidRequest, NotFound, ServiceError
+from serve_app.jobs.models import JobError
 
 BODY_TOO_LARGE = "body_too_large"
 
 RETRY_AFTER_S = 5
-"""What a client is told to wait when the queue is full: enough for some jobs to have ended."""
+"""What a client is told to wait: enough for some jobs of a full queue to have ended, or a process to be back."""
+
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    # A recording that takes too long does so again: OpenAI's clients would send it twice more.
+    408: {"x-should-retry": "false"},
+    429: {"Retry-After": str(RETRY_AFTER_S)},
+    503: {"Retry-After": str(RETRY_AFTER_S)},
+}
 
 logger = logging.getLogger(__name__)
 
@@ -39,42 +48,58 @@ class ErrorBody(BaseModel):
 def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     """The first thing wrong with a request, as an error that names its field."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    param = ".".join(path) or None
+    # FastAPI puts before the field where it was: in the body, the query, the path, a header.
+    path = first["loc"][1:] if isinstance(error, RequestValidationError) else first["loc"]
+    param = ".".join(map(str, path)) or None
     match first["type"]:
         case "model_attributes_type" if param is None:
             message = "the body is not a JSON object, or its content-type is not application/json"
+        case "json_invalid" if not path or isinstance(path[0], int):  # a place in the body's text, not a field
+            message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case "extra_forbidden":
             message = f"unknown field {param!r}"
         case "missing":
             message = f"{param} is required" if param else "a request body is required"
-        case "json_invalid" if isinstance(error, RequestValidationError):  # its place is a position in the text
-            message, param = f"the body is not JSON: {first['ctx']['error']}", None
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = f"{param}: {message}" if param else message
     return InvalidRequest(message, param, first["type"])
 
 
+def body_of(error: ServiceError) -> ErrorBody:
+    """What a client reads of an error."""
+    return ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
+
+
+def known(error: Exception, what: str) -> ServiceError:
+    """An error as one that can be told; what is none of ours is logged, with `what` has failed."""
+    if isinstance(error, ServiceError):
+        return error
+    logger.error("%s failed", what, exc_info=error)
+    return ServiceError("internal error; it has been logged", None, "internal_error")
+
+
 def answer(error: ServiceError) -> JSONResponse:
     """The HTTP answer for an error."""
-    body = ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
-    return JSONResponse(body.model_dump(), error.status, headers_of(error))
+    return JSONResponse(body_of(error).model_dump(), error.status, headers_of(error))
+
+
+def with_field(error: ServiceError | JobError) -> str:
+    """The message of an error with its field named, for bodies that have no other place for it."""
+    named = error.param is None or error.param.lower() in error.message.lower()
+    return error.message if named else f"{error.param}: {error.message}"
 
 
 def headers_of(error: ServiceError) -> dict[str, str]:
     """The headers that go with an error, whatever its body's shape."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    return headers
+    return _HEADERS.get(error.status, {})
 
 
 def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> None:
     """Make every failure of `app` answer in the shape that `refuse` has for its path."""
 
     @app.exception_handler(ServiceError)
-    async def known(request: Request, error: ServiceError) -> Response:
+    async def told(request: Request, error: ServiceError) -> Response:
         return refuse(request.url.path, error)
 
     @app.exception_handler(RequestValidationError)
@@ -87,17 +112,16 @@ def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> No
         if error.status_code == 404:
             return refuse(path, NotFound(f"there is no {request.method} {path}", None, "not_found"))
         code = BODY_TOO_LARGE if error.status_code == 413 else None
-        known = InvalidRequest(str(error.detail), None, code)
-        known.status = error.status_code
-        response = refuse(path, known)
+        refused = InvalidRequest(str(error.detail), None, code)
+        refused.status = error.status_code
+        response = refuse(path, refused)
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         path = request.url.path
-        logger.exception("%s %s failed", request.method, path, exc_info=error)
-        return refuse(path, ServiceError("internal error; it has been logged", None, "internal_error"))
+        return refuse(path, known(error, f"{request.method} {path}"))
 
 
 def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:

@@ -15,6 +15,7 @@ async def live() -> dict[str, str]:
 
 @router.get("/readyz", summary="Ready: every deployment is healthy", responses={503: {}})
 @router.get("/health", summary="Ready, under the name Verda's containers use", responses={503: {}})
+@router.get("/healthcheck", summary="Ready, under the name OctoAI's endpoints use", responses={503: {}})
 async def ready(service: ServiceDep) -> JSONResponse:
     if await service.ready():
         return JSONResponse({"status": "ok"})

@@ -4,6 +4,7 @@ from email.message import Message as Header
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.dialect import Refuse
@@ -16,6 +17,13 @@ def charset_of(content_type: str) -> str:
     header = Header()
     header["content-type"] = content_type
     return (header.get_content_charset() or "utf-8").lower()
+
+
+def only_json(request: Request) -> None:
+    """A dependency of routes that read JSON and nothing else: 415 for what does not say it is."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != "application/json":
+        raise UnsupportedMediaType(f"content-type {given!r}: send application/json", "content-type")
 
 
 class BodyLimit:

@@ -8,7 +8,9 @@ from starlette.datastructures import UploadFile
 
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
+from serve_app.api.forms import refuse_repeats
 from serve_app.api.openai import respond
+from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.formats import Format
@@ -22,9 +24,11 @@ from serve_app.options import (
     TranscriptionOptions,
     UploadSource,
     UrlSource,
+    VadOptions,
     Webhook,
 )
 from serve_app.service import Service
+from serve_app.subtitles import Layout
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -66,8 +70,9 @@ class JobBody(TranscriptionOptions):
 
 
 class JobForm(TranscriptionOptions):
-    """A job as multipart fields beside `file`; `webhook` as JSON."""
+    """A job as multipart fields beside `file`; `webhook` and `vad` as JSON."""
 
+    vad: Json[VadOptions] | None = None
     webhook: Json[Webhook] | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
     id: JobId = None
@@ -84,7 +89,7 @@ class JobsQuery(Strict):
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
 
-class TranscriptQuery(Strict):
+class TranscriptQuery(Layout):
     """How to show a transcript."""
 
     format: Format = "json"
@@ -102,7 +107,7 @@ _BODY = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": JobBody.model_json_schema(),
+            "schema": schema_of(JobBody),
             "example": {"url": "https://example.com/talk.mp3", "webhook": {"url": "https://example.com/done"}},
         },
         "multipart/form-data": {
@@ -111,7 +116,7 @@ _BODY = {
                 "required": ["file"],
                 "properties": {
                     "file": {"type": "string", "format": "binary"},
-                    **JobForm.model_json_schema()["properties"],
+                    **schema_of(JobForm)["properties"],
                 },
             }
         },
@@ -148,7 +153,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
         raise invalid(error) from None
-    options = _options(body)
+    options = TranscriptionOptions.of(body)
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
@@ -161,9 +166,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
 
 async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
     async with request.form() as form:
-        for name in form:
-            if len(form.getlist(name)) > 1:
-                raise InvalidRequest(f"{name} is given more than once", name, "repeated_field")
+        refuse_repeats(form)
         fields = {name: value for name, value in form.items() if name != "file"}
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -173,11 +176,8 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
         except ValidationError as error:
             raise invalid(error) from None
         source = await store(service.blobs, file)
-        return body.id, JobRequest(source=source, options=_options(body), webhook=body.webhook, priority=body.priority)
-
-
-def _options(body: JobBody | JobForm) -> TranscriptionOptions:
-    return TranscriptionOptions(**body.model_dump(include=set(TranscriptionOptions.model_fields)))
+        options = TranscriptionOptions.of(body)
+        return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 
 @router.get("", summary="Jobs, newest first", responses=responses())
@@ -193,7 +193,7 @@ async def job(service: ServiceDep, job_id: str) -> JobView:
 
 @router.get("/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409))
 async def transcript(service: ServiceDep, job_id: str, query: Annotated[TranscriptQuery, Query()]) -> Response:
-    return respond(await service.jobs.result(job_id), query.format)
+    return respond(await service.jobs.result(job_id), query.format, query)
 
 
 @router.delete(

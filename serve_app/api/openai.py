@@ -1,83 +1,109 @@
-"""OpenAI's audio API: `/v1/audio/transcriptions` and `/v1/models`."""
+"""OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/models`."""
 
-from typing import Annotated, Any, Literal
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from fastapi import APIRouter, Depends, Form, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 
 from serve_app.api.context import OwnerDep, ServiceDep
-from serve_app.api.errors import invalid, responses
+from serve_app.api.errors import body_of, known, responses
+from serve_app.api.forms import unrepeated
+from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm
 from serve_app.api.uploads import store
-from serve_app.errors import InvalidRequest
-from serve_app.formats import Format, render
+from serve_app.formats import MEDIA_TYPES, Format, render
 from serve_app.options import JobRequest, TranscriptionOptions
-from serve_app.transcript import Transcript
+from serve_app.service import Service
+from serve_app.subtitles import PLAIN, Layout
+from serve_app.telling import telling
+from serve_app.transcript import Said, Transcript
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
+MULTIPART = Form(media_type="multipart/form-data")
 
-class TranscriptionForm(BaseModel):
-    """The fields of a transcription request; another field is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    file: UploadFile = Field(description="Any container FFmpeg reads; decided by content, not by name.")
-    model: str = Field(description="A model id or alias of `GET /v1/models`.")
-    language: str | None = Field(None, description="ISO-639-1 code or English name; absent: detected.")
-    prompt: str | None = Field(None, description="Text that conditions every window.")
-    response_format: Format = "json"
-    temperature: float = Field(
-        0, description="0 to 1. 0: the likeliest text, and hotter where it fails Whisper's thresholds."
-    )
-    timestamp_granularities: list[Literal["segment", "word"]] = Field(
-        [], alias="timestamp_granularities[]", description="Needs `response_format=verbose_json`."
-    )
-    include: list[Literal["logprobs"]] = Field([], alias="include[]", description="Needs `response_format=json`.")
-    chunking_strategy: Literal["auto"] = "auto"
-    stream: bool = Field(False, description="Only false.")
-
-    @field_validator("stream")
-    @classmethod
-    def _only_the_default(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("only false is supported")
-        return value
-
-    def options(self) -> TranscriptionOptions:
-        """The same, as what every front parses into."""
-        for field, needed in (("timestamp_granularities", "verbose_json"), ("include", "json")):
-            if getattr(self, field) and self.response_format != needed:
-                raise InvalidRequest(f"{field}[] needs response_format '{needed}'", f"{field}[]")
-        try:
-            return TranscriptionOptions(
-                model=self.model,
-                language=self.language,
-                prompt=self.prompt,
-                temperature=self.temperature,
-                timestamps="word" if "word" in self.timestamp_granularities else "segment",
-                logprobs="logprobs" in self.include,
-            )
-        except ValidationError as error:
-            raise invalid(error) from None
+_EXAMPLES: dict[str, Any] = {
+    "application/json": {"example": {"text": "three one four", "usage": {"type": "duration", "seconds": 3}}},
+    "text/plain": {"example": "three one four\n"},
+    "application/x-subrip": {"example": "1\n00:00:00,000 --> 00:00:02,400\nthree one four\n\n"},
+    "text/vtt": {"example": "WEBVTT\n\n00:00.000 --> 00:02.400\nthree one four\n\n"},
+    "text/tab-separated-values": {"example": "start\tend\ttext\n0\t2400\tthree one four\n"},
+    "text/event-stream": {
+        "example": 'data: {"type": "transcript.text.delta", "delta": "three one"}\n\n'
+        'data: {"type": "transcript.text.delta", "delta": " four"}\n\n'
+        'data: {"type": "transcript.text.done", "text": "three one four", '
+        '"usage": {"type": "duration", "seconds": 3}}\n\n'
+    },
+}
+_ANSWERS = responses(404, 408, 503) | {200: {"content": _EXAMPLES, "description": "In the format asked for."}}
 
 
 @router.post(
     "/audio/transcriptions",
-    summary="Transcribe a file and wait for the text",
-    responses=responses(404, 408)
-    | {200: {"content": {"application/json": {}, "text/plain": {}}, "description": "In the format asked for."}},
+    summary="Transcribe a file and wait for the text, or follow it",
+    responses=_ANSWERS,
+    dependencies=[Depends(unrepeated)],
 )
-async def transcriptions(service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, Form()]) -> Response:
-    options = form.options()
+async def transcriptions(
+    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART]
+) -> Response:
+    return await _answer(service, owner, form, form.options())
+
+
+@router.post(
+    "/audio/translations",
+    summary="Translate a file into English and wait for the text, or follow it",
+    responses=_ANSWERS,
+    dependencies=[Depends(unrepeated)],
+)
+async def translations(service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART]) -> Response:
+    return await _answer(service, owner, form, form.options())
+
+
+async def _answer(service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions) -> Response:
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
-    return respond(await service.transcribe(request, owner), form.response_format)
+    if not form.stream:
+        return respond(await service.transcribe(request, owner), form.response_format)
+    told = telling(partial(service.transcribe, request, owner))
+    # What goes wrong before there is a text has a status of its own.
+    first = await anext(told)
+    return EventSourceResponse(_events(first, told), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 
-def respond(transcript: Transcript, form: Format) -> Response:
-    """A transcript as an HTTP answer."""
-    body = render(transcript, form)
-    return PlainTextResponse(body) if isinstance(body, str) else JSONResponse(body)
+async def _events(first: Said | Transcript, rest: AsyncIterator[Said | Transcript]) -> AsyncIterator[bytes]:
+    """A text as OpenAI's events."""
+    try:
+        yield _event(first)
+        async for item in rest:
+            yield _event(item)
+    except Exception as error:
+        yield _encoded({"type": "error"} | body_of(known(error, "a streamed text")).model_dump(), "error")
+
+
+def _event(item: Said | Transcript) -> bytes:
+    if isinstance(item, Transcript):
+        done = render(item, "json")
+        assert isinstance(done, dict)
+        return _encoded({"type": "transcript.text.done"} | done)
+    event: dict[str, Any] = {"type": "transcript.text.delta", "delta": item.text}
+    if item.logprobs is not None:
+        event["logprobs"] = [token.model_dump() for token in item.logprobs]
+    return _encoded(event)
+
+
+def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
+    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
+
+
+def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> Response:
+    """A transcript as an HTTP answer. Raises InvalidRequest as `render` does."""
+    body = render(transcript, form, layout)
+    if isinstance(body, str):
+        return Response(body, media_type=f"{MEDIA_TYPES[form]}; charset=utf-8")
+    return JSONResponse(body)
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
+from yarl import URL
 
-from serve_app.api.context import ServiceDep
+from serve_app.api.context import ServiceDep, base_url
 from serve_app.api.errors import responses
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.uploads import Ticket
@@ -70,13 +71,28 @@ async def create(service: ServiceDep, request: Request, body: UploadBody | None 
 def invite(service: Service, request: Request) -> UploadView:
     """A new upload, its URL as this client can reach it."""
     ticket = service.uploads.ticket()
-    base = service.settings.public_url or str(request.base_url)
+    base = base_url(service, request)
     return UploadView(
         id=ticket.id,
-        url=f"{base.rstrip('/')}{router.prefix}/{ticket.id}?expires={ticket.expires}&signature={ticket.signature}",
+        url=f"{base}{router.prefix}/{ticket.id}?expires={ticket.expires}&signature={ticket.signature}",
         expires_at=datetime.fromtimestamp(ticket.expires, UTC),
         max_bytes=service.settings.limits.max_upload_bytes,
     )
+
+
+def upload_of(service: Service, url: str) -> str | None:
+    """The id of the upload that `invite` made this URL for; null for any other URL.
+
+    Its signature tells, not its host: the service may be reached under several names.
+    """
+    parsed = URL(url)
+    folder, _, upload_id = parsed.path.rpartition("/")
+    try:
+        query = PutQuery.model_validate(dict(parsed.query))
+    except ValidationError:
+        return None
+    ticket = Ticket(id=upload_id, expires=query.expires, signature=query.signature)
+    return upload_id if folder.endswith(router.prefix) and service.uploads.signed(ticket) else None
 
 
 @router.put(

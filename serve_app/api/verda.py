@@ -11,7 +11,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from serve_app.api import health
 from serve_app.api.context import OwnerDep, ServiceDep
-from serve_app.api.dialect import Dialect
+from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, responses
 from serve_app.api.prefer import preferences
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
@@ -64,12 +64,6 @@ class Result(BaseModel):
     """The text."""
 
     result: str
-
-
-class Detail(BaseModel):
-    """The body of every answer that is no success, but that of a webhook which is not configured."""
-
-    detail: str
 
 
 _STATES = {
@@ -273,7 +267,7 @@ async def result(service: ServiceDep, deployment: Deployment, inference_id: Infe
 
 
 # Without the header the path is another front's.
-statuses = APIRouter(route_class=DIALECT.route_with(ID))
+statuses = APIRouter(route_class=DIALECT.route_if(ID, given=True))
 
 
 @statuses.get(

@@ -19,6 +19,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tenacity import AsyncRetrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from serve_app.errors import Unavailable
 
@@ -68,8 +69,14 @@ class Database:
         else:
             patience = {"timeout": WAIT_S, "command_timeout": WAIT_S}
             reading = writing = create_async_engine(url, pool_pre_ping=True, connect_args=patience)
-        async with writing.begin() as connection:
-            await connection.run_sync(_migrate)
+        # Into WAL, SQLite lets one process go at a time, and the others don't wait.
+        locked = retry_if_exception_message(match=".*database is locked")
+        async for attempt in AsyncRetrying(
+            retry=locked, stop=stop_after_delay(WAIT_S), wait=wait_random(0, 0.1), reraise=True
+        ):
+            with attempt:
+                async with writing.begin() as connection:
+                    await connection.run_sync(_migrate)
         return cls(reading, writing)
 
     async def close(self) -> None:

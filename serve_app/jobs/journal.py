@@ -9,7 +9,7 @@ from yarl import URL
 from serve_app.jobs.database import Database
 from serve_app.jobs.message import message, wanted
 from serve_app.jobs.models import EventType, Job, JobEvent
-from serve_app.jobs.tables import deliveries, events, jobs
+from serve_app.jobs.tables import HOST_CHARACTERS, deliveries, events, jobs
 from serve_app.transcript import Transcript
 
 JOB = tuple(jobs.c[name] for name in Job.model_fields)
@@ -84,7 +84,8 @@ class Journal:
                 id=f"msg_{job.id}_{number}",
                 job_id=job.id,
                 event=event,
-                host=URL(webhook.url).host or "",
+                # Raw, for a name may have no other spelling; an IPv6 address's zone may be of any length.
+                host=(URL(webhook.url).raw_host or "")[:HOST_CHARACTERS],
                 body=message(job, event, now, transcript),
                 state="pending",
                 tries=0,

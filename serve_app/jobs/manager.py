@@ -3,17 +3,12 @@
 import asyncio
 import logging
 import time
-from asyncio import Task
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import aiohttp
 
-from serve_app import spool
 from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Reused
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.cursor import from_cursor, to_cursor
@@ -24,19 +19,12 @@ from serve_app.jobs.news import News
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.runner import Run, Runner, interrupted
 from serve_app.jobs.store import ACTIVE, JobStore
+from serve_app.jobs.sweeper import Sweeper
+from serve_app.jobs.unbroken import unbroken
 from serve_app.jobs.webhooks import WebhookSender, check_webhook
 from serve_app.options import BlobSource, JobRequest
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
-
-SWEEP_S = 60.0
-"""How often old jobs are purged, at the most."""
-
-ORPHANS_S = 3600.0
-"""How often uploads and temporary files that nobody needs any more are looked for."""
-
-SYNC_GRACE_S = 60.0
-"""A synchronous job this much over its time limit has lost its client."""
 
 EVENTS_POLL_S = 2.0
 """Who waits for a job's events looks this often too: another manager may have changed it."""
@@ -44,24 +32,7 @@ EVENTS_POLL_S = 2.0
 PROGRESS_S = 1.0
 """A job's progress is written down this often at most."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
-_unbroken: set[Task[Any]] = set()
-
-
-def unbroken(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Let a method run to its end when its caller goes away: no change is left half made."""
-
-    @wraps(method)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.create_task(method(*args, **kwargs))
-        _unbroken.add(task)
-        task.add_done_callback(_unbroken.discard)
-        return await asyncio.shield(task)
-
-    return call
 
 
 class JobManager:
@@ -90,22 +61,19 @@ class JobManager:
         self._webhooks = WebhookSender(settings.webhooks, self._outbox, session)
         self._news = News()
         self._reported: dict[str, float] = {}  # when a job's progress was last written down
-        self._closing = asyncio.Event()
-        self._sweeper: Task[None] | None = None
+        self._sweeper = Sweeper(settings, self._store, blobs, self._drop_upload, self._client_lost)
 
     async def start(self) -> None:
         """Take up what a process that died has left, and begin to run jobs."""
         await self._runner.start()
         self._webhooks.start()
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweeper.start()
 
     async def close(self) -> None:
         """Stop. Jobs that were running go back into the queue, and this run isn't counted."""
-        self._closing.set()
         await self._runner.close()
         await self._webhooks.close()
-        if self._sweeper is not None:
-            await self._sweeper
+        await self._sweeper.close()
 
     @unbroken
     async def submit(
@@ -236,6 +204,10 @@ class JobManager:
         more = to_cursor((page[-1].created_at, page[-1].id)) if len(jobs) > limit else None
         return JobPage(data=page, next_cursor=more)
 
+    async def active(self) -> tuple[str, ...]:
+        """The ids of all jobs that have not ended, oldest first."""
+        return await self._store.active()
+
     @unbroken
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; one that has ended is returned as it is.
@@ -325,40 +297,15 @@ class JobManager:
             self.told(job)
             await self._drop_upload(job)
 
+    async def _client_lost(self, job: Job) -> None:
+        await self.end(job, JobState.FAILED, JobError.of(interrupted()), None)
+
     async def _drop_upload(self, job: Job) -> None:
         if isinstance(job.request.source, BlobSource):
             try:
                 await self._blobs.delete(job.request.source.key)
             except Exception:
                 log.exception("the upload of job %s could not be deleted; tried again when it is purged", job.id)
-
-    async def _sweep(self) -> None:
-        retention_s = self._settings.jobs.retention_s
-        orphans_at = time.monotonic()
-        while not self._closing.is_set():
-            try:
-                if time.monotonic() >= orphans_at:
-                    orphans_at += ORPHANS_S
-                    await self._sweep_orphans()
-                for job in await self._store.purge(_now() - timedelta(seconds=retention_s)):
-                    await self._drop_upload(job)
-                # Their runs and clients are in other processes, and may outlive this one's restart: not for ever.
-                overdue = timedelta(seconds=self._settings.limits.request_timeout_s + SYNC_GRACE_S)
-                for job in await self._store.overdue(_now() - overdue):
-                    await self.end(job, JobState.FAILED, JobError.of(interrupted()), None)
-            except Exception:
-                log.exception("could not sweep the jobs")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(SWEEP_S, retention_s)):
-                    await self._closing.wait()
-
-    async def _sweep_orphans(self) -> None:
-        """Delete uploads that no job came for, and what processes that were killed have left."""
-        before = _now() - timedelta(seconds=self._settings.uploads.sweep_after_s)
-        swept = await self._blobs.sweep(before, await self._store.blob_keys())
-        swept += await asyncio.to_thread(spool.sweep, self._settings.spool_dir, before)
-        if swept:
-            log.info("%d uploads and temporary files of no job are deleted", swept)
 
 
 def _check(request: JobRequest) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from serve_app.formats import chunked
 from serve_app.jobs.models import EventType, Job, JobState
 from serve_app.jobs.view import view
 from serve_app.options import WebhookDialect
@@ -37,6 +38,15 @@ def _native(job: Job, event: EventType, at: datetime, transcript: Transcript | N
     return {"type": f"job.{event}", "timestamp": at.isoformat(), "data": data}
 
 
+def _insanely_fast(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
+    """`{output, status, task_id}`, or `{error, status, task_id}`: this front's webhooks tell of the end only."""
+    if transcript is not None:
+        return {"output": chunked(transcript), "status": "completed", "task_id": job.id}
+    # The original has these words for a task that was cancelled, and means to send them.
+    error = job.error.message if job.error else "Task Cancelled"
+    return {"error": error, "status": "error", "task_id": job.id}
+
+
 def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
     """`{result}`: the text alone; this front's webhooks tell of success only."""
     return {"result": None if transcript is None else transcript.text}
@@ -44,5 +54,5 @@ def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | No
 
 Body = Callable[[Job, EventType, datetime, Transcript | None], dict[str, Any]]
 
-BODIES: dict[WebhookDialect, Body] = {"native": _native, "verda": _verda}
+BODIES: dict[WebhookDialect, Body] = {"native": _native, "insanely_fast": _insanely_fast, "verda": _verda}
 """How each dialect puts it."""

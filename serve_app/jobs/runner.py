@@ -27,6 +27,9 @@ MAX_RETRY_DELAY_S = 60.0
 
 _DOUBLINGS = 10  # whatever the number of runs, a float can hold the delay
 
+MAX_RUNS = 100
+"""A job whose managers die this often fails: perhaps it is what kills them."""
+
 RENEWALS = 3
 """In the time of a lease: one may fail."""
 
@@ -126,7 +129,7 @@ class Runner:
         if error.status < 500 or over:
             await self._manager.end(job, JobState.FAILED, error, None)
             return
-        delay = min(RETRY_DELAY_S * 2 ** min(job.attempts - 1, _DOUBLINGS), MAX_RETRY_DELAY_S)
+        delay = min(RETRY_DELAY_S * 2 ** min(failures + losses - 1, _DOUBLINGS), MAX_RETRY_DELAY_S)
         await self._requeue(job, delay, failures, losses)
 
     async def _requeue(self, job: Job, delay_s: float, failures: int | None = None, losses: int | None = None) -> None:
@@ -163,8 +166,12 @@ class Runner:
         stranded = await self._store.stranded(self._holder, _now())
         here = await self._dispatcher.ids()
         for job in stranded:
-            if job.id not in here:
-                await self._retry_or_fail(job, interrupted())
+            if job.id in here:
+                continue
+            if job.attempts >= MAX_RUNS:
+                await self._manager.end(job, JobState.FAILED, JobError.of(interrupted()), None)
+            else:  # its manager was lost, which says nothing of the job
+                await self._requeue(job, 0.0)
 
 
 def interrupted() -> Unavailable:

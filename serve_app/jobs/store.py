@@ -110,6 +110,11 @@ class JobStore:
             query = query.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*after, types=(Utc, jobs.c.id.type)))
         return await self._read(query)
 
+    async def active(self) -> tuple[str, ...]:
+        """The ids of the jobs that have not ended, oldest first."""
+        query = select(jobs.c.id).where(jobs.c.state.in_(ACTIVE)).order_by(jobs.c.created_at, jobs.c.id)
+        return tuple(row["id"] for row in await self._database.read(query))
+
     async def blob_keys(self) -> set[str]:
         """The keys of the blobs that jobs which have not ended need."""
         active = await self._read(select(*JOB).where(jobs.c.state.in_(ACTIVE)))

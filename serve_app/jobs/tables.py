@@ -23,6 +23,9 @@ from serve_app.jobs.models import ID_CHARACTERS, KEY_CHARACTERS, JobError
 from serve_app.options import JobRequest, UrlSource
 from serve_app.transcript import Transcript
 
+HOST_CHARACTERS = 255
+"""Of a receiver's host, by which its deliveries are counted, as many are kept."""
+
 
 class Id(TypeDecorator[str]):
     """A job's id. Clients ask for any text; PostgreSQL has no text with NUL in it, and no id has U+FFFD."""
@@ -143,7 +146,7 @@ deliveries = Table(
     Column("id", String(ID_CHARACTERS + 32), primary_key=True),  # the webhook-id of every try
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("event", String(16), nullable=False),
-    Column("host", String(255), nullable=False),
+    Column("host", String(HOST_CHARACTERS), nullable=False),
     Column("body", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("tries", Integer, nullable=False),  # of the schedule, which a redelivery begins anew

@@ -48,13 +48,17 @@ class Uploads:
         expires = math.ceil((_now() + self._waits).timestamp())
         return Ticket(id=upload_id, expires=expires, signature=self._sign(upload_id, expires))
 
+    def signed(self, ticket: Ticket) -> bool:
+        """Whether a ticket is one of ours, and as it was; it may have expired."""
+        return hmac.compare_digest(self._sign(ticket.id, ticket.expires).encode(), ticket.signature.encode())
+
     async def put(self, ticket: Ticket, chunks: AsyncIterator[bytes]) -> BlobSource:
         """Keep a recording until its job comes, in the place of one that was put there before.
 
         Raises Forbidden, and what `BlobStore.write` does. As S3 has it: only a whole recording counts, the last one
         wins, and one that began in time may end late. What a job has taken already is the job's own.
         """
-        if not hmac.compare_digest(self._sign(ticket.id, ticket.expires).encode(), ticket.signature.encode()):
+        if not self.signed(ticket):
             raise Forbidden("signature: the URL is not as it was signed", "signature", "invalid_signature")
         if ticket.expires < _now().timestamp():
             raise Forbidden("expires: the URL has expired; ask for another", "expires", "url_expired")

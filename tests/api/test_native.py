@@ -1,6 +1,8 @@
 import asyncio
 import base64
 import json
+import re
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,35 @@ async def test_a_job_that_fails_says_why(client: httpx.AsyncClient) -> None:
     await server.close()
 
 
+async def test_subtitles_are_laid_out_as_asked(client: httpx.AsyncClient) -> None:
+    async def submitted(**fields: str) -> str:
+        answer = await client.post("/v1/jobs", files={"file": (DATA / "en.mp3").read_bytes()}, data=fields)
+        job = await ended(client, answer.json()["id"])
+        return str(job["transcript_url"])
+
+    url = await submitted(timestamps="word", vad='{"pad_ms": 100}')
+    answer = await client.get(url, params={"format": "srt", "max_line_width": 10, "max_line_count": 1})
+    assert [line for line in answer.text.splitlines() if line.isascii() and line[:1].isalpha()] == [
+        *("three one", "four one", "five nine")
+    ]
+    answer = await client.get(url, params={"format": "vtt", "highlight_words": "true"})
+    assert "<u>three</u> one four" in answer.text
+    bare = await submitted()
+    for target, query in (
+        (bare, {"format": "srt", "max_line_width": 20}),
+        (bare, {"format": "vtt", "highlight_words": "true"}),
+        (url, {"format": "srt", "max_line_count": 2}),
+        (url, {"format": "srt", "max_line_width": 0}),
+        (url, {"format": "tsv", "highlight_words": "true"}),
+        (url, {"max_line_width": 20}),
+    ):
+        refused = await client.get(target, params=query)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, list(query)[-1]), query
+    for unknown in ("rttm", "diarized_json"):
+        refused = await client.get(url, params={"format": unknown})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "format")
+
+
 @pytest.mark.parametrize(
     ("body", "param", "status"),
     [
@@ -99,6 +130,9 @@ async def test_a_job_that_fails_says_why(client: httpx.AsyncClient) -> None:
         ({"url": "http://x/a", "model": "gpt-9"}, "model", 404),
         ({"url": "http://x/a", "speed": 2}, "speed", 400),
         ({"url": "http://x/a", "task": "sing"}, "task", 400),
+        ({"url": "http://x/a", "vad": {"threshold": 2}}, "vad.threshold", 400),
+        ({"url": "http://x/a", "vad": {"pad_ms": 10**400}}, "vad.pad_ms", 400),
+        ({"url": "http://x/a", "vad": "{}"}, "vad", 400),
         ({"url": "http://x/a", "webhook": {"url": "nowhere"}}, "webhook.url", 400),
         (
             {"url": "http://x/a", "webhook": {"url": "http://x/h", "headers": {"webhook-id": "1"}}},
@@ -185,8 +219,13 @@ async def test_what_is_not_there_is_a_404_in_the_same_shape(client: httpx.AsyncC
 
 
 async def test_the_openapi_document_is_served(client: httpx.AsyncClient) -> None:
-    paths = (await client.get("/openapi.json")).json()["paths"]
+    document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
     assert set(paths["/v1/jobs"]["post"]["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    for speech in ("/v1/audio/transcriptions", "/v1/audio/translations"):
+        assert set(paths[speech]["post"]["requestBody"]["content"]) == {"multipart/form-data"}
+    for reference in set(re.findall(r'"\$ref": "#/([^"]*)"', json.dumps(document))):
+        reduce(lambda part, name: part[name], reference.split("/"), document)  # it leads somewhere
     assert (await client.get("/docs")).status_code == 200
 
 

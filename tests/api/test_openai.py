@@ -9,6 +9,8 @@ from serve_app.service import Service
 
 DATA = Path(__file__).parent.parent / "data"
 PATH = "/v1/audio/transcriptions"
+TRANSLATIONS = "/v1/audio/translations"
+VAD = {"chunking_strategy[type]": "server_vad"}
 EN = "three one four one five nine"
 
 
@@ -56,6 +58,59 @@ async def test_tokens_have_their_log_probabilities(client: httpx.AsyncClient) ->
     assert all(token["logprob"] <= 0 and bytes(token["bytes"]).decode() == token["token"] for token in body["logprobs"])
 
 
+@pytest.mark.parametrize("path", [PATH, TRANSLATIONS])
+@pytest.mark.parametrize(
+    ("response_format", "content_type", "beginning"),
+    [
+        ("json", "application/json", '{"text":'),
+        ("verbose_json", "application/json", '{"task":'),
+        ("text", "text/plain; charset=utf-8", ""),
+        ("srt", "application/x-subrip; charset=utf-8", "1\n00:00:0"),
+        ("vtt", "text/vtt; charset=utf-8", "WEBVTT\n\n00:0"),
+        ("tsv", "text/tab-separated-values; charset=utf-8", "start\tend\ttext\n"),
+    ],
+)
+async def test_every_format(
+    client: httpx.AsyncClient, path: str, response_format: str, content_type: str, beginning: str
+) -> None:
+    answer = await client.post(path, **upload("de.opus", response_format=response_format))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type), answer.text
+    assert answer.text.startswith(beginning)
+    assert ("zwei sieben eins" if path == PATH else "two seven one") in answer.text
+
+
+async def test_a_translation_is_english(client: httpx.AsyncClient) -> None:
+    body = (await client.post(TRANSLATIONS, **upload("de.opus", response_format="verbose_json"))).json()
+    assert (body["task"], body["language"], body["text"]) == ("translate", "english", "two seven one eight two eight")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {**VAD, "chunking_strategy[silence_duration_ms]": "60", "chunking_strategy[prefix_padding_ms]": "0"},
+        {"chunking_strategy": '{"type": "server_vad", "silence_duration_ms": 60, "prefix_padding_ms": 0}'},
+    ],
+)
+async def test_the_speech_detector_is_as_the_request_says(
+    client: httpx.AsyncClient, service: Service, strategy: dict[str, str]
+) -> None:
+    assert (await client.post(PATH, **upload(chunking_strategy="auto"))).json()["text"] == EN
+    deaf = await client.post(PATH, **upload(**{**VAD, "chunking_strategy[threshold]": "1"}))
+    assert deaf.json()["text"] == "", "nothing is so much like speech"
+    assert (await client.post(PATH, **upload(**strategy))).json()["text"] == EN
+    job = (await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]
+    assert {name: value for name, value in job["options"]["vad"].items() if value is not None} == {
+        "min_silence_ms": 60,
+        "pad_ms": 0,
+    }
+
+
+async def test_keywords_are_words_to_expect(client: httpx.AsyncClient) -> None:
+    assert (await client.post(PATH, **upload(**{"keywords[]": ["one", "two"]}))).status_code == 200
+    job = (await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]
+    assert job["options"]["hotwords"] == "one, two"
+
+
 async def test_json_and_text(client: httpx.AsyncClient) -> None:
     assert (await client.post(PATH, **upload())).json() == {"text": EN, "usage": {"type": "duration", "seconds": 4}}
     answer = await client.post(PATH, **upload(response_format="text"))
@@ -68,7 +123,17 @@ async def test_json_and_text(client: httpx.AsyncClient) -> None:
         ({"model": "gpt-9"}, "model", 404),
         ({"language": "xx"}, "language", 400),
         ({"language": "ja"}, "language", 400),
-        ({"response_format": "srt"}, "response_format", 400),
+        ({"response_format": "diarized_json"}, "response_format", 400),
+        ({"response_format": "rttm"}, "response_format", 400),
+        ({"response_format": "SRT"}, "response_format", 400),
+        ({"known_speaker_names[]": "Ann"}, "known_speaker_names[]", 400),
+        ({"known_speaker_references[]": "data:audio/wav;base64,AA=="}, "known_speaker_references[]", 400),
+        ({"languages[]": "en"}, "languages[]", 400),
+        ({"model": ""}, "model", 400),
+        ({"model": ["whisper-1", "whisper-1"]}, "model", 400),
+        ({"temperature": "nan"}, "temperature", 400),
+        ({"temperature": "1e999"}, "temperature", 400),
+        ({"file": "the name of a file"}, "file", 400),
         ({"temperature": "1.1"}, "temperature", 400),
         ({"temperature": "-0.1"}, "temperature", 400),
         ({"timestamp_granularities[]": "word"}, "timestamp_granularities[]", 400),
@@ -76,7 +141,22 @@ async def test_json_and_text(client: httpx.AsyncClient) -> None:
         ({"include[]": "tokens"}, "include[].0", 400),
         ({"temperature": "warm"}, "temperature", 400),
         ({"timestamp_granularities[]": "segment"}, "timestamp_granularities[]", 400),
-        ({"stream": "true"}, "stream", 400),
+        ({"stream": "perhaps"}, "stream", 400),
+        ({"stream": "true", "response_format": "srt"}, "stream", 400),
+        ({"stream": "true", "response_format": "verbose_json"}, "stream", 400),
+        ({"keywords[]": ["a" * 6000, "b" * 6000]}, "keywords[]", 400),
+        ({"chunking_strategy": "server_vad"}, "chunking_strategy", 400),
+        ({"chunking_strategy": "null"}, "chunking_strategy", 400),
+        ({"chunking_strategy": "[" * 5000}, "chunking_strategy", 400),
+        ({"chunking_strategy": "{}"}, "chunking_strategy.type", 400),
+        ({"chunking_strategy": '{"type": "server_vad", "loudness": 1}'}, "chunking_strategy.loudness", 400),
+        ({"chunking_strategy[type]": "semantic_vad"}, "chunking_strategy.type", 400),
+        ({"chunking_strategy[threshold]": "0.5"}, "chunking_strategy.type", 400),
+        ({**VAD, "chunking_strategy[threshold]": "1.5"}, "chunking_strategy.threshold", 400),
+        ({**VAD, "chunking_strategy[prefix_padding_ms]": "-1"}, "chunking_strategy.prefix_padding_ms", 400),
+        ({**VAD, "chunking_strategy[silence_duration_ms]": "9" * 400}, "chunking_strategy.silence_duration_ms", 400),
+        ({**VAD, "chunking_strategy[a][b]": "1"}, "chunking_strategy.a][b", 400),
+        ({**VAD, "chunking_strategy": "auto"}, "chunking_strategy[type]", 400),
         ({"langauge": "en"}, "langauge", 400),
         ({"prompt": "a" * 10_001}, "prompt", 400),
     ],
@@ -104,6 +184,31 @@ async def test_text_in_another_charset_is_a_415(client: httpx.AsyncClient, chars
     headers = {"content-type": f"multipart/form-data; boundary=B; charset={charset}"}
     for path in (PATH, "/v1/jobs"):
         assert (await client.post(path, content=b"--B--", headers=headers)).status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "param"),
+    [
+        (b'{"model": "whisper-1"}', "application/json", "file"),
+        (b"model=whisper-1", "application/x-www-form-urlencoded", "file"),
+        (b"", "multipart/form-data; boundary=B", "file"),
+        (b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n--B--", "multipart/form-data; boundary=B", None),
+        (b"x", "multipart/form-data", None),
+        (b"--B\r\n" * 2000 + b"--B--", "multipart/form-data; boundary=B", None),
+    ],
+)
+async def test_bodies_that_are_no_form_of_ours(
+    client: httpx.AsyncClient, content: bytes, content_type: str, param: str | None
+) -> None:
+    for path in (PATH, TRANSLATIONS):
+        answer = await client.post(path, content=content, headers={"content-type": content_type})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
+@pytest.mark.parametrize("field", ["language", "timestamp_granularities[]", "keywords[]", "known_speaker_names[]"])
+async def test_a_translation_takes_no_field_of_a_transcription(client: httpx.AsyncClient, field: str) -> None:
+    answer = await client.post(TRANSLATIONS, **upload(**{field: "en"}))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
 async def test_a_missing_file_is_named(client: httpx.AsyncClient) -> None:

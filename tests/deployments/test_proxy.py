@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from ray.serve._private.http_util import RequestIdMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,7 +10,7 @@ from deployments.proxy import OurErrors
 
 
 async def asked(app: ASGIApp, path: str = "/v1/jobs/a") -> httpx.Response:
-    transport = httpx.ASGITransport(OurErrors(app))
+    transport = httpx.ASGITransport(OurErrors(RequestIdMiddleware(app)))  # the order Serve puts them in
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         return await client.get(path)
 
@@ -31,6 +32,8 @@ async def test_what_serve_answers_itself_is_to_be_tried_again(app: ASGIApp, code
     assert found.status_code == 503
     error = found.json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("server_error", None, code)
+    assert found.headers["x-request-id"]
+    assert int(found.headers["retry-after"]) > 0
 
 
 @pytest.mark.parametrize(

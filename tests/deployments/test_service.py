@@ -1,16 +1,19 @@
 """The service as it is deployed: real Ray, real HTTP, real processes to kill."""
 
 import io
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from pydub import AudioSegment
 from ray import serve
@@ -38,6 +41,25 @@ def transcribe(http: httpx.Client, name: str, **fields: str) -> Any:
     return answer.json()
 
 
+def minutes_of_speech(count: float) -> bytes:
+    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+    long = io.BytesIO()
+    (sound * round(count * 60 * SAMPLE_RATE / len(pcm))).export(long, format="wav")
+    return long.getvalue()
+
+
+def streamed(http: httpx.Client, sound: bytes) -> Iterator[dict[str, Any]]:
+    """The events of a text."""
+    data = {"model": "whisper-1", "stream": "true"}
+    with http.stream("POST", "/v1/audio/transcriptions", files={"file": sound}, data=data) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"]
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
 def job_ended(http: httpx.Client, job_id: str) -> Any:
     deadline = time.monotonic() + 60
     while (job := http.get(f"/v1/jobs/{job_id}").json())["status"] in ("queued", "running"):
@@ -47,13 +69,11 @@ def job_ended(http: httpx.Client, job_id: str) -> Any:
 
 
 def processes(title: str) -> Iterator[int]:
-    """Ray names its processes after their actors."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if title in path.read_text():
-                yield int(path.parent.name)
-        except OSError:
-            continue
+    """Ray names its processes after their actors; other clusters on this machine are none of ours."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if title in " ".join(process.cmdline()):
+                yield process.pid
 
 
 def kill(title: str) -> int:
@@ -82,6 +102,22 @@ def test_health_and_request_ids(http: httpx.Client) -> None:
     for path in ("/health", "/healthz", "/readyz"):
         answer = http.get(path, headers={"x-request-id": "abc"})
         assert (answer.status_code, answer.json(), answer.headers["x-request-id"]) == (200, {"status": "ok"}, "abc")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models", 200),
+        ("GET", "/v1/models/none", 404),
+        ("GET", "/v1/nowhere", 404),
+        ("POST", "/v1/audio/translations", 400),
+        ("PUT", "/v1/models", 405),
+    ],
+)
+def test_every_answer_has_a_request_id(http: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == status
+    assert len(answer.headers.get_list("x-request-id")) == 1
 
 
 def test_errors_keep_their_status_and_field_across_processes(http: httpx.Client) -> None:
@@ -129,6 +165,17 @@ def test_a_killed_job_manager_comes_back_with_its_jobs(http: httpx.Client) -> No
     assert http.get(job["transcript_url"]).json()["text"] == SAID["de.opus"]
 
 
+def test_tasks_are_all_jobs_and_can_be_cancelled(http: httpx.Client) -> None:
+    long = (DATA / "en.mp3").read_bytes() * 500
+    job = http.post("/v1/jobs", files={"file": long}).json()
+    assert http.get("/tasks").json() == {"tasks": [job["id"]]}
+    assert http.get(f"/status/{job['id']}").json() == {"status": "processing"}
+    assert http.delete(f"/cancel/{job['id']}").json() == {"status": "cancelled"}
+    assert http.get("/tasks").json() == {"tasks": []}
+    refused = http.post("/", json={"url": "http://127.0.0.1:9/a.mp3", "managed_task_id": job["id"]})
+    assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, "managed_task_id")
+
+
 def test_preferences_and_inference_ids_pass_serves_proxy(http: httpx.Client) -> None:
     body = {"url": "http://127.0.0.1:9/a.mp3"}
     forgotten = http.post("/x/generate", json=body, headers={"Prefer": "respond-async-proxy"})
@@ -141,20 +188,54 @@ def test_preferences_and_inference_ids_pass_serves_proxy(http: httpx.Client) -> 
 
 
 def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
-    sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
-    long = io.BytesIO()
-    (sound * 150).export(long, format="wav")
     with pytest.raises(httpx.ReadTimeout):
         http.post(
             "/v1/audio/transcriptions",
-            files={"file": long.getvalue()},
+            files={"file": minutes_of_speech(10)},
             data={"model": "whisper-1"},
             timeout=httpx.Timeout(60, read=0.5),
         )
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert job_ended(http, job["id"])["status"] == "cancelled"
     assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
+
+
+def test_a_text_is_streamed_while_it_is_heard(http: httpx.Client) -> None:
+    begun = time.monotonic()
+    events = [(time.monotonic() - begun, event) for event in streamed(http, minutes_of_speech(5))]
+    (first, _), (last, done) = events[0], events[-1]
+    print(f"5 minutes: the first delta after {first:.2f} s, the last word after {last:.2f} s")
+    assert first < last / 2
+    assert [event["type"] for _, event in events] == [
+        *["transcript.text.delta"] * (len(events) - 1),
+        "transcript.text.done",
+    ]
+    assert "".join(event["delta"] for _, event in events[:-1]) == done["text"]
+    assert len(events) > 20
+
+
+def test_a_killed_transcriber_says_no_word_of_a_stream_twice(http: httpx.Client) -> None:
+    sound = minutes_of_speech(10)
+    whole = http.post("/v1/audio/transcriptions", files={"file": sound}, data={"model": "whisper-1"}).json()["text"]
+    said, killed = "", False
+    for event in streamed(http, sound):
+        if event["type"] == "transcript.text.done":
+            assert said == event["text"] == whole
+            break
+        said += event["delta"]
+        if not killed and len(said) > 100:
+            kill("ray::ServeReplica:whisper:Transcriber")
+            killed = True
+    assert killed
+    assert http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]["status"] == "succeeded"
+
+
+def test_who_goes_away_from_a_stream_cancels_the_work(http: httpx.Client) -> None:
+    stream = streamed(http, minutes_of_speech(10))
+    assert next(stream)["type"] == "transcript.text.delta"
+    stream.close()
+    job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
+    assert job_ended(http, job["id"])["status"] == "cancelled"
 
 
 def test_python_callers_hand_over_sound_bytes_or_a_url(running: Running) -> None:

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from aiohttp import web
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
@@ -19,7 +18,7 @@ from serve_app.jobs.manager import JobManager
 from serve_app.jobs.runner import Run
 from serve_app.jobs.store import JobStore
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
-from tests.jobs.helpers import SECRET, Managing, Receiver
+from tests.jobs.helpers import SECRET, Managing, Receiver, receiving
 from tests.jobs.postgres import MISSING, Server, binaries, server
 
 
@@ -110,13 +109,5 @@ def managing(settings: AppSettings, database: Database, blobs: BlobStore) -> Man
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", receiver.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    receiver.url = f"http://{host}:{port}/done"
-    yield receiver
-    await runner.cleanup()
+    async with receiving() as receiver:
+        yield receiver

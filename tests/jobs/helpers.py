@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from aiohttp import web
 
 from serve_app.jobs.blobs import BlobStore
@@ -23,6 +24,9 @@ Managing = Callable[..., AbstractAsyncContextManager[JobManager]]
 """`async with managing(run) as manager`: started, and closed at the end. Again: a restart."""
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""A test to which the database makes no difference."""
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -122,7 +126,8 @@ async def succeed(job: Job) -> Transcript:
 class Gate:
     """A run that holds until it is opened, and knows what it began and what was cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
+        self.transcript = transcript
         self.begun: list[str] = []
         self.cancelled: list[str] = []
         self.opened = asyncio.Event()
@@ -134,7 +139,7 @@ class Gate:
         except asyncio.CancelledError:
             self.cancelled.append(job.id)
             raise
-        return TRANSCRIPT
+        return self.transcript
 
     async def holds(self, count: int) -> None:
         async def reached() -> bool:
@@ -163,3 +168,20 @@ class Receiver:
             return len(self.received) >= count
 
         await eventually(reached)
+
+
+@asynccontextmanager
+async def receiving(address: str = "127.0.0.1") -> AsyncIterator[Receiver]:
+    """A receiver that listens on an address of the loopback network."""
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", receiver.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, address, 0).start()
+    host, port = runner.addresses[0][:2]
+    receiver.url = f"http://{host}:{port}/done"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()

@@ -1,5 +1,4 @@
 import asyncio
-import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +19,7 @@ from serve_app.jobs import database as database_module
 from serve_app.jobs.database import MAX_GROUP, Database
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import metadata
+from tests.cluster import ROOT
 from tests.jobs.helpers import LATER, NOW, queued
 from tests.jobs.postgres import server
 
@@ -237,7 +237,7 @@ async def test_an_empty_database_is_opened_by_several_processes_at_once(database
     pipe = asyncio.subprocess.PIPE
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", OPEN, database_url, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ
+            sys.executable, "-c", OPEN, database_url, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT
         )
         for _ in range(3)
     ]

@@ -194,3 +194,17 @@ async def test_what_is_taken_again_while_it_settles_stays_in_work() -> None:
         await dispatcher.stop("a")
         await work.until_settled(2)
         assert work.settled == [("a", False), ("a", True)]
+
+
+async def test_what_was_taken_from_here_and_is_back_is_done_once() -> None:
+    work = Work("a", "b")
+    async with dispatching(work, limit=3) as dispatcher:
+        await work.until_begun(2)
+        work.due.append(Errand("a"))  # another process had taken it over, and lost it in turn
+        dispatcher.wake()
+        await work.until_settled(1)
+        assert work.settled == [("a", True)]
+        assert await dispatcher.ids() == {"a", "b"}
+        work.let_go["a"].set()
+        await work.until_settled(2)
+        assert work.settled == [("a", True), ("a", False)]

@@ -11,13 +11,15 @@ from serve_app.jobs import manager as manager_module
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.jobs.store import JobStore
-from serve_app.options import BlobSource, JobRequest
+from serve_app.options import BlobSource, JobRequest, Webhook
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript
 from tests.jobs.helpers import (
+    ON_SQLITE,
     TRANSCRIPT,
     Gate,
     Managing,
+    Receiver,
     ended,
     eventually,
     files,
@@ -274,6 +276,23 @@ async def test_finished_jobs_are_forgotten_after_a_while(
         await eventually(gone)
 
 
+async def test_a_job_whose_webhook_is_to_be_sent_still_is_not_forgotten(
+    managing: Managing, settings: AppSettings, receiver: Receiver
+) -> None:
+    receiver.hold = asyncio.Event()
+    async with managing(succeed, with_jobs(settings, retention_s=0.01)) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url)))
+        await receiver.got(1)
+        await asyncio.sleep(0.2)
+        assert (await manager.get(job.id)).webhook == "pending"
+        receiver.hold.set()
+
+        async def gone() -> bool:
+            return (await manager.list(None, 10, None)).data == ()
+
+        await eventually(gone)
+
+
 async def test_a_finished_job_is_deleted(managing: Managing) -> None:
     async with managing(succeed) as manager:
         job = await ended(manager, await manager.submit(request()))
@@ -311,6 +330,7 @@ async def test_a_thousand_jobs_are_listed_page_by_page(managing: Managing) -> No
         assert (await manager.list("succeeded", 10, None)).data == ()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("arguments", "param"),
     [

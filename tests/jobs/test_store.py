@@ -34,6 +34,16 @@ async def test_the_longest_waiting_job_is_claimed_and_only_once(store: JobStore)
     assert all((each.state, each.attempts, each.started_at) == (JobState.RUNNING, 1, later) for each in found)
 
 
+async def test_the_active_jobs_are_those_that_have_not_ended(store: JobStore) -> None:
+    ids = ["queued", "running", "waited", "ended"]
+    for age, job_id in enumerate(ids):
+        state, mode = (JobState.RUNNING, "sync") if job_id == "waited" else (JobState.QUEUED, "async")
+        await store.add(queued(NOW - timedelta(seconds=age), id=job_id, state=state, mode=mode))
+    await store.end("ended", JobState.CANCELLED, NOW, expected=ACTIVE)
+    assert (await claimed(store)).id == "running"
+    assert await store.active() == ("waited", "running", "queued")
+
+
 async def test_a_requeued_job_waits_until_it_is_due(store: JobStore) -> None:
     await store.add(queued())
     run = await claimed(store)
@@ -119,6 +129,7 @@ async def test_the_reports_of_a_run_before_come_too_late(store: JobStore) -> Non
         assert before is not None
         assert before.state is state
     assert await store.kept(old.id) == {}
+    assert await store.renew({old.id: 1}, "there", LATER) == set()
     assert await store.renew({old.id: 2}, "there", LATER) == {old.id}
 
 

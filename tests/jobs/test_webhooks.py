@@ -1,5 +1,7 @@
 import asyncio
 import json
+import time
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -7,25 +9,32 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
+from sqlalchemy import text
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
-from serve_app.errors import AudioError, InvalidRequest
+from serve_app.errors import AudioError, Conflict, InvalidRequest, NotFound
+from serve_app.jobs import manager as manager_module
+from serve_app.jobs.database import Database
 from serve_app.jobs.models import Job
 from serve_app.jobs.webhooks import check_webhook, retry_after
 from serve_app.options import Webhook
 from serve_app.settings import AppSettings, NetworkSettings
 from serve_app.transcript import Transcript
 from tests.jobs.helpers import (
+    ON_SQLITE,
     SECRET,
     TRANSCRIPT,
     Gate,
     Managing,
     Receiver,
     ended,
+    receiving,
     reported,
     request,
     succeed,
+    with_jobs,
     with_webhooks,
 )
 
@@ -82,6 +91,140 @@ async def test_only_the_events_asked_for_are_reported(managing: Managing, receiv
     assert len(receiver.received) == 1
 
 
+async def test_every_event_can_be_reported(
+    managing: Managing, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "PROGRESS_S", 0)
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url, events=("started", "progress", "completed"))))
+        await receiver.got(1)
+        assert (await manager.get(job.id)).webhook is None, "it is that of the end"
+        await manager.progress(job.id, 1, 0.5)
+        await receiver.got(2)
+        gate.opened.set()
+        await reported(manager, job, "delivered")
+        deliveries = await manager.deliveries(job.id)
+    messages = [(headers, Verifier(SECRET).verify(body, headers)) for headers, body in receiver.received]
+    assert [(message["type"], message["data"]["status"], message["data"]["progress"]) for _, message in messages] == [
+        ("job.started", "running", 0),
+        ("job.progress", "running", 0.5),
+        ("job.completed", "succeeded", 1),
+    ]
+    assert ["transcript" in message["data"] for _, message in messages] == [False, False, True]
+    assert [headers["webhook-id"] for headers, _ in messages] == [delivery.id for delivery in deliveries]
+    assert [(delivery.event, delivery.state) for delivery in deliveries] == [
+        ("started", "delivered"),
+        ("progress", "delivered"),
+        ("completed", "delivered"),
+    ]
+
+
+@ON_SQLITE
+async def test_several_secrets_sign_side_by_side(managing: Managing, receiver: Receiver, settings: AppSettings) -> None:
+    secrets = SECRET, "whsec_" + b64encode(b"n" * 32).decode()
+    async with managing(succeed, with_webhooks(settings, secrets=tuple(map(SecretStr, secrets)))) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url)))
+        await reported(manager, job, "delivered")
+    [(headers, body)] = receiver.received
+    for secret in secrets:
+        assert Verifier(secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Verifier("whsec_" + b64encode(b"o" * 32).decode()).verify(body, headers)
+
+
+async def test_what_was_sent_is_sent_again_when_asked_for(managing: Managing, receiver: Receiver) -> None:
+    receiver.answers = [web.Response(status=410)]
+    async with managing(succeed) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url, events=("started", "completed"))))
+        await receiver.got(2)
+        await reported(manager, job, "delivered")
+        started, completed = await manager.deliveries(job.id)
+        assert [(delivery.state, [each.status for each in delivery.tries]) for delivery in (started, completed)] == [
+            ("failed", [410]),
+            ("delivered", [200]),
+        ]
+        await manager.redeliver(job.id, started.id)
+        await receiver.got(3)
+        assert receiver.received[2][0]["webhook-id"] == started.id
+        assert receiver.received[2][1] == receiver.received[0][1]
+        await reported(manager, job, "delivered")
+        again = {delivery.id for delivery in await manager.redeliver(job.id, None)}
+        assert again == {started.id, completed.id}
+        await receiver.got(5)
+        with pytest.raises(NotFound, match="no delivery 'msg_other'") as refused:
+            await manager.redeliver(job.id, "msg_other")
+        assert refused.value.param == "id"
+        for call in (manager.deliveries, lambda unknown: manager.redeliver(unknown, None)):
+            with pytest.raises(NotFound, match="no job"):
+                await call("unknown")
+
+
+async def test_what_is_still_tried_is_not_sent_again(managing: Managing, receiver: Receiver) -> None:
+    receiver.hold = asyncio.Event()
+    async with managing(succeed) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url)))
+        await receiver.got(1)
+        [delivery] = await manager.deliveries(job.id)
+        for delivery_id in (delivery.id, None):
+            with pytest.raises(Conflict, match="still being tried"):
+                await manager.redeliver(job.id, delivery_id)
+        receiver.hold.set()
+        await reported(manager, job, "delivered")
+
+
+async def test_every_try_is_in_the_log(managing: Managing, receiver: Receiver, settings: AppSettings) -> None:
+    receiver.answers = [web.Response(status=500), web.Response(status=302, headers={"Location": receiver.url})]
+    async with managing(succeed, with_webhooks(settings, timeout_s=0.3)) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url)))
+        await receiver.got(2)
+        receiver.hold = asyncio.Event()
+        await reported(manager, job, "failed")
+        [delivery] = await manager.deliveries(job.id)
+    assert [(each.status, each.error) for each in delivery.tries] == [
+        (500, None),
+        (302, None),
+        (None, "TimeoutError()"),
+    ]
+    assert delivery.tries[2].seconds >= 0.3
+    assert [each.at for each in delivery.tries] == sorted(each.at for each in delivery.tries)
+
+
+async def test_a_host_that_does_not_answer_delays_no_other(
+    managing: Managing, receiver: Receiver, settings: AppSettings
+) -> None:
+    receiver.hold = asyncio.Event()
+    busy = with_webhooks(with_jobs(settings, max_running=64), timeout_s=60.0, max_in_flight=8, max_per_host=4)
+    async with receiving("127.0.0.2") as live, managing(succeed, busy) as manager:
+        for job in [await manager.submit(request(Webhook(url=receiver.url))) for _ in range(50)]:
+            assert (await ended(manager, job)).webhook == "pending"
+        await receiver.got(4)
+        clock = time.monotonic()
+        for job in [await manager.submit(request(Webhook(url=live.url))) for _ in range(5)]:
+            await reported(manager, job, "delivered")
+        seconds = time.monotonic() - clock
+        print(f"5 jobs and their webhooks, beside 50 to a host that does not answer: {seconds:.2f} s")
+        assert len(receiver.received) == 4
+        receiver.hold.set()
+        await receiver.got(50)
+    assert seconds < 10
+
+
+async def test_a_delivery_whose_request_can_not_be_read_is_given_up(
+    managing: Managing, receiver: Receiver, database: Database
+) -> None:
+    receiver.answers, receiver.hold = [web.Response(status=500)], asyncio.Event()
+    async with managing(succeed) as manager:
+        job = await manager.submit(request(Webhook(url=receiver.url)))
+        await receiver.got(1)
+        await database.write(lambda connection: connection.execute(text("UPDATE jobs SET request = '{}'")))
+        receiver.hold.set()
+        await reported(manager, job, "failed")
+        [delivery] = await manager.deliveries(job.id)
+    assert len(receiver.received) == 1
+    assert ["can't be read" in str(each.error) for each in delivery.tries] == [False, True, True]
+
+
 async def test_a_synchronous_job_is_reported_too(managing: Managing, receiver: Receiver) -> None:
     async with managing(succeed) as manager:
         job = await manager.announce(request(Webhook(url=receiver.url)))
@@ -90,6 +233,7 @@ async def test_a_synchronous_job_is_reported_too(managing: Managing, receiver: R
     assert json.loads(receiver.received[0][1])["data"]["mode"] == "sync"
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("refusal", [500, 404, 302])
 async def test_a_refused_delivery_is_tried_again(managing: Managing, receiver: Receiver, refusal: int) -> None:
     # Were the redirect followed, the second answer would come to the first try.
@@ -162,6 +306,7 @@ async def test_a_pending_delivery_survives_a_restart(
     assert len(receiver.received) == 2
 
 
+@ON_SQLITE
 async def test_without_a_secret_deliveries_are_unsigned(
     managing: Managing, receiver: Receiver, settings: AppSettings
 ) -> None:
@@ -172,6 +317,7 @@ async def test_without_a_secret_deliveries_are_unsigned(
     assert "webhook-signature" not in {name.lower() for name in receiver.received[0][0]}
 
 
+@ON_SQLITE
 async def test_private_receivers_are_not_called(managing: Managing, receiver: Receiver, settings: AppSettings) -> None:
     async with managing(succeed, settings.model_copy(update={"network": NetworkSettings()})) as manager:
         job = await manager.submit(request(Webhook(url=receiver.url)))
@@ -179,6 +325,7 @@ async def test_private_receivers_are_not_called(managing: Managing, receiver: Re
     assert receiver.received == []
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -218,6 +365,7 @@ def test_a_header_that_is_let_through_can_be_sent(name: str, value: str) -> None
     assert f"{name}: {value}".isascii()
 
 
+@ON_SQLITE
 async def test_a_bad_url_is_refused_on_submit(managing: Managing) -> None:
     async with managing(succeed) as manager:
         with pytest.raises(InvalidRequest) as refused:

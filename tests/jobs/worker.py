@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,12 +16,13 @@ from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job
 from serve_app.settings import AppSettings, JobSettings
 from serve_app.transcript import Transcript
+from tests.cluster import ROOT
 from tests.jobs.helpers import TRANSCRIPT, request
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the process is to do: submit so many jobs, and run them for so long each."""
+    """What the process is to do: submit so many jobs, and run the first so long, the second so long, …"""
 
     url: str
     folder: str
@@ -30,7 +30,7 @@ class Task:
     submit: int = 0
     max_running: int = 1
     lease_s: float = 30.0
-    run_s: float = 3600.0
+    run_s: tuple[float, ...] = ()
 
 
 class Worker:
@@ -75,8 +75,7 @@ async def working(task: Task) -> AsyncIterator[Worker]:
         "tests.jobs.worker",
         json.dumps(asdict(task)),
         stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-        env=os.environ,
+        cwd=ROOT,
     )
     worker = Worker(process)
     try:
@@ -87,10 +86,12 @@ async def working(task: Task) -> AsyncIterator[Worker]:
 
 
 async def main(task: Task) -> None:
+    lengths = iter(task.run_s)
+
     async def run(job: Job) -> Transcript:
         print("begun", job.id, job.attempts, flush=True)
         try:
-            await asyncio.sleep(task.run_s)
+            await asyncio.sleep(next(lengths, 3600))
         except asyncio.CancelledError:
             print("stopped", job.id, job.attempts, flush=True)
             raise

@@ -1,0 +1,191 @@
+"""Tiyaro's asynchronous API: a recording is put to an upload URL, then submitted, and its answer polled for."""
+
+import re
+from datetime import datetime
+from itertools import product
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from serve_app.api.context import OwnerDep, ServiceDep, base_url
+from serve_app.api.dialect import Dialect
+from serve_app.api.errors import headers_of, responses, with_field
+from serve_app.api.limits import only_json
+from serve_app.api.presigned import UploadBody, invite, upload_of
+from serve_app.api.whisper_input import WhisperInput
+from serve_app.errors import NotFound, ServiceError, UploadNotFound
+from serve_app.formats import as_whisper
+from serve_app.guard import check_url
+from serve_app.jobs.models import Job, JobError, JobState
+from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UploadSource, UrlSource
+from serve_app.service import Service
+
+Tier = Literal["cpuflex", "gpuflex"]
+Status = Literal["accepted", "pending", "processing", "success", "failed", "cancelled"]
+
+SIZES = ("large", "medium", "small", "tiny")
+
+MODELS: dict[tuple[str, str], str | None] = dict.fromkeys(product(SIZES, get_args(Tier)))
+"""The configured model of every size and service tier; null: the default one, so far the only one there is."""
+
+STATUS: dict[JobState, Status] = {
+    JobState.QUEUED: "pending",
+    JobState.RUNNING: "processing",
+    JobState.SUCCEEDED: "success",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+}
+
+
+class Error(BaseModel):
+    """What went wrong; `code` is an HTTP status."""
+
+    code: int
+    message: str
+
+    @classmethod
+    def of(cls, error: ServiceError | JobError) -> "Error":
+        return cls(code=error.status, message=with_field(error))
+
+
+def refused(error: ServiceError) -> JSONResponse:
+    """The HTTP answer for an error."""
+    return JSONResponse(Error.of(error).model_dump(), error.status, headers_of(error))
+
+
+DIALECT = Dialect(re.compile(r"/v1/input/upload-url|/v1/async/.*"), refused)
+router = APIRouter(prefix="/v1", tags=["tiyaro"], route_class=DIALECT.route)
+
+
+class AsyncBody(Strict):
+    """A recording, and Whisper's options."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"URL": "https://example.com/talk.mp3", "input": {"language": "en"}}}
+    )
+
+    input: WhisperInput = WhisperInput()
+    url: str = Field(alias="URL", description="An upload URL to which a recording was put, or any http(s) URL of one.")
+
+
+class AsyncQuery(Strict):
+    """Which model is to do it."""
+
+    service_tier: Tier = Field("cpuflex", alias="serviceTier")
+
+
+class UploadQuery(Strict):
+    """What is to be put there."""
+
+    extension: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9]{1,10}$", description="Of the file's name; what it is, its content decides."
+    )
+
+
+class UploadUrl(BaseModel):
+    """Where to put a recording."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+    upload_url: dict[Literal["PUT"], str] = Field(
+        description="PUT the file's bytes there, with no header and no API key."
+    )
+
+
+class Inference(BaseModel):
+    """A recording that was submitted, and what has become of it."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+    id: str = Field(description="The job's id too.")
+    model: str = Field(description="The one that is served here for the path that was asked.")
+    status: Status
+    accepted_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    result: dict[str, Any] | None = Field(description="`text`, `segments` and `language`, as Whisper has it.")
+    error: Error | None = Field(description="Why it failed.")
+
+
+class Submitted(Inference):
+    """A recording that was submitted, and where to ask for its answer."""
+
+    urls: dict[Literal["GET"], str]
+
+
+class Accepted(BaseModel):
+    """The answer to a submit."""
+
+    response: Submitted
+
+
+@router.post(
+    "/input/upload-url",
+    status_code=201,
+    summary="A URL to put a recording to, as Tiyaro's clients ask for it",
+    responses=responses(model=Error),
+)
+async def upload_url(
+    service: ServiceDep, request: Request, query: Annotated[UploadQuery, Query()], body: UploadBody | None = None
+) -> UploadUrl:
+    return UploadUrl(upload_url={"PUT": invite(service, request).url})
+
+
+@router.post(
+    "/async/ent/tiyarofs/1/openai/whisper-{size}",
+    status_code=202,
+    summary="Submit a recording, as Tiyaro's clients do",
+    dependencies=[Depends(only_json)],
+    responses=responses(404, 415, 429, model=Error),
+)
+async def submit(
+    service: ServiceDep,
+    owner: OwnerDep,
+    request: Request,
+    size: Annotated[str, Path(json_schema_extra={"enum": list(SIZES)})],
+    query: Annotated[AsyncQuery, Query()],
+    body: AsyncBody,
+) -> Accepted:
+    if size not in SIZES:
+        raise NotFound(f"there is no whisper-{size} here: size is one of {', '.join(SIZES)}", "size", "model_not_found")
+    options = TranscriptionOptions(**body.input.model_dump(), model=MODELS[size, query.service_tier])
+    try:
+        job = await service.submit(JobRequest(source=_source(service, body.url), options=options), owner=owner)
+    except UploadNotFound as error:
+        raise UploadNotFound(error.message.replace("upload_id", "URL"), "URL", error.code) from None
+    poll = f"{base_url(service, request)}/v1/async/requests/{job.id}"
+    state = _view(service, job).model_dump() | {"status": "accepted"}
+    return Accepted(response=Submitted(**state, urls={"GET": poll}))
+
+
+def _source(service: Service, url: str) -> Source:
+    check_url(url, "URL")
+    upload_id = upload_of(service, url)
+    return UrlSource(url=url) if upload_id is None else UploadSource(id=upload_id)
+
+
+@router.get(
+    "/async/requests/{request_id}",
+    summary="What has become of a recording, and its text",
+    responses=responses(404, model=Error),
+)
+async def inference(service: ServiceDep, request_id: str) -> Inference:
+    job = await service.jobs.get(request_id)
+    result = as_whisper(await service.jobs.result(request_id)) if job.state is JobState.SUCCEEDED else None
+    return _view(service, job).model_copy(update={"result": result})
+
+
+def _view(service: Service, job: Job) -> Inference:
+    return Inference(
+        id=job.id,
+        model=job.request.options.model or service.settings.model,
+        status=STATUS[job.state],
+        accepted_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.finished_at,
+        result=None,
+        error=Error.of(job.error) if job.error else None,
+    )

@@ -1,0 +1,205 @@
+"""Subtitles of a transcript: cues in order that never overlap, each with some text and some time."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from pydantic import Field
+
+from serve_app.errors import InvalidRequest
+from serve_app.options import Strict
+from serve_app.transcript import Transcript
+
+LONG_PAUSE_MS = 3000
+"""Where lines are counted, a cue ends before such a pause (openai-whisper's writers)."""
+
+# A line break or control character in a text would end its cue, or the file.
+_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+class Layout(Strict):
+    """How subtitles are laid out: openai-whisper's names and meanings. All of it needs words' times."""
+
+    max_line_width: int | None = Field(
+        None, ge=1, le=250, description="Characters of a line at most; a longer word has a line of its own."
+    )
+    max_line_count: int | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="Lines of a cue at most: cues then follow the lines, not the segments. Needs max_line_width.",
+    )
+    highlight_words: bool = Field(False, description="A cue for every word, in which the word is underlined.")
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The fields that ask for something."""
+        return tuple(name for name in Layout.model_fields if getattr(self, name))
+
+
+PLAIN = Layout()
+
+
+class Cue(NamedTuple):
+    """What is shown from `start` until `end`, in milliseconds."""
+
+    start: int
+    end: int
+    text: str
+
+
+_Pieces = list[Cue]
+"""What becomes one cue: words, or a segment without any. Times never run back; a text may have none."""
+
+
+def srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+    """SubRip. Raises InvalidRequest for a layout this transcript can't have."""
+    cues = enumerate(_cues(transcript, layout, lambda text: text), 1)
+    return "".join(
+        f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{cue.text.replace('-->', '->')}\n\n"
+        for number, cue in cues
+    )
+
+
+def vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+    """WebVTT. Raises InvalidRequest for a layout this transcript can't have."""
+    cues = _cues(transcript, layout, _escaped)
+    # Hours are left out where there are none, as openai-whisper does.
+    return "WEBVTT\n\n" + "".join(
+        f"{_time(cue.start, '.').removeprefix('00:')} --> {_time(cue.end, '.').removeprefix('00:')}\n{cue.text}\n\n"
+        for cue in cues
+    )
+
+
+def tsv(transcript: Transcript) -> str:
+    """A line a segment: start and end in milliseconds, and the text, with tabs between."""
+    pieces = _in_order(((segment.start, segment.end, segment.text) for segment in transcript.segments), transcript)
+    lines = ["start\tend\ttext"]
+    for cue in _with_time(([piece] for piece in pieces), transcript):
+        text = _joined(cue).replace("\n", " ")
+        lines.append(f"{cue[0].start}\t{cue[-1].end}\t{text}")
+    return "\n".join(lines) + "\n"
+
+
+def _cues(transcript: Transcript, layout: Layout, escape: Callable[[str], str]) -> Iterator[Cue]:
+    _check(transcript, layout)
+    for pieces in _with_time(_laid_out(_segments(transcript), layout), transcript):
+        escaped = [piece._replace(text=escape(piece.text)) for piece in pieces]
+        if layout.highlight_words:
+            yield from _highlighted(escaped)
+        else:
+            yield Cue(pieces[0].start, pieces[-1].end, _joined(escaped))
+
+
+def _check(transcript: Transcript, layout: Layout) -> None:
+    if layout.max_line_count is not None and layout.max_line_width is None:
+        raise InvalidRequest("max_line_count needs max_line_width", "max_line_count")
+    if layout.asked and any(segment.words is None for segment in transcript.segments):
+        name = layout.asked[0]
+        raise InvalidRequest(f"{name} needs words' times, which a job with timestamps 'word' has", name)
+
+
+def _segments(transcript: Transcript) -> Iterator[_Pieces]:
+    """The words of each segment, or the segment itself."""
+    texts = [
+        [(word.start, word.end, word.text) for word in segment.words]
+        if segment.words
+        else [(segment.start, segment.end, segment.text)]
+        for segment in transcript.segments
+    ]
+    ordered = iter(_in_order([text for segment in texts for text in segment], transcript))
+    return ([next(ordered) for _ in segment] for segment in texts)
+
+
+def _in_order(texts: Iterable[tuple[float, float, str]], transcript: Transcript) -> _Pieces:
+    """Seconds to milliseconds that are within the recording and never run back."""
+    pieces: _Pieces = []
+    at, total = 0, _milliseconds(transcript.duration)
+    for start, end, text in texts:
+        begin = max(at, min(_milliseconds(start), total))
+        at = max(begin, min(_milliseconds(end), total))
+        pieces.append(Cue(begin, at, _UNPRINTABLE.sub(" ", text)))
+    return pieces
+
+
+def _laid_out(segments: Iterable[_Pieces], layout: Layout) -> Iterator[_Pieces]:
+    """Words as cues and lines, as openai-whisper's writers put them; line breaks go into their texts."""
+    width, count = layout.max_line_width or math.inf, layout.max_line_count
+    cue: _Pieces = []
+    length, lines, last = 0, 1, 0
+    for segment in segments:
+        for place, piece in enumerate(segment):
+            paused = count is not None and bool(cue) and piece.start - last > LONG_PAUSE_MS
+            new_segment = count is None and place == 0 and bool(cue)
+            if 0 < length <= width - len(piece.text) and not paused and not new_segment:
+                length += len(piece.text)
+                cue.append(piece)
+            else:
+                text = piece.text.strip()
+                if new_segment or (cue and count is not None and (paused or lines >= count)):
+                    yield cue
+                    cue, lines = [], 1
+                elif length > 0:
+                    lines += 1
+                    text = "\n" + text
+                cue.append(piece._replace(text=text))
+                length = len(text.strip())
+            last = piece.start
+    if cue:
+        yield cue
+
+
+def _with_time(cues: Iterable[_Pieces], transcript: Transcript) -> Iterator[_Pieces]:
+    """The cues that have a text; one that has no time of its own is shown with the one before it, or else after it."""
+    timed: list[_Pieces] = []
+    for cue in cues:
+        if not _joined(cue):
+            continue
+        if timed and (_timeless(cue) or _timeless(timed[-1])):
+            timed[-1] = [*timed[-1], cue[0]._replace(text="\n" + cue[0].text), *cue[1:]]
+        else:
+            timed.append(cue)
+    total = _milliseconds(transcript.duration)
+    if len(timed) == 1 and _timeless(timed[0]) and total:
+        timed = [[Cue(0, total, _joined(timed[0]))]]  # nothing says when
+    return (cue for cue in timed if not _timeless(cue))
+
+
+def _timeless(cue: _Pieces) -> bool:
+    return cue[0].start == cue[-1].end
+
+
+def _highlighted(cue: _Pieces) -> Iterator[Cue]:
+    at = cue[0].start
+    for place, piece in enumerate(cue):
+        if piece.start > at:
+            yield Cue(at, piece.start, _joined(cue))
+        if piece.end > piece.start:
+            yield Cue(piece.start, piece.end, _joined([*cue[:place], _underlined(piece), *cue[place + 1 :]]))
+        at = piece.end
+
+
+def _underlined(piece: Cue) -> Cue:
+    word = piece.text.strip()
+    return piece._replace(text=piece.text.replace(word, f"<u>{word}</u>", 1)) if word else piece
+
+
+def _joined(cue: _Pieces) -> str:
+    lines = "".join(piece.text for piece in cue).split("\n")
+    return "\n".join(stripped for line in lines if (stripped := line.strip()))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _time(milliseconds: int, point: str) -> str:
+    seconds, thousandths = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{thousandths:03d}"

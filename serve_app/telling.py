@@ -1,0 +1,24 @@
+"""Work that tells what it finds while it goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def telling(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, R]]) -> AsyncIterator[T | R]:
+    """What `work` tells, as it tells it, and in the end what it returns.
+
+    Raises what it raises. Closing the iterator, or cancelling who waits for it, cancels the work.
+    """
+    told: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+    task = asyncio.create_task(work(lambda item: told.put_nowait((item,))))
+    task.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while (item := await told.get()) is not None:
+            yield item[0]
+        yield await task
+    finally:
+        task.cancel()
