@@ -167,9 +167,7 @@ def _status(job: Job) -> Literal["pending", "running", "completed", "failed"]:
 async def result(service: ServiceDep, response_id: str) -> JSONResponse:
     job = await service.jobs.get(response_id)
     if job.error is not None:
-        error = ServiceError(job.error.message, job.error.param, job.error.code)
-        error.status = job.error.status
-        return refused(error, response_id)
+        return refused(job.error.raised(), response_id)
     transcript = await service.jobs.result(response_id)
     return JSONResponse(_inference(transcript).model_dump(), headers={REQUEST_ID: response_id})
 

@@ -92,7 +92,7 @@ class GenerateBody(TranscriptionOptions):
 
     def request(self, webhook: Webhook | None = None) -> JobRequest:
         """The same, as what every front parses into."""
-        options = TranscriptionOptions(**self.model_dump(exclude={"url"}))
+        options = TranscriptionOptions.of(self)
         return JobRequest(source=UrlSource(url=self.url), options=options, webhook=webhook, dialect="verda")
 
 
