@@ -150,7 +150,7 @@ async def transcribe(
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
     if not body.is_async:
-        transcript = await service.transcribe(body.request(), owner, task_id)
+        transcript = await service.transcribe(body.request(), owner, job_id=task_id)
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
     job = await service.submit(body.request(), task_id, owner)
     if not job.state.terminal:
