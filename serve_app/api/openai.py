@@ -18,7 +18,7 @@ from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.service import Service
 from serve_app.subtitles import PLAIN, Layout
 from serve_app.telling import telling
-from serve_app.transcript import Said, Transcript
+from serve_app.transcript import Said, Tell, Transcript
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -66,7 +66,11 @@ async def _answer(service: Service, owner: str, form: SpeechForm, options: Trans
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
     if not form.stream:
         return respond(await service.transcribe(request, owner), form.response_format)
-    told = telling(lambda tell: service.transcribe(request, owner, tell=tell))
+
+    async def work(tell: Tell) -> Transcript:
+        return await service.transcribe(request, owner, tell=tell)
+
+    told = telling(work)
     # What goes wrong before there is a text has a status of its own.
     first = await anext(told)
     return EventSourceResponse(_events(first, told), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
