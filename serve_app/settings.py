@@ -8,7 +8,7 @@ sections as JSON). The environment wins over the file. An unknown name in either
 import os
 from base64 import b64decode
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     AnyHttpUrl,
@@ -27,6 +27,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from serve_app.errors import NotFound
 
 ENV_PREFIX = "STT_"
+
+Front = Literal["openai", "insanely_fast", "verda", "octoai", "tiyaro"]
 
 
 class Section(BaseModel):
@@ -199,6 +201,9 @@ class AppSettings(BaseSettings):
         None,
         description="The jobs' PostgreSQL, as postgresql://user:password@host/name, or their SQLite file, on a disk of "
         "the job manager's node (SQLite does not work over a network file system); null: jobs.db in data_dir.",
+    )
+    fronts: tuple[Front, ...] = Field(
+        get_args(Front), description="The APIs of other services that are spoken; native jobs are always."
     )
     api_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
         (), description="Accepted API keys; none: open to everyone."

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from serve_app.api import (
@@ -21,9 +21,17 @@ from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.dialect import Dialect, refusing
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
+from serve_app.settings import Front
 
-DIALECTS: tuple[Dialect, ...] = (insanely_fast.DIALECT, octoai.DIALECT, tiyaro.DIALECT, verda.DIALECT)
-"""Of the fronts that have error bodies of their own."""
+FRONTS: dict[Front, tuple[APIRouter, Dialect | None]] = {
+    "openai": (openai.router, None),
+    "insanely_fast": (insanely_fast.router, insanely_fast.DIALECT),
+    "octoai": (octoai.router, octoai.DIALECT),
+    "tiyaro": (tiyaro.router, tiyaro.DIALECT),
+    # The last: what any other front has under a first folder is not a deployment's.
+    "verda": (verda.router, verda.DIALECT),
+}
+"""The APIs of other services, and how those say what went wrong that have a shape of their own for it."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -35,12 +43,12 @@ def create_app(service: Service) -> FastAPI:
         description="Speech to text: synchronous like OpenAI's audio API, or as jobs with webhooks.",
     )
     app.state.service = service
-    refuse = refusing(DIALECTS)
+    chosen = [front for name, front in FRONTS.items() if name in service.settings.fronts]
+    refuse = refusing([dialect for _, dialect in chosen if dialect])
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
     errors.install(app, refuse)
     app.include_router(health.router)
-    # Verda's last: what any other front has under a first folder is not a deployment's.
-    for front in (openai, native, following, presigned, insanely_fast, octoai, tiyaro, verda):
-        app.include_router(front.router, dependencies=SCHEMES)
+    for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
+        app.include_router(router, dependencies=SCHEMES)
     return app

@@ -10,6 +10,7 @@ from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.forms import refuse_repeats
 from serve_app.api.openai import respond
+from serve_app.api.prefer import preferences, seconds_to_wait
 from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
@@ -49,6 +50,12 @@ IdempotencyKey = Annotated[
         max_length=KEY_CHARACTERS,
         description="The same key and request again: the same job; another request is refused.",
     ),
+]
+
+
+Prefer = Annotated[
+    list[str] | None,
+    Header(description="`wait=N`: the answer comes when the job has ended (200), or after N seconds (202)."),
 ]
 
 
@@ -132,7 +139,12 @@ _BODY = {
     openapi_extra={"requestBody": _BODY},
 )
 async def submit(
-    service: ServiceDep, owner: OwnerDep, request: Request, response: Response, idempotency_key: IdempotencyKey = None
+    service: ServiceDep,
+    owner: OwnerDep,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
@@ -144,6 +156,11 @@ async def submit(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
     job = await service.submit(job_request, job_id, owner, idempotency_key)
+    wait_s = seconds_to_wait(preferences(prefer or ()))
+    if wait_s is not None:
+        job = await service.wait(job, wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
+        response.status_code = 200 if job.state.terminal else 202
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return view(job)
 

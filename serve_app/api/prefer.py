@@ -1,7 +1,7 @@
 """`Prefer` headers, as RFC 7240 has them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
@@ -27,3 +27,9 @@ def preferences(headers: Sequence[str]) -> dict[str, str]:
             found.setdefault(match[1].lower(), re.sub(r"\\(.)", r"\1", value[1:-1]) if value[:1] == '"' else value)
             position = match.end()
     return found
+
+
+def seconds_to_wait(preferred: Mapping[str, str]) -> float | None:
+    """How long a client prefers to wait for an answer (`wait`, section 4.3); null: it does not say."""
+    wait = preferred.get("wait", "")
+    return float(wait) if wait.isascii() and wait.isdigit() else None

@@ -13,7 +13,7 @@ from serve_app.api import health
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, responses
-from serve_app.api.prefer import preferences
+from serve_app.api.prefer import preferences, seconds_to_wait
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource, Webhook
@@ -111,7 +111,7 @@ class Call:
 
     deployment: str
     way: str | None
-    wait: str
+    wait: float | None
     inference_id: str | None
 
     def headers(self, job: Job, applied: str | None) -> dict[str, str]:
@@ -143,7 +143,7 @@ def _call(
     return Call(
         deployment=request.path_params.get("deployment", DEPLOYMENT),
         way=next((way for way in preferred if way in WAYS), None),
-        wait=preferred.get("wait", ""),
+        wait=seconds_to_wait(preferred),
         inference_id=inference_id,
     )
 
@@ -211,11 +211,11 @@ async def _background(service: Service, call: Call, job: Job) -> Response:
     """The answer to who prefers not to wait, or not for long."""
     if call.way == "respond-async-proxy":
         return Response(status_code=202, headers=call.headers(job, call.way))
-    if call.wait.isascii() and call.wait.isdigit():
-        job = await service.wait(job, float(call.wait))
+    if call.wait is not None:
+        job = await service.wait(job, call.wait)
         if job.state.terminal:
             text = await _text(service, job)
-            return JSONResponse({"result": text}, headers=call.headers(job, f"wait={call.wait}"))
+            return JSONResponse({"result": text}, headers=call.headers(job, f"wait={call.wait:.0f}"))
     paths = Accepted(Id=job.id, StatusPath=f"/status/{call.deployment}", ResultPath=f"/result/{call.deployment}")
     headers = call.headers(job, call.way) | {"Location": paths.ResultPath}
     return JSONResponse(paths.model_dump(), 202, headers)

@@ -258,3 +258,16 @@ async def test_a_client_may_choose_the_id(client: httpx.AsyncClient) -> None:
     assert (await ended(client, "call-17.a"))["status"] == "succeeded"
     listed = (await client.get("/v1/jobs", params={"limit": 1})).json()["data"]
     assert [job["id"] for job in listed] == ["call-17.a"]
+
+
+async def test_a_client_may_wait_a_while(client: httpx.AsyncClient) -> None:
+    file = {"file": (DATA / "en.mp3").read_bytes()}
+    answer = await client.post("/v1/jobs", files=file, headers={"Prefer": "wait=60"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    assert answer.headers["preference-applied"] == "wait=60"
+    at_once = await client.post("/v1/jobs", files=file, headers={"Prefer": "wait=0, respond-async"})
+    assert (at_once.status_code, at_once.headers["preference-applied"]) == (202, "wait=0")
+    for none in ("wait=x", "wait=-1", "wait", "foo"):
+        plain = await client.post("/v1/jobs", files=file, headers={"Prefer": none})
+        assert plain.status_code == 202
+        assert "preference-applied" not in plain.headers
