@@ -7,11 +7,13 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from pydub import AudioSegment
 from ray import serve
@@ -67,13 +69,11 @@ def job_ended(http: httpx.Client, job_id: str) -> Any:
 
 
 def processes(title: str) -> Iterator[int]:
-    """Ray names its processes after their actors."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if title in path.read_text():
-                yield int(path.parent.name)
-        except OSError:
-            continue
+    """Ray names its processes after their actors. Only ours: other clusters may run on this machine."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if title in " ".join(process.cmdline()):
+                yield process.pid
 
 
 def kill(title: str) -> int:
