@@ -104,11 +104,7 @@ async def _recognise(
 ) -> list[tuple[Window, WindowText]]:
     """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
     in_turn = options.condition_on_previous_text  # each block needs the text of the one before
-    most, block_s = settings.windows.blocks_in_flight, settings.windows.block_s
-    if tell:
-        most, block_s = settings.windows.streamed_in_flight, 0.0
-    if in_turn:
-        most = 1
+    block_s = 0.0 if tell else settings.windows.block_s
     max_s = settings.windows.max_s or longest_window_s(settings.model)
     vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
     blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
@@ -117,6 +113,14 @@ async def _recognise(
     out: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
     texts: list[tuple[Window, WindowText]] = []
     said: tuple[int, ...] = ()
+
+    def most() -> int:
+        """Blocks that may be out now."""
+        if in_turn:
+            return 1
+        if tell:  # few at first: windows that are decoded together are done together
+            return min(settings.windows.streamed_in_flight, 2 + 2 * len(texts))
+        return settings.windows.blocks_in_flight
 
     async def take(more: bool) -> None:
         nonlocal said
@@ -144,7 +148,7 @@ async def _recognise(
         # Decoding and the VAD keep a core busy: in a thread, a block at a time.
         numbers = count()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            while out and (len(out) == most or out[0][2].done()):
+            while out and (len(out) >= most() or out[0][2].done()):
                 await take(more=True)
             out.append((number := next(numbers), block.windows, begin(number, block)))
         while out:

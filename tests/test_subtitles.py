@@ -54,12 +54,12 @@ def spoken(*words: tuple[float, float, str]) -> Segment:
 
 @st.composite
 def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = TEXTS, least_ms: int = 0) -> Transcript:
-    """Words in order that touch, pause, or last no time; the recording may end before they do."""
+    """Words that touch, pause, overlap, or last no time; the recording may end before they do."""
     segments, at = [], 0
     for count in draw(st.lists(st.integers(1, 6), max_size=6)):
         words = []
         for _ in range(count):
-            start = at + draw(st.sampled_from([0, 0, 0, 130, 3500]))
+            start = max(0, at + draw(st.sampled_from([0, 0, 0, 130, 3500] + ([] if least_ms else [-200]))))
             at = start + draw(st.integers(least_ms, 1200))
             words.append((start / 1000, at / 1000, draw(texts)))
         segments.append(spoken(*words))

@@ -107,6 +107,19 @@ async def test_a_window_is_told_as_soon_as_it_and_all_before_it_are_known(tmp_pa
     assert len(told) == len(begun) > 12
 
 
+async def test_what_is_known_is_told_while_the_rest_is_cut(tmp_path: Path) -> None:
+    told: list[str] = []
+    lags: list[int] = []
+
+    async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+        lags.append(len(lags) - len(told))
+        segment = WindowSegment(start=0.0, end=0.5, text=" one", tokens=(1,))
+        return [NOTHING.model_copy(update={"segments": (segment,)})]
+
+    await run(tmp_path, minutes_of_speech(3), recognise, tell=lambda said: told.append(said.text))
+    assert max(lags) <= 2, "only the window before may still wait"
+
+
 async def test_a_recording_is_cut_as_its_options_say(tmp_path: Path) -> None:
     async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
         cuts.append(block.windows)
