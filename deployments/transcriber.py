@@ -62,7 +62,7 @@ class Transcriber:
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
         self.reports: set[asyncio.Task[None]] = set()
-        self.runs: dict[str, asyncio.Task[Any]] = {}
+        self.runs: dict[str, tuple[int, asyncio.Task[Any]]] = {}
 
     async def transcribe(self, job: Job, tell: Tell | None = None) -> Transcript:
         """The transcript of one job; `tell` hears the text as it becomes known."""
@@ -77,7 +77,7 @@ class Transcriber:
             task.add_done_callback(self.reports.discard)
 
         waited_for = job.mode == "sync"
-        with self._only_run(job.id):
+        with self._last_run(job):
             return await self._transcribe(
                 job.request,
                 job.id,
@@ -88,18 +88,18 @@ class Transcriber:
             )
 
     @contextmanager
-    def _only_run(self, job_id: str) -> Iterator[None]:
+    def _last_run(self, job: Job) -> Iterator[None]:
         """Stop an earlier run of a job: a job manager that was killed has left it behind."""
-        earlier, this = self.runs.get(job_id), asyncio.current_task()
-        if earlier is not None:
-            earlier.cancel()
+        earlier, this = self.runs.get(job.id), asyncio.current_task()
+        if earlier is not None and earlier[0] < job.attempts:
+            earlier[1].cancel()
         assert this is not None
-        self.runs[job_id] = this
+        self.runs[job.id] = job.attempts, this
         try:
             yield
         finally:
-            if self.runs.get(job_id) is this:
-                del self.runs[job_id]
+            if self.runs.get(job.id) == (job.attempts, this):
+                del self.runs[job.id]
 
     async def transcribe_telling(self, job: Job) -> AsyncIterator[Said | Transcript]:
         """The text of one job, piece by piece, and then its transcript."""

@@ -38,7 +38,7 @@ Run = Callable[[Job], Awaitable[Transcript]]
 log = logging.getLogger(__name__)
 
 
-class Tell(Protocol):
+class Manager(Protocol):
     """What the runner asks of the manager."""
 
     async def end(self, job: Job, state: JobState, error: JobError | None, transcript: Transcript | None) -> None: ...
@@ -49,7 +49,7 @@ class Tell(Protocol):
 class Runner:
     """Claims jobs for `holder`, runs them and settles their runs. `run`: cancelling it must stop the work."""
 
-    def __init__(self, settings: JobSettings, store: JobStore, run: Run, holder: str, manager: Tell) -> None:
+    def __init__(self, settings: JobSettings, store: JobStore, run: Run, holder: str, manager: Manager) -> None:
         self._settings = settings
         self._store = store
         self._run = run
