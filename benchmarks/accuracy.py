@@ -15,8 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,12 +22,12 @@ from typing import Any
 import aiohttp
 import jiwer
 
+from benchmarks.saved import save
 from serve_app.languages import language_code
 
 TOLERANCE_S = 0.3
 START_TOLERANCE_S = 0.25
 MAX_WER, MIN_BOUNDARIES, MIN_STARTS = 0.03, 0.9, 0.9
-_RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("ray", "torch", "transformers", "av", "silero-vad")
 
 
@@ -228,20 +226,15 @@ def main() -> None:
     print(f"silence and noise with text: {len(invented)} of {quiet} {' '.join(invented)}")
     print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s: {audio / seconds:.1f} times real time")
     if arguments.save:
-        result = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        figures = {
+            "processor": processor(),
             "concurrency": arguments.concurrency,
             "audio_s": round(audio, 1),
             "wall_s": round(seconds, 1),
             "silent_with_text": invented,
             "figures": rows,
         }
-        _RESULTS.mkdir(exist_ok=True)
-        path = _RESULTS / f"accuracy-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"saved {path}")
+        save("accuracy", _PACKAGES, figures)
     total = rows["all"]
     least = {"boundaries": MIN_BOUNDARIES, "starts": MIN_STARTS, "language": 1}
     if total["wer"] > MAX_WER or invented or any(total[name] < share for name, share in least.items()):

@@ -9,18 +9,14 @@ repeats. The codec alone is what FFmpeg's demuxer and decoder take before any so
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.fetch import fetch
@@ -45,7 +42,6 @@ STAGES = ("fetch", "codec", "decode", "vad", "windows", "path", "all")
 """`path` is a file to windows through the service's own code, `all` that and the fetch."""
 
 _RECORDINGS = Path(__file__).parents[1] / "tests" / "data"
-_RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("av", "torch", "numpy", "silero-vad", "aiohttp")
 _WINDOW_S = 30.0
 
@@ -204,17 +200,7 @@ def main() -> None:
             server.terminate()
             server.wait()
     if arguments.save:
-        result = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-            "repeats": arguments.repeats,
-            "formats": rows,
-        }
-        _RESULTS.mkdir(exist_ok=True)
-        saved = _RESULTS / f"audio-path-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-        saved.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"saved {saved}")
+        save("audio-path", _PACKAGES, {"repeats": arguments.repeats, "formats": rows})
 
 
 def _recordings(files: list[Path], minutes: float, folder: Path) -> Iterator[tuple[str, Path]]:

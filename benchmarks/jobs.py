@@ -8,21 +8,18 @@ server that never answers, so that the queue stays as long as it is and the engi
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import re
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.launched import Service, process, running
+from benchmarks.saved import save
 
 MAX_SUBMIT_S = MAX_PAGE_S = 0.05
-_RESULTS = Path(__file__).parent / "results"
 _MANAGER = re.escape("ray::JobManagerActor")
 _PAGES = 50
 
@@ -110,16 +107,7 @@ def main() -> None:
     print(f"submit p95 {alone['submit']['p95_ms']} ms (at most {1000 * MAX_SUBMIT_S:g})")
     print(f"page p95 {alone['page']['p95_ms']} ms (at most {1000 * MAX_PAGE_S:g})")
     if arguments.save:
-        result = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
-            "jobs": arguments.jobs,
-            **figures,
-        }
-        _RESULTS.mkdir(exist_ok=True)
-        path = _RESULTS / f"jobs-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"saved {path}")
+        save("jobs", ("ray", "sqlalchemy"), {"jobs": arguments.jobs, **figures})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,23 +35,13 @@ class Service:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """A receiver of webhooks, until the block ends."""
-
-        async def receive(request: web.Request) -> web.Response:
-            await self._ended.put(await request.json())
-            return web.Response()
-
-        receiver = web.Application(client_max_size=2**30)
-        receiver.router.add_post("/", receive)
-        runner = web.AppRunner(receiver)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self._hook = site.name
-        try:
+        """Take webhooks, until the block ends."""
+        async with receiving(self._receive) as self._hook:
             yield
-        finally:
-            await runner.cleanup()
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        await self._ended.put(await request.json())
+        return web.Response()
 
     async def watch(self) -> None:
         """Note when the launcher's lines come."""
@@ -132,6 +122,21 @@ class Service:
             if event["data"]["status"] != "succeeded":
                 raise RuntimeError(f"a job failed: {event['data']['error']}")
             left.discard(event["data"]["id"])
+
+
+@asynccontextmanager
+async def receiving(receive: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A server on loopback for webhooks, until the block ends: its URL."""
+    application = web.Application(client_max_size=2**30)
+    application.router.add_post("/", receive)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield site.name
+    finally:
+        await runner.cleanup()
 
 
 def process(title: str) -> tuple[int, float]:

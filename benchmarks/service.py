@@ -9,10 +9,8 @@ benchmarks.layouts) bound the text: --max-new-tokens 100; the short request's wa
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -20,8 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import wait
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,6 +28,7 @@ import torch
 
 from benchmarks.audio_path import KINDS, speech, write
 from benchmarks.launched import CONFIG, Service, running
+from benchmarks.saved import save
 from deployments.config import load
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
@@ -48,7 +45,6 @@ MIN_EFFICIENCY, MAX_SLOWDOWN, MAX_START_S = 0.85, 3.0, 5.0
 JOBS = 16
 _KIND = KINDS["mp3 16 kHz 32 kbit/s"]
 _PACKAGES = ("ray", "torch", "transformers", "av")
-_RESULTS = Path(__file__).parent / "results"
 _CLIP_S = 3.0
 _MODULES = ("torch", "serve_app.whisper.engine", "deployments.whisper", "deployments.transcriber", "deployments.app")
 _AGAIN = "Whisper's process to its first answer, the others running"
@@ -203,17 +199,7 @@ def main() -> None:
         print(f"{_AGAIN}: {start[_AGAIN]:.1f} s (at most {MAX_START_S:g})")
     print(f"the same while every other process starts on these cores: {started:.1f} s")
     if arguments.save:
-        result = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-            "arguments": vars(arguments),
-            **figures,
-        }
-        _RESULTS.mkdir(exist_ok=True)
-        path = _RESULTS / f"service-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"saved {path}")
+        save("service", _PACKAGES, {"arguments": vars(arguments), **figures})
 
 
 if __name__ == "__main__":

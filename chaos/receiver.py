@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import standardwebhooks
 from aiohttp import web
 
+from benchmarks.launched import receiving
 from chaos.verdict import Event
 
 FAILING = 1 / 3
@@ -33,17 +34,8 @@ class Receiver:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Take calls until the block ends."""
-        application = web.Application(client_max_size=2**26)
-        application.router.add_post("/", self._receive)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = site.name
-        try:
+        async with receiving(self._receive) as self.url:
             yield
-        finally:
-            await runner.cleanup()
 
     async def taken(self, job_id: str) -> None:
         """Return when a job's webhook has been taken."""

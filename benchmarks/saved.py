@@ -1,0 +1,28 @@
+"""Figures kept in `benchmarks/results/`, with when and where they were taken."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def save(name: str, packages: Sequence[str], figures: dict[str, Any]) -> Path:
+    """Write a benchmark's figures to a file of their own; `packages`: whose versions matter."""
+    now = datetime.now(UTC)
+    result = {
+        "when": now.isoformat(timespec="seconds"),
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        **figures,
+    }
+    _RESULTS.mkdir(exist_ok=True)
+    path = _RESULTS / f"{name}-{now:%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"saved {path}")
+    return path
