@@ -1,14 +1,26 @@
 """What every front renders from."""
 
 from collections.abc import Callable
+from typing import Self
 
 from pydantic import Field
 
 from serve_app.options import Strict, Task
-from serve_app.whisper.text import TokenLogprob, Word
+from serve_app.whisper.text import Spoken, TokenLogprob, Word
 
 
-class Segment(Strict):
+class Turn(Strict):
+    """A stretch in which one speaker speaks, in seconds of the recording; turns of several may overlap.
+
+    `speaker`: `SPEAKER_00`, `SPEAKER_01`, … in order of first appearance, or a known speaker's name.
+    """
+
+    start: float
+    end: float
+    speaker: str
+
+
+class Segment(Spoken):
     """A stretch of text between two timestamps of one window.
 
     `start`, `end`: seconds from the start of the recording. `seek`: start of its window, in
@@ -16,6 +28,7 @@ class Segment(Strict):
     The last three figures are its window's, as in Whisper: mean log-probability of a token,
     bytes of the text over its zlib-compressed bytes, probability of the no-speech token.
     `words` and the tokens' `logprobs` are there when they were asked for; words' times are the recording's.
+    With speakers told apart no segment has more than one.
     """
 
     start: float
@@ -47,7 +60,8 @@ class Transcript(Strict):
 
     `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.
     `duration`: seconds of audio that were read. `warnings`: what a user should know, such as
-    a recording that broke off. `timings`: seconds spent in each stage.
+    a recording that broke off. `timings`: seconds spent in each stage. `turns`: who speaks when, by start;
+    null: speakers were not told apart.
     """
 
     task: Task
@@ -57,3 +71,10 @@ class Transcript(Strict):
     segments: tuple[Segment, ...]
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
+    turns: tuple[Turn, ...] | None = None
+
+    @property
+    def wordless(self) -> Self:
+        """The same without its words, for who did not ask for them."""
+        segments = tuple(segment.model_copy(update={"words": None}) for segment in self.segments)
+        return self.model_copy(update={"segments": segments})
