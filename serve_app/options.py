@@ -45,6 +45,23 @@ class VadOptions(Strict):
     pad_ms: Milliseconds | None = Field(None, description="Sound kept before and after a stretch of speech.")
 
 
+class KnownSpeaker(Strict):
+    """A voice to be called by its name. `reference`: base64 of a 16 kHz mono FLAC of 2 to 10 s."""
+
+    name: str
+    reference: str
+
+
+class DiarizationOptions(Strict):
+    """How speakers are told apart in one recording."""
+
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    known_speakers: tuple[KnownSpeaker, ...] = ()
+    channels: Literal["mixed", "separate"] = "mixed"
+
+
 class WhisperOptions(Strict):
     """What Whisper's own command and `transcribe` can be told, by the same names."""
 
@@ -135,6 +152,7 @@ class TranscriptionOptions(WhisperOptions):
     )
     logprobs: bool = Field(False, description="Report every token's log-probability.")
     vad: VadOptions | None = Field(None, description="How speech is told from silence, where not as by default.")
+    diarization: DiarizationOptions | None = Field(None, description="Who said what; null: not asked.")
 
     @classmethod
     def of(cls, body: WhisperOptions) -> Self:

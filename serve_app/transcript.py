@@ -31,6 +31,18 @@ class Segment(Strict):
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
+class Turn(Strict):
+    """One speaker talking without a pause, at the same time as others perhaps.
+
+    `start`, `end`: seconds from the start of the recording. `speaker`: `SPEAKER_00` and so on in order of first
+    appearance, or the name of a known speaker.
+    """
+
+    start: float
+    end: float
+    speaker: str
+
+
 class Said(Strict):
     """The next piece of a transcript's text, as soon as it is known: all of them together are `Transcript.text`."""
 
@@ -47,7 +59,7 @@ class Transcript(Strict):
 
     `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.
     `duration`: seconds of audio that were read. `warnings`: what a user should know, such as
-    a recording that broke off. `timings`: seconds spent in each stage.
+    a recording that broke off. `timings`: seconds spent in each stage. `turns`: who spoke when; null: not diarized.
     """
 
     task: Task
@@ -55,5 +67,6 @@ class Transcript(Strict):
     duration: float
     text: str
     segments: tuple[Segment, ...]
+    turns: tuple[Turn, ...] | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
