@@ -92,6 +92,22 @@ class WhisperSettings(Section):
     )
 
 
+class DiarizationSettings(Section):
+    """Who speaks when: a pyannote pipeline, beside Whisper."""
+
+    pipeline: str | None = Field(
+        None,
+        description="`diarization-nano` (embedded), a hub id such as pyannote/speaker-diarization-community-1, or a "
+        "folder; null: off. Needs the extra diarization.",
+    )
+    token: SecretStr | None = Field(None, description="The hub's, for pipelines that ask for one.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    timeout_s: PositiveFloat = Field(
+        600.0, description="A recording's speakers may take so long, and as long as it lasts; then it goes without."
+    )
+
+
 class JobSettings(Section):
     """The job manager's work."""
 
@@ -213,6 +229,7 @@ class AppSettings(BaseSettings):
     vad: VadSettings = VadSettings()
     windows: WindowSettings = WindowSettings()
     whisper: WhisperSettings = WhisperSettings()
+    diarization: DiarizationSettings = DiarizationSettings()
     jobs: JobSettings = JobSettings()
     uploads: UploadSettings = UploadSettings()
     webhooks: WebhookSettings = WebhookSettings()

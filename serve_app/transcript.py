@@ -9,17 +9,6 @@ from serve_app.options import Strict, Task
 from serve_app.whisper.text import Spoken, TokenLogprob, Word
 
 
-class Turn(Strict):
-    """A stretch in which one speaker speaks, in seconds of the recording; turns of several may overlap.
-
-    `speaker`: `SPEAKER_00`, `SPEAKER_01`, … in order of first appearance, or a known speaker's name.
-    """
-
-    start: float
-    end: float
-    speaker: str
-
-
 class Segment(Spoken):
     """A stretch of text between two timestamps of one window.
 
@@ -44,6 +33,18 @@ class Segment(Spoken):
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
+class Turn(Strict):
+    """One speaker talking without a pause, at the same time as others perhaps.
+
+    `start`, `end`: seconds from the start of the recording. `speaker`: `SPEAKER_00` and so on in order of first
+    appearance, or the name of a known speaker.
+    """
+
+    start: float
+    end: float
+    speaker: str
+
+
 class Said(Strict):
     """The next piece of a transcript's text, as soon as it is known: all of them together are `Transcript.text`."""
 
@@ -60,8 +61,7 @@ class Transcript(Strict):
 
     `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.
     `duration`: seconds of audio that were read. `warnings`: what a user should know, such as
-    a recording that broke off. `timings`: seconds spent in each stage. `turns`: who speaks when, by start;
-    null: speakers were not told apart.
+    a recording that broke off. `timings`: seconds spent in each stage. `turns`: who spoke when; null: not diarized.
     """
 
     task: Task
@@ -69,9 +69,9 @@ class Transcript(Strict):
     duration: float
     text: str
     segments: tuple[Segment, ...]
+    turns: tuple[Turn, ...] | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
-    turns: tuple[Turn, ...] | None = None
 
     @property
     def wordless(self) -> Self:
