@@ -142,7 +142,9 @@ class Transcriber:
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
-                lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                lambda: self.whisper.transcribe.remote(
+                    pcm, spans, request.options.of_windows, job_id, interactive, previous
+                ),
                 MAX_DEATHS,
             )
             return texts
