@@ -180,7 +180,7 @@ class Service:
         if options.diarization is None:
             return request
         if self.settings.diarization.pipeline is None:
-            message = "speakers are not told apart here: the setting diarization.pipeline is not set"
+            message = "diarization: nothing is set up to tell speakers apart (diarization.pipeline of the settings)"
             raise InvalidRequest(message, "diarization", DIARIZATION_OFF)
         speakers = await asyncio.to_thread(prepared, options.diarization.known_speakers, self.settings)
         diarization = options.diarization.model_copy(update={"known_speakers": speakers})
