@@ -29,8 +29,8 @@ Hypotheses = Annotated[int, Field(ge=1, le=MAX_HYPOTHESES)]
 MAX_SPEAKERS = 100
 """Speakers of one recording that may be asked for."""
 
-MAX_KNOWN_SPEAKERS = 10
-"""Voices that may be given with one recording: each travels with the job."""
+MAX_KNOWN_SPEAKERS = 4
+"""Voices that may be given with one recording, as many as OpenAI takes: each travels with the job."""
 
 NAMELESS = r"SPEAKER_\d+"
 """What a speaker is called who is not known by name."""
