@@ -198,7 +198,7 @@ class Engine:
 
     @property
     def _room(self) -> bool:
-        """Whether it pays to let windows in: encoded one by one as rows become free, they take a device twice as long."""
+        """Whether it pays to let windows in: a device takes twice as long for one by one as for a lot at once."""
         return not self._decoder.active or self._decoder.free >= min(self._encoder.most, self._decoder.size // 8)
 
     def _begin(self, works: Sequence[Work]) -> None:
