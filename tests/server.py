@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
 
 
 @asynccontextmanager
-async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIterator[Service]:
-    """The whole service around one engine: what the deployments make, in one process."""
+async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> AsyncIterator[Service]:
+    """The whole service around an engine for each model's id: what the deployments make, in one process."""
     settings = AppSettings(data_dir=folder, **args)
     blobs = BlobStore(settings.blob_root)
     database = await Database.open(settings.database_url)
@@ -41,6 +41,9 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
     async with guarded_session(settings.network) as session:
 
         async def run(job: Job, tell: Tell | None = None) -> Transcript:
+            model = settings.served_model(job.request.model)
+            engine = engines[model.id]
+
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
                 options, sync = job.request.options, job.mode == "sync"
@@ -49,7 +52,7 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
-            return await transcribe(job.request, settings, blobs, session, through_engine, report, tell=tell)
+            return await transcribe(job.request, model, settings, blobs, session, through_engine, report, tell=tell)
 
         async def ready() -> bool:
             return True
@@ -57,20 +60,21 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
         jobs = JobManager(settings, database, blobs, run, session, "here")
         await jobs.start()
         uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
-        yield Service(settings, ModelCard.load("whisper-nano"), blobs, uploads, jobs, run, ready)
+        cards = {model.id: ModelCard.load(model.checkpoint, model.id) for model in settings.served_models}
+        yield Service(settings, cards, blobs, uploads, jobs, run, ready)
         await jobs.close()
     await database.close()
 
 
 @contextmanager
-def listening(folder: Path, engine: Engine, args: dict[str, Any]) -> Iterator[str]:
+def listening(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> Iterator[str]:
     """The same behind uvicorn, in a thread of its own: its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = threading.Event()
         servers: list[uvicorn.Server] = []
 
         async def serve() -> None:
-            async with opened(folder, engine, args) as service:
+            async with opened(folder, engines, args) as service:
                 servers.append(uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning")))
                 started.set()
                 await servers[0].serve(sockets=[listener])

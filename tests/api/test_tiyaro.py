@@ -167,7 +167,7 @@ async def options_of(client: httpx.AsyncClient, given: dict[str, Any]) -> Transc
     return TranscriptionOptions(**job["options"])
 
 
-WHISPERS_DEFAULTS = {"best_of": 5, "beam_size": 5, "condition_on_previous_text": True}
+WHISPERS_DEFAULTS = {"best_of": 5, "beam_size": 5, "condition_on_previous_text": True, "model": "whisper-nano"}
 
 
 @pytest.mark.parametrize(
