@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
-from serve_app.errors import ServiceError, Unavailable
+from serve_app.errors import NotFound, ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
@@ -143,7 +143,11 @@ class Transcriber:
     ) -> Transcript:
         from serve_app.transcription import transcribe
 
-        model = self.settings.served_model(request.model)
+        try:
+            model = self.settings.served_model(request.model)
+        except NotFound as error:
+            # It was accepted by an ingress of other settings: these or those are just being replaced.
+            raise Unavailable(error.message, error.param, error.code) from None
         whisper = self.whispers[model.id]
 
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:

@@ -1,6 +1,7 @@
 """The real service in one process, around one engine: as an object, and behind an HTTP server."""
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job
 from serve_app.jobs.uploads import Uploads, signing_key
+from serve_app.models import model_source
 from serve_app.service import Service
 from serve_app.settings import AppSettings
 from serve_app.transcript import Tell, Transcript
@@ -29,6 +31,17 @@ from serve_app.whisper.text import WindowText
 
 ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
 """Settings of the service in tests."""
+
+
+def german(folder: Path) -> Path:
+    """A second checkpoint, in `folder`: whisper-nano that knows no language but German."""
+    for file in Path(model_source("whisper-nano")).iterdir():
+        (folder / file.name).symlink_to(file)
+    told = json.loads((folder / "generation_config.json").read_text())
+    told["lang_to_id"] = {"<|de|>": told["lang_to_id"]["<|de|>"]}
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    return folder
 
 
 @asynccontextmanager
