@@ -17,23 +17,26 @@ class Graphs(Generic[ShapeT, ResultT]):
     """
 
     def __init__(self, compute: Callable[[ShapeT], ResultT], shapes: Iterable[ShapeT]) -> None:
-        self._compute = compute
+        # `compute` itself is not kept: with its owner it would make a cycle, and the collector would throw graphs away
+        # at any time, also while others are recorded, which breaks the recording.
         self._graphs: dict[ShapeT, tuple[torch.cuda.CUDAGraph, ResultT]] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        # One stream, as libraries keep workspace for each. Its priority is the graphs' own: a step is many small
+        # kernels, each of which would wait for a wave of the encoder's.
+        self._stream = torch.cuda.Stream(priority=-1)
         for shape in sorted(shapes, reverse=True):  # the largest first: the others fit into its memory
-            self._capture(shape)
+            self._graphs[shape] = self._capture(compute, shape)
 
-    def _capture(self, shape: ShapeT) -> None:
+    def _capture(self, compute: Callable[[ShapeT], ResultT], shape: ShapeT) -> tuple[torch.cuda.CUDAGraph, ResultT]:
         # A run before lets libraries choose their kernels and make room.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._compute(shape)
-        torch.cuda.current_stream().wait_stream(stream)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            compute(shape)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = self._compute(shape)
-        self._graphs[shape] = graph, result
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            result = compute(shape)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return graph, result
 
     def __call__(self, shape: ShapeT) -> ResultT:
         """Replay one of the shapes."""
