@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
-from serve_app.diarization.clips import prepared
-from serve_app.errors import InvalidRequest, RequestTimeout, Unavailable, UploadNotFound
+from serve_app.diarization.clips import checked
+from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
@@ -21,9 +21,6 @@ from serve_app.whisper.card import ModelCard
 
 LONG_POLL_S = 20.0
 """The job manager is asked for news of a job so long at a time."""
-
-DIARIZATION_OFF = "diarization_off"
-"""The code of the error for asking who speaks, where nothing is set up to find out."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +56,12 @@ class Transcribe(Protocol):
 
 
 class Service:
-    """The one place every front calls."""
+    """The one place every front calls. `cards`: of the served models, by their ids."""
 
     def __init__(
         self,
         settings: AppSettings,
-        card: ModelCard,
+        cards: Mapping[str, ModelCard],
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
@@ -72,7 +69,7 @@ class Service:
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
-        self.card = card
+        self.cards = cards
         self.blobs = blobs
         self.uploads = uploads
         self.jobs = jobs
@@ -171,17 +168,10 @@ class Service:
             raise
 
     async def _checked(self, request: JobRequest) -> JobRequest:
-        """What can be done, the clips of known speakers made small. Raises what can be known to be wrong at once."""
-        options = request.options
-        self.settings.check_model(options.model)
-        self.card.check(options)
+        """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
+        model = self.settings.served_model(request.options.model)
+        self.cards[model.id].check(request.options)
         if isinstance(request.source, UrlSource):
             check_url(request.source.url, "url")
-        if options.diarization is None:
-            return request
-        if self.settings.diarization.pipeline is None:
-            message = "diarization: nothing is set up to tell speakers apart (diarization.pipeline of the settings)"
-            raise InvalidRequest(message, "diarization", DIARIZATION_OFF)
-        speakers = await asyncio.to_thread(prepared, options.diarization.known_speakers, self.settings)
-        diarization = options.diarization.model_copy(update={"known_speakers": speakers})
-        return request.model_copy(update={"options": options.model_copy(update={"diarization": diarization})})
+        options = await asyncio.to_thread(checked, request.options, self.settings)
+        return request.model_copy(update={"model": model.id, "options": options})
