@@ -1,14 +1,15 @@
 """What every front renders from."""
 
 from collections.abc import Callable
+from typing import Self
 
 from pydantic import Field
 
 from serve_app.options import Strict, Task
-from serve_app.whisper.text import TokenLogprob, Word
+from serve_app.whisper.text import Spoken, TokenLogprob, Word
 
 
-class Segment(Strict):
+class Segment(Spoken):
     """A stretch of text between two timestamps of one window.
 
     `start`, `end`: seconds from the start of the recording. `seek`: start of its window, in
@@ -16,6 +17,7 @@ class Segment(Strict):
     The last three figures are its window's, as in Whisper: mean log-probability of a token,
     bytes of the text over its zlib-compressed bytes, probability of the no-speech token.
     `words` and the tokens' `logprobs` are there when they were asked for; words' times are the recording's.
+    With speakers told apart no segment has more than one.
     """
 
     start: float
@@ -70,3 +72,9 @@ class Transcript(Strict):
     turns: tuple[Turn, ...] | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def wordless(self) -> Self:
+        """The same without its words, for who did not ask for them."""
+        segments = tuple(segment.model_copy(update={"words": None}) for segment in self.segments)
+        return self.model_copy(update={"segments": segments})
