@@ -2,6 +2,7 @@
 
 from ray import serve
 
+from deployments.diarizer import Diarizer
 from deployments.ingress import Ingress
 from deployments.transcriber import Transcriber
 from deployments.whisper import Whisper
@@ -12,7 +13,8 @@ from serve_app.settings import AppSettings
 
 
 def build(args: AppSettings) -> serve.Application:
-    """Ingress → Transcriber → Whisper, with the job manager beside them."""
+    """Ingress → Transcriber → Whisper, and the Diarizer if there is one, with the job manager beside them."""
     whisper = serve.deployment(Whisper).bind(args)
-    transcriber = serve.deployment(Transcriber).bind(args, whisper)
+    diarizer = serve.deployment(Diarizer).bind(args) if args.diarization.pipeline else None
+    transcriber = serve.deployment(Transcriber).bind(args, whisper, diarizer)
     return serve.deployment(serve.ingress()(Ingress)).bind(args, transcriber)

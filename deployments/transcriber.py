@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -23,10 +25,10 @@ from serve_app.errors import ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
-from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
+from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.telling import telling
-from serve_app.transcript import Said, Tell, Transcript
+from serve_app.transcript import Said, Tell, Transcript, Turn
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
@@ -52,12 +54,15 @@ class KeptBlocks:
 class Transcriber:
     """Fetches, decodes and cuts; sends blocks of windows to the Whisper replicas; merges."""
 
-    async def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, settings: AppSettings, whisper: DeploymentHandle, diarizer: DeploymentHandle | None = None
+    ) -> None:
         import torch
 
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
         self.whisper = whisper
+        self.diarizer = diarizer
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
@@ -138,16 +143,27 @@ class Transcriber:
         from serve_app.transcription import transcribe
 
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-            pcm = ray.put(block.pcm)
+            pcm, options = ray.put(block.pcm), request.options.of_windows
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
-                lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                lambda: self.whisper.transcribe.remote(pcm, spans, options, job_id, interactive, previous),
                 MAX_DEATHS,
             )
             return texts
 
-        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper, tell)
+        async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+            assert self.diarizer is not None, "the service refuses diarization when it is off"
+            send, sound = self.diarizer.diarize.remote, ray.put(pcm)
+            del pcm  # it is large
+            turns: tuple[Turn, ...] = await call(
+                "the diarization deployment", lambda: send(sound, options, interactive), MAX_DEATHS
+            )
+            return turns
+
+        return await transcribe(
+            request, self.settings, self.blobs, self.session, recognise, report, keeper, tell, diarize
+        )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

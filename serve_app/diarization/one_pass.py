@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyannote.audio.pipelines import SpeakerDiarization
-from pyannote.audio.pipelines.speaker_verification import PyannoteAudioPretrainedSpeakerEmbedding
+from pyannote.audio.pipelines.speaker_verification import PyannoteAudioPretrainedSpeakerEmbedding as SpeakerEmbedding
 from pyannote.core import SlidingWindow, SlidingWindowFeature
 
 _Numbers = NDArray[np.int64]
@@ -23,14 +23,14 @@ _NOT_SPEAKING = -2
 """The cluster of who is silent in a chunk, as the library has it."""
 
 
-class OnePass(SpeakerDiarization):  # type: ignore[misc]
+class OnePass(SpeakerDiarization):
     """A loaded `SpeakerDiarization` becomes one when its class is set to this. Methods are the library's."""
 
     @classmethod
     def suits(cls, pipeline: SpeakerDiarization) -> bool:
         """Whether the embedding's network takes several masks of a chunk, and says of each what it says of it alone."""
         embedding = pipeline._embedding
-        if type(pipeline) is not SpeakerDiarization or not isinstance(embedding, PyannoteAudioPretrainedSpeakerEmbedding):
+        if type(pipeline) is not SpeakerDiarization or not isinstance(embedding, SpeakerEmbedding):
             return False
         generator = torch.Generator().manual_seed(0)
         samples = round(pipeline._segmentation.duration * embedding.sample_rate)
@@ -72,7 +72,8 @@ class OnePass(SpeakerDiarization):  # type: ignore[misc]
 
     def _least_frames(self, frames: int, duration: float) -> int:
         """Frames that a mask without overlaps must exceed, or the one with them is used."""
-        return math.ceil(frames * self._embedding.min_num_samples / (duration * self._embedding.sample_rate))
+        samples = duration * self._embedding.sample_rate
+        return math.ceil(frames * int(self._embedding.min_num_samples) / samples)
 
     def reconstruct(
         self, segmentations: SlidingWindowFeature, hard_clusters: _Numbers, count: SlidingWindowFeature
