@@ -143,11 +143,13 @@ class Transcriber:
         from serve_app.transcription import transcribe
 
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-            pcm, options = ray.put(block.pcm), request.options.of_windows
+            pcm = ray.put(block.pcm)
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
-                lambda: self.whisper.transcribe.remote(pcm, spans, options, job_id, interactive, previous),
+                lambda: self.whisper.transcribe.remote(
+                    pcm, spans, request.options.of_windows, job_id, interactive, previous
+                ),
                 MAX_DEATHS,
             )
             return texts

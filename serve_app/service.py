@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
-from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
+from serve_app.diarization.clips import prepared
+from serve_app.errors import InvalidRequest, RequestTimeout, Unavailable, UploadNotFound
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
@@ -20,6 +21,9 @@ from serve_app.whisper.card import ModelCard
 
 LONG_POLL_S = 20.0
 """The job manager is asked for news of a job so long at a time."""
+
+DIARIZATION_OFF = "diarization_off"
+"""The code of the error for asking who speaks, where nothing is set up to find out."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class Service:
             async with self._owned(request) as owned:
                 return await self.jobs.submit(owned, job_id, owner, idempotency_key)
         except UploadNotFound:
-            known = await self.jobs.known(request, job_id, owner, idempotency_key)
+            known = await self.jobs.known(await self._checked(request), job_id, owner, idempotency_key)
             if known is None:
                 raise
             return known  # which has the upload: its submit is sent again
@@ -152,10 +156,7 @@ class Service:
         """
         upload = None
         try:
-            self.settings.check_model(request.options.model)
-            self.card.check(request.options)
-            if isinstance(request.source, UrlSource):
-                check_url(request.source.url, "url")
+            request = await self._checked(request)
             if isinstance(request.source, UploadSource):
                 upload = await self.uploads.claim(request.source.id)
                 source = upload.source.model_copy(update={"upload": upload.id})
@@ -168,3 +169,19 @@ class Service:
             elif isinstance(request.source, BlobSource) and not isinstance(error, Unavailable):
                 await self.blobs.delete(request.source.key)
             raise
+
+    async def _checked(self, request: JobRequest) -> JobRequest:
+        """What can be done, the clips of known speakers made small. Raises what can be known to be wrong at once."""
+        options = request.options
+        self.settings.check_model(options.model)
+        self.card.check(options)
+        if isinstance(request.source, UrlSource):
+            check_url(request.source.url, "url")
+        if options.diarization is None:
+            return request
+        if self.settings.diarization.pipeline is None:
+            message = "diarization: nothing is set up to tell speakers apart (diarization.pipeline of the settings)"
+            raise InvalidRequest(message, "diarization", DIARIZATION_OFF)
+        speakers = await asyncio.to_thread(prepared, options.diarization.known_speakers, self.settings)
+        diarization = options.diarization.model_copy(update={"known_speakers": speakers})
+        return request.model_copy(update={"options": options.model_copy(update={"diarization": diarization})})

@@ -42,6 +42,7 @@ class LimitSettings(Section):
 
     max_upload_bytes: PositiveInt = Field(512 * 2**20, description="A request body, or a file behind a URL.")
     max_audio_s: PositiveFloat = Field(4 * 3600.0, description="Seconds of sound in one recording.")
+    max_clip_bytes: PositiveInt = Field(4 * 2**20, description="The clip of a known speaker's voice.")
     max_queued_jobs: PositiveInt = Field(10_000, description="Jobs waiting to run; more are answered 429.")
     fetch_timeout_s: PositiveFloat = Field(600.0, description="Fetching the audio behind a URL, in all.")
     request_timeout_s: PositiveFloat = Field(3600.0, description="One synchronous transcription, in all.")

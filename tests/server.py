@@ -43,7 +43,7 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
         async def run(job: Job, tell: Tell | None = None) -> Transcript:
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
-                options, sync = job.request.options, job.mode == "sync"
+                options, sync = job.request.options.of_windows, job.mode == "sync"
                 return await recognise(engine, block.pcm, spans, options, job.id, interactive=sync, previous=previous)
 
             def report(fraction: float) -> None:

@@ -38,6 +38,6 @@ def view(job: Job) -> JobView:
         status=job.state,
         priority=job.request.priority,
         url=source.url if isinstance(source, UrlSource) else None,
-        options=job.request.options,
+        options=job.request.options.shown,
         transcript_url=f"/v1/jobs/{job.id}/transcript",
     )
