@@ -118,7 +118,9 @@ class Transcriber:
 
         No job is recorded.
         """
-        options = options or TranscriptionOptions()
+        from serve_app.diarization.clips import checked
+
+        options = await asyncio.to_thread(checked, options or TranscriptionOptions(), self.settings)
         self.settings.check_model(options.model)
         if isinstance(audio, str):
             return await self._transcribe(JobRequest(source=UrlSource(url=audio), options=options), audio)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
-from serve_app.diarization.clips import prepared
-from serve_app.errors import InvalidRequest, RequestTimeout, Unavailable, UploadNotFound
+from serve_app.diarization.clips import checked
+from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
@@ -21,9 +21,6 @@ from serve_app.whisper.card import ModelCard
 
 LONG_POLL_S = 20.0
 """The job manager is asked for news of a job so long at a time."""
-
-DIARIZATION_OFF = "diarization_off"
-"""The code of the error for asking who speaks, where nothing is set up to find out."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,11 +174,4 @@ class Service:
         self.card.check(options)
         if isinstance(request.source, UrlSource):
             check_url(request.source.url, "url")
-        if options.diarization is None:
-            return request
-        if self.settings.diarization.pipeline is None:
-            message = "diarization: nothing is set up to tell speakers apart (diarization.pipeline of the settings)"
-            raise InvalidRequest(message, "diarization", DIARIZATION_OFF)
-        speakers = await asyncio.to_thread(prepared, options.diarization.known_speakers, self.settings)
-        diarization = options.diarization.model_copy(update={"known_speakers": speakers})
-        return request.model_copy(update={"options": options.model_copy(update={"diarization": diarization})})
+        return request.model_copy(update={"options": await asyncio.to_thread(checked, options, self.settings)})

@@ -11,7 +11,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.encode import flac
 from serve_app.audio.inline import from_base64
 from serve_app.errors import InvalidRequest, TooLarge
-from serve_app.options import KnownSpeaker
+from serve_app.options import KnownSpeaker, TranscriptionOptions
 from serve_app.settings import AppSettings
 
 SHORTEST_S, LONGEST_S = 2, 10
@@ -19,6 +19,23 @@ SHORTEST_S, LONGEST_S = 2, 10
 
 FIELD = "diarization.known_speakers.{}.reference"
 """Where a speaker's clip is in a request, by the speaker's number from 0."""
+
+
+OFF = "diarization_off"
+"""The code of an error: there are no speakers here to be asked for."""
+
+
+def checked(options: TranscriptionOptions, settings: AppSettings) -> TranscriptionOptions:
+    """The options, known speakers' clips `prepared`. Raises InvalidRequest where speakers are not told apart."""
+    if options.diarization is None:
+        return options
+    if settings.diarization.pipeline is None:
+        message = "diarization: nothing is set up to tell speakers apart (diarization.pipeline of the settings)"
+        raise InvalidRequest(message, "diarization", OFF)
+    speakers = prepared(options.diarization.known_speakers, settings)
+    return options.model_copy(
+        update={"diarization": options.diarization.model_copy(update={"known_speakers": speakers})}
+    )
 
 
 def prepared(speakers: tuple[KnownSpeaker, ...], settings: AppSettings) -> tuple[KnownSpeaker, ...]:
