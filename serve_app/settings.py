@@ -108,8 +108,21 @@ class DiarizationSettings(Section):
     token: SecretStr | None = Field(None, description="The hub's, for pipelines that ask for one.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    batch_size: PositiveInt | None = Field(
+        None, description="Chunks of sound computed together; null: 8 on a CPU, 32 on a GPU."
+    )
+    known_similarity: float = Field(
+        0.5, gt=0, le=1, description="A speaker is a known one from this cosine similarity of their voices on."
+    )
+    max_audio_s: PositiveFloat = Field(
+        4 * 3600.0, description="Longer recordings go without speakers: memory and time grow with a length's square."
+    )
+    max_channels: PositiveInt = Field(8, description="Of a recording with a channel for each speaker.")
     timeout_s: PositiveFloat = Field(
         600.0, description="A recording's speakers may take so long, and as long as it lasts; then it goes without."
+    )
+    watchdog_s: PositiveFloat = Field(
+        600.0, description="A replica that has not finished a step for so long is replaced."
     )
 
 

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from numpy.typing import NDArray
 from openai import AsyncOpenAI
 from openai.types.audio import TranscriptionDiarized
 
-from serve_app.diarization.assign import assign
-from serve_app.jobs.models import Job
-from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
+from serve_app.audio import SAMPLE_RATE
+from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.service import Service
-from serve_app.transcript import Tell, Transcript, Turn
+from serve_app.transcript import Transcript, Turn
+from tests import server
 from tests.diarization.sounds import clip, speech
 from tests.server import ARGS
 
@@ -29,16 +31,13 @@ FILE = {"file": ("en.mp3", (DATA / "en.mp3").read_bytes())}
 ON = {"diarization": {"pipeline": "by the clock"}}
 
 
-def by_the_clock(transcript: Transcript, job: Job) -> Transcript:
+class ByTheClock:
     """The first half is the first known speaker's, or nobody's; the second another's."""
-    diarization = job.request.options.diarization
-    if diarization is None:
-        return transcript
-    first = next((speaker.name for speaker in diarization.known_speakers), "SPEAKER_00")
-    half = transcript.duration / 2
-    turns = (Turn(start=0, end=half, speaker=first), Turn(start=half, end=transcript.duration, speaker="SPEAKER_01"))
-    told = assign(transcript, turns)
-    return told if job.request.options.timestamps == "word" else told.wordless
+
+    def diarize(self, pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+        first = next((speaker.name for speaker in options.known_speakers), "SPEAKER_00")
+        end = len(pcm) / SAMPLE_RATE
+        return Turn(start=0, end=end / 2, speaker=first), Turn(start=end / 2, end=end, speaker="SPEAKER_01")
 
 
 @pytest.fixture
@@ -47,14 +46,8 @@ def args() -> dict[str, Any]:
 
 
 @pytest.fixture
-def telling_apart(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service's transcriber, and then who said it."""
-    transcribe = service._transcribe
-
-    async def told(job: Job, tell: Tell | None = None) -> Transcript:
-        return by_the_clock(await transcribe(job, tell), job)
-
-    monkeypatch.setattr(service, "_transcribe", told)
+def telling_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_speaker_pipeline", lambda _: ByTheClock())
 
 
 def form(**fields: str | list[str]) -> dict[str, Any]:
@@ -251,6 +244,32 @@ class TestOff:
         assert (await client.get("/v1/jobs")).json()["data"] == []
 
 
+async def test_who_cannot_be_told_apart_is_unknown(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> Any:
+        raise RuntimeError("no such pipeline")
+
+    monkeypatch.setattr(server, "_speaker_pipeline", broken)
+    found = (await client.post(PATH, **form(response_format="diarized_json"))).json()
+    assert (found["text"], {one["speaker"] for one in found["segments"]}) == (EN, {"unknown"})
+    assert "speakers could not be told apart" in found["warnings"][0]
+    job = (await client.get("/v1/jobs")).json()["data"][0]
+    refused = await client.get(job["transcript_url"], params={"format": "rttm"})
+    assert (refused.status_code, "could not be told apart" in refused.json()["error"]["message"]) == (400, True)
+
+
+@pytest.mark.usefixtures("telling_apart")
+async def test_a_job_tells_who_spoke(client: httpx.AsyncClient) -> None:
+    for timestamps in ("segment", "word"):
+        data = {"diarization": json.dumps(KNOWN), "timestamps": timestamps}
+        answer = await client.post("/v1/jobs", files=FILE, data=data, headers={"Prefer": "wait=60"})
+        assert (answer.status_code, answer.json()["status"]) == (200, "succeeded"), answer.text
+        body = (await client.get(answer.json()["transcript_url"], params={"format": "verbose_json"})).json()
+        assert [one["speaker"] for one in body["segments"]] == ["Ann", "SPEAKER_01"]
+        assert ("words" in body) is (timestamps == "word")
+        rttm = (await client.get(answer.json()["transcript_url"], params={"format": "rttm"})).text
+        assert [line.split()[7] for line in rttm.splitlines()] == ["Ann", "SPEAKER_01"]
+
+
 @pytest.mark.usefixtures("telling_apart")
 async def test_the_other_fronts_answers_at_once(client: httpx.AsyncClient) -> None:
     app = web.Application()
@@ -265,10 +284,10 @@ async def test_the_other_fronts_answers_at_once(client: httpx.AsyncClient) -> No
 
     app.router.add_get("/en.mp3", audio)
     app.router.add_post("/hook", hook)
-    server = TestServer(app, host="127.0.0.1")
-    await server.start_server()
-    url = str(server.make_url("/en.mp3"))
-    body = {"url": url, "diarise_audio": True, "webhook": {"url": str(server.make_url("/hook"))}}
+    site = TestServer(app, host="127.0.0.1")
+    await site.start_server()
+    url = str(site.make_url("/en.mp3"))
+    body = {"url": url, "diarise_audio": True, "webhook": {"url": str(site.make_url("/hook"))}}
     fast = (await client.post("/", json=body)).json()
     assert [(one["speaker"], one["text"]) for one in fast["output"]["speakers"]] == [
         ("SPEAKER_00", " three one four one"),
@@ -287,7 +306,7 @@ async def test_the_other_fronts_answers_at_once(client: httpx.AsyncClient) -> No
     assert octo["transcription"] == EN
     verda = (await client.post("/generate", json={"url": url, "diarization": KNOWN})).json()
     assert verda["result"] == "[Ann]: three one four one\n[SPEAKER_01]: five nine"
-    await server.close()
+    await site.close()
 
 
 async def finished(service: Service, text: str, **fields: Any) -> str:
