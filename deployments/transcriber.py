@@ -12,21 +12,23 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
-from serve_app.errors import ServiceError, Unavailable
+from serve_app.errors import NotFound, ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import Job
-from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
+from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.telling import telling
-from serve_app.transcript import Said, Tell, Transcript
+from serve_app.transcript import Said, Tell, Transcript, Turn
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
@@ -50,14 +52,23 @@ class KeptBlocks:
 
 
 class Transcriber:
-    """Fetches, decodes and cuts; sends blocks of windows to the Whisper replicas; merges."""
+    """Fetches, decodes and cuts; sends blocks of windows to the model's Whisper replicas; merges.
 
-    async def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:  # type: ignore[misc]
+    `whispers`: the Whisper deployments by their models' ids.
+    """
+
+    async def __init__(  # type: ignore[misc]
+        self,
+        settings: AppSettings,
+        whispers: Mapping[str, DeploymentHandle],
+        diarizer: DeploymentHandle | None = None,
+    ) -> None:
         import torch
 
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
-        self.whisper = whisper
+        self.whispers = whispers
+        self.diarizer = diarizer
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
@@ -113,16 +124,19 @@ class Transcriber:
 
         No job is recorded.
         """
-        options = options or TranscriptionOptions()
-        self.settings.check_model(options.model)
+        from serve_app.diarization.clips import checked
+
+        options = await asyncio.to_thread(checked, options or TranscriptionOptions(), self.settings)
+        model = self.settings.served_model(options.model).id
         if isinstance(audio, str):
-            return await self._transcribe(JobRequest(source=UrlSource(url=audio), options=options), audio)
+            request = JobRequest(source=UrlSource(url=audio), options=options, model=model)
+            return await self._transcribe(request, audio)
         if isinstance(audio, AudioSegment):
             # Into memory: on its own, pydub would make a temporary file.
             audio = audio.export(io.BytesIO(), format="wav").getvalue()
         source = await self.blobs.write(_once(audio))
         try:
-            return await self._transcribe(JobRequest(source=source, options=options), source.key)
+            return await self._transcribe(JobRequest(source=source, options=options, model=model), source.key)
         finally:
             await self.blobs.delete(source.key)
 
@@ -137,17 +151,37 @@ class Transcriber:
     ) -> Transcript:
         from serve_app.transcription import transcribe
 
+        try:
+            model = self.settings.served_model(request.model)
+        except NotFound as error:
+            # It was accepted by an ingress of other settings: these or those are just being replaced.
+            raise Unavailable(error.message, error.param, error.code) from None
+        whisper = self.whispers[model.id]
+
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
-                lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                lambda: whisper.transcribe.remote(
+                    pcm, spans, request.options.of_windows, job_id, interactive, previous
+                ),
                 MAX_DEATHS,
             )
             return texts
 
-        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper, tell)
+        async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+            assert self.diarizer is not None, "the service refuses diarization when it is off"
+            send, sound = self.diarizer.diarize.remote, ray.put(pcm)
+            del pcm  # it is large
+            turns: tuple[Turn, ...] = await call(
+                "the diarization deployment", lambda: send(sound, options, interactive), MAX_DEATHS
+            )
+            return turns
+
+        return await transcribe(
+            request, model, self.settings, self.blobs, self.session, recognise, report, keeper, tell, diarize
+        )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
+from serve_app.diarization.clips import checked
 from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
@@ -55,12 +56,12 @@ class Transcribe(Protocol):
 
 
 class Service:
-    """The one place every front calls."""
+    """The one place every front calls. `cards`: of the served models, by their ids."""
 
     def __init__(
         self,
         settings: AppSettings,
-        card: ModelCard,
+        cards: Mapping[str, ModelCard],
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
@@ -68,7 +69,7 @@ class Service:
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
-        self.card = card
+        self.cards = cards
         self.blobs = blobs
         self.uploads = uploads
         self.jobs = jobs
@@ -85,7 +86,7 @@ class Service:
             async with self._owned(request) as owned:
                 return await self.jobs.submit(owned, job_id, owner, idempotency_key)
         except UploadNotFound:
-            known = await self.jobs.known(request, job_id, owner, idempotency_key)
+            known = await self.jobs.known(await self._checked(request), job_id, owner, idempotency_key)
             if known is None:
                 raise
             return known  # which has the upload: its submit is sent again
@@ -152,10 +153,7 @@ class Service:
         """
         upload = None
         try:
-            self.settings.check_model(request.options.model)
-            self.card.check(request.options)
-            if isinstance(request.source, UrlSource):
-                check_url(request.source.url, "url")
+            request = await self._checked(request)
             if isinstance(request.source, UploadSource):
                 upload = await self.uploads.claim(request.source.id)
                 source = upload.source.model_copy(update={"upload": upload.id})
@@ -168,3 +166,12 @@ class Service:
             elif isinstance(request.source, BlobSource) and not isinstance(error, Unavailable):
                 await self.blobs.delete(request.source.key)
             raise
+
+    async def _checked(self, request: JobRequest) -> JobRequest:
+        """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
+        model = self.settings.served_model(request.options.model)
+        self.cards[model.id].check(request.options)
+        if isinstance(request.source, UrlSource):
+            check_url(request.source.url, "url")
+        options = await asyncio.to_thread(checked, request.options, self.settings)
+        return request.model_copy(update={"model": model.id, "options": options})

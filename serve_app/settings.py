@@ -29,6 +29,10 @@ from serve_app.errors import NotFound
 ENV_PREFIX = "STT_"
 
 Front = Literal["openai", "insanely_fast", "verda", "octoai", "tiyaro"]
+Tier = Literal["cpuflex", "gpuflex"]
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+ModelName = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -42,6 +46,7 @@ class LimitSettings(Section):
 
     max_upload_bytes: PositiveInt = Field(512 * 2**20, description="A request body, or a file behind a URL.")
     max_audio_s: PositiveFloat = Field(4 * 3600.0, description="Seconds of sound in one recording.")
+    max_clip_bytes: PositiveInt = Field(4 * 2**20, description="The clip of a known speaker's voice.")
     max_queued_jobs: PositiveInt = Field(10_000, description="Jobs waiting to run; more are answered 429.")
     fetch_timeout_s: PositiveFloat = Field(600.0, description="Fetching the audio behind a URL, in all.")
     request_timeout_s: PositiveFloat = Field(3600.0, description="One synchronous transcription, in all.")
@@ -79,10 +84,10 @@ class WindowSettings(Section):
 
 
 class WhisperSettings(Section):
-    """Where and how the model runs."""
+    """Where and how the models run."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+    device: Device = "auto"
+    dtype: Dtype = Field(
         "auto",
         description="auto: float16 on cuda; on cpu bfloat16 where it has instructions for it, else float32.",
     )
@@ -90,6 +95,60 @@ class WhisperSettings(Section):
     watchdog_s: PositiveFloat = Field(
         60.0, description="A replica whose device has not finished a step for so long is replaced."
     )
+
+
+class DiarizationSettings(Section):
+    """Who speaks when: a pyannote pipeline, beside Whisper."""
+
+    pipeline: str | None = Field(
+        None,
+        description="`diarization-nano` (embedded), a hub id such as pyannote/speaker-diarization-community-1, or a "
+        "folder; null: off. Needs the extra diarization.",
+    )
+    token: SecretStr | None = Field(None, description="The hub's, for pipelines that ask for one.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    batch_size: PositiveInt | None = Field(
+        None, description="Chunks of sound computed together; null: 8 on a CPU, 32 on a GPU."
+    )
+    known_similarity: float = Field(
+        0.5, gt=0, le=1, description="A speaker is a known one from this cosine similarity of their voices on."
+    )
+    max_audio_s: PositiveFloat = Field(
+        4 * 3600.0, description="Longer recordings go without speakers: memory and time grow with a length's square."
+    )
+    max_channels: PositiveInt = Field(8, description="Of a recording with a channel for each speaker.")
+    timeout_s: PositiveFloat = Field(
+        600.0, description="A recording's speakers may take so long, and as long as it lasts; then it goes without."
+    )
+    watchdog_s: PositiveFloat = Field(
+        600.0, description="A replica that has not finished a step for so long is replaced."
+    )
+
+
+class ServedModel(Section):
+    """A model we serve: a Whisper deployment of its own, under names that clients may use."""
+
+    id: ModelName = Field(description="Its first name.")
+    aliases: tuple[ModelName, ...] = Field((), description="Other names clients may use for it.")
+    checkpoint: ModelName = Field(
+        default_factory=lambda given: given["id"],
+        description="The embedded model, a hub id, or a folder; absent: what the id says.",
+    )
+    tier: Tier | None = Field(None, description="Tiyaro's clients ask for one: docs/fronts.md; null: of none.")
+    device: Device | None = Field(None, description="Null: as `whisper` says, like the two below.")
+    dtype: Dtype | None = None
+    threads: PositiveInt | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names clients may use, its own first."""
+        return (self.id, *self.aliases)
+
+    def running(self, whisper: WhisperSettings) -> WhisperSettings:
+        """Where and how it runs, when all do as `whisper` says but for what it says itself."""
+        own = {"device": self.device, "dtype": self.dtype, "threads": self.threads}
+        return whisper.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 class JobSettings(Section):
@@ -183,8 +242,10 @@ class AppSettings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
     )
 
-    model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
-    model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
+    model: ModelName = Field("whisper-nano", description="The default: the embedded model, a hub id, or a folder.")
+    model_aliases: tuple[ModelName, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
+    model_tier: Tier | None = Field(None, description="Its tier, as `tier` of the others.")
+    models: tuple[ServedModel, ...] = Field((), description="Models beside it, each a deployment of its own.")
     data_dir: Path = Field(Path("data"), description="Uploads and temporary files: one folder, the same on every node.")
     blobs: str | None = Field(
         None,
@@ -213,24 +274,27 @@ class AppSettings(BaseSettings):
     vad: VadSettings = VadSettings()
     windows: WindowSettings = WindowSettings()
     whisper: WhisperSettings = WhisperSettings()
+    diarization: DiarizationSettings = DiarizationSettings()
     jobs: JobSettings = JobSettings()
     uploads: UploadSettings = UploadSettings()
     webhooks: WebhookSettings = WebhookSettings()
     verda: VerdaSettings = VerdaSettings()
 
     @property
-    def model_names(self) -> tuple[str, ...]:
-        """The names clients may use, the model's own first."""
-        return (self.model, *self.model_aliases)
+    def served_models(self) -> tuple[ServedModel, ...]:
+        """All models, the default first."""
+        return (ServedModel(id=self.model, aliases=self.model_aliases, tier=self.model_tier), *self.models)
 
-    def check_model(self, name: str | None) -> None:
-        """Raise NotFound for a model that is not served; null is the default model."""
-        if name is not None and name not in self.model_names:
-            raise NotFound(
-                f"model {name!r} is not served here: use one of {', '.join(self.model_names)}",
-                "model",
-                "model_not_found",
-            )
+    def served_model(self, name: str | None) -> ServedModel:
+        """The model of that id or alias; null: the default. Raises NotFound for one that is not served."""
+        models = self.served_models
+        if name is None:
+            return models[0]
+        for model in models:
+            if name in model.names:
+                return model
+        known = ", ".join(known for model in models for known in model.names)
+        raise NotFound(f"model {name!r} is not served here: use one of {known}", "model", "model_not_found")
 
     @property
     def blob_root(self) -> str:
@@ -248,6 +312,17 @@ class AppSettings(BaseSettings):
         database = self.database or str(self.data_dir / "jobs.db")
         _, is_url, rest = database.partition("://")
         return f"postgresql+asyncpg://{rest}" if is_url else f"sqlite+aiosqlite:///{database}"
+
+    @model_validator(mode="after")
+    def _a_name_is_one_models(self) -> Self:
+        fields: dict[str, str] = {}
+        for place, model in enumerate(self.served_models, -1):
+            own, others = ("model", "model_aliases") if place < 0 else (f"models.{place}.id", f"models.{place}.aliases")
+            for field, name in [(own, model.id), *((others, alias) for alias in model.aliases)]:
+                if name in fields:
+                    raise ValueError(f"{field}: {name!r} is in {fields[name]} already: a name is one model's")
+                fields[name] = field
+        return self
 
     @field_validator("database")
     @classmethod

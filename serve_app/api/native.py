@@ -8,16 +8,17 @@ from starlette.datastructures import UploadFile
 
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
-from serve_app.api.forms import refuse_repeats
+from serve_app.api.forms import read_form, refuse_repeats
 from serve_app.api.openai import respond
 from serve_app.api.prefer import preferences, seconds_to_wait
 from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
-from serve_app.formats import Format
+from serve_app.formats import Format, check_speakers
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
 from serve_app.jobs.view import JobView, view
 from serve_app.options import (
+    DiarizationOptions,
     JobRequest,
     Priority,
     Source,
@@ -77,9 +78,10 @@ class JobBody(TranscriptionOptions):
 
 
 class JobForm(TranscriptionOptions):
-    """A job as multipart fields beside `file`; `webhook` and `vad` as JSON."""
+    """A job as multipart fields beside `file`; `webhook`, `vad` and `diarization` as JSON."""
 
     vad: Json[VadOptions] | None = None
+    diarization: Json[DiarizationOptions] | None = None
     webhook: Json[Webhook] | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
     id: JobId = None
@@ -182,6 +184,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
 
 
 async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
+    await read_form(request)
     async with request.form() as form:
         refuse_repeats(form)
         fields = {name: value for name, value in form.items() if name != "file"}
@@ -210,7 +213,9 @@ async def job(service: ServiceDep, job_id: str) -> JobView:
 
 @router.get("/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409))
 async def transcript(service: ServiceDep, job_id: str, query: Annotated[TranscriptQuery, Query()]) -> Response:
-    return respond(await service.jobs.result(job_id), query.format, query)
+    found = await service.jobs.result(job_id)
+    check_speakers(found, query.format)
+    return respond(found, query.format, query, job_id)
 
 
 @router.delete(

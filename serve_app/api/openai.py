@@ -1,7 +1,7 @@
 """OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/models`."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Response
@@ -10,17 +10,18 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import body_of, known, responses
-from serve_app.api.forms import unrepeated
-from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm
+from serve_app.api.forms import FormRoute, unrepeated
+from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm, own_names
 from serve_app.api.uploads import store
-from serve_app.formats import MEDIA_TYPES, Format, render
+from serve_app.formats import MEDIA_TYPES, SPEAKERS, Format, render
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.service import Service
+from serve_app.speakers import diarized
 from serve_app.subtitles import PLAIN, Layout
 from serve_app.telling import telling
 from serve_app.transcript import Said, Tell, Transcript
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
 
 MULTIPART = Form(media_type="multipart/form-data")
 
@@ -65,45 +66,55 @@ async def translations(service: ServiceDep, owner: OwnerDep, form: Annotated[Tra
 async def _answer(service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions) -> Response:
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
     if not form.stream:
-        return respond(await service.transcribe(request, owner), form.response_format)
+        with own_names():
+            return respond(await service.transcribe(request, owner), form.response_format)
 
     async def work(tell: Tell) -> Transcript:
         return await service.transcribe(request, owner, tell=tell)
 
     told = telling(work)
     # What goes wrong before there is a text has a status of its own.
-    first = await anext(told)
-    return EventSourceResponse(_events(first, told), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+    with own_names():
+        first = await anext(told)
+    events = _events(first, told, form.response_format)
+    return EventSourceResponse(events, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 
-async def _events(first: Said | Transcript, rest: AsyncIterator[Said | Transcript]) -> AsyncIterator[bytes]:
+async def _events(
+    first: Said | Transcript, rest: AsyncIterator[Said | Transcript], form: Format
+) -> AsyncIterator[bytes]:
     """A text as OpenAI's events."""
     try:
-        yield _event(first)
+        for event in _of(first, form):
+            yield event
         async for item in rest:
-            yield _event(item)
+            for event in _of(item, form):
+                yield event
     except Exception as error:
         yield _encoded({"type": "error"} | body_of(known(error, "a streamed text")).model_dump(), "error")
 
 
-def _event(item: Said | Transcript) -> bytes:
+def _of(item: Said | Transcript, form: Format) -> Iterator[bytes]:
     if isinstance(item, Transcript):
+        if form in SPEAKERS:  # which are known only now
+            yield from map(_encoded, diarized(item))
         done = render(item, "json")
         assert isinstance(done, dict)
-        return _encoded({"type": "transcript.text.done"} | done)
+        yield _encoded({"type": "transcript.text.done"} | done)
+        return
     event: dict[str, Any] = {"type": "transcript.text.delta", "delta": item.text}
     if item.logprobs is not None:
         event["logprobs"] = [token.model_dump() for token in item.logprobs]
-    return _encoded(event)
+    yield _encoded(event)
 
 
 def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
     return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
 
 
-def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> Response:
+def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> Response:
     """A transcript as an HTTP answer. Raises InvalidRequest as `render` does."""
-    body = render(transcript, form, layout)
+    body = render(transcript, form, layout, name)
     if isinstance(body, str):
         return Response(body, media_type=f"{MEDIA_TYPES[form]}; charset=utf-8")
     return JSONResponse(body)
@@ -115,10 +126,11 @@ def _model(name: str) -> dict[str, Any]:
 
 @router.get("/models", summary="The models served here")
 async def models(service: ServiceDep) -> dict[str, Any]:
-    return {"object": "list", "data": [_model(name) for name in service.settings.model_names]}
+    names = (name for model in service.settings.served_models for name in model.names)
+    return {"object": "list", "data": [_model(name) for name in names]}
 
 
 @router.get("/models/{model:path}", summary="One model", responses=responses(404))
 async def model(service: ServiceDep, model: str) -> dict[str, Any]:
-    service.settings.check_model(model)
+    service.settings.served_model(model)
     return _model(model)

@@ -18,6 +18,7 @@ from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service
+from serve_app.speakers import script
 
 ID = "X-Inference-Id"
 
@@ -175,7 +176,7 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
         return await _background(service, call, await _submit(service, call, body.request(), owner))
     transcript = await service.transcribe(body.request(), owner)
     applied = {} if call.way is None else {"Preference-Applied": call.way}
-    return JSONResponse({"result": transcript.text}, headers=applied)
+    return JSONResponse({"result": script(transcript)}, headers=applied)
 
 
 @container.post(
@@ -230,7 +231,7 @@ async def _text(service: Service, job: Job) -> str:
         raise job.error.raised()
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
-    return (await service.jobs.result(job.id)).text
+    return script(await service.jobs.result(job.id))
 
 
 InferenceId = Annotated[str, Header(alias=ID, description="The `Id` of the answer to the request.")]

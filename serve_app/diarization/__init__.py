@@ -1,1 +1,1 @@
-"""Who speaks when."""
+"""Who speaks when, and so who said what."""
