@@ -23,6 +23,7 @@ class Voice:
     """A speaker of the bank: the first frame and the number of frames of each utterance."""
 
     timbre: str
+    family: str
     utterances: tuple[tuple[int, int], ...]
     weight: float
 
@@ -33,7 +34,7 @@ class Bank:
     def __init__(self, folder: Path, device: torch.device, kind: str = "train") -> None:
         about = json.loads((folder / "bank.json").read_text())
         self.voices = [
-            Voice(line["timbre"], tuple((first, count) for first, count in line["utterances"]), line["weight"])
+            Voice(line["timbre"], line["family"], tuple((first, count) for first, count in line["utterances"]), line["weight"])
             for line in about["voices"]
             if line["kind"] == kind
         ]
@@ -69,6 +70,7 @@ def write(folder: Path, spoken: Sequence[Spoken], noises: npt.NDArray[np.int16])
             speech.append(utterance.speech)
         if places:
             line = {"kind": one.kind, "weight": one.weight, "utterances": places, **asdict(one.speaker)}
+            line["family"] = one.speaker.family
             voices.append(line)
     np.save(folder / "samples.npy", np.concatenate(samples))
     np.save(folder / "speech.npy", np.concatenate(speech))

@@ -13,7 +13,6 @@ from training.diarization_nano.speech import FRAME
 
 SPEEDS = (0.86, 0.93, 1.0, 1.07, 1.15)
 """How fast a voice is read; each is a speaker of its own, of another pitch and size."""
-MOST_EVENTS = 40
 COLUMNS = ("slot", "start", "length", "source")
 _SHARES = (0.10, 0.36, 0.30, 0.24)  # of conversations with one to four speakers
 
@@ -61,23 +60,38 @@ class Planner:
 
     def __init__(self, voices: list[Voice], seconds: float) -> None:
         self._voices, self._seconds = voices, seconds
+        self._families: dict[str, list[int]] = {}
+        for number, voice in enumerate(voices):
+            self._families.setdefault(voice.family, []).append(number)
         self._cumulated = np.cumsum([voice.weight for voice in voices])
 
     def _voice(self, rng: random.Random) -> int:
         return int(np.searchsorted(self._cumulated, rng.random() * self._cumulated[-1]))
 
     def pool(self, rng: random.Random, size: int) -> list[tuple[int, float]]:
-        """Voices and speeds that a batch's conversations are held among, so that each is heard several times."""
-        return [(self._voice(rng), rng.choice(SPEEDS)) for _ in range(size)]
+        """Voices and speeds that a batch's conversations are held among, so that each is heard several times.
+
+        Half of them are relatives of another, at its speed.
+        """
+        chosen: list[tuple[int, float]] = []
+        while len(chosen) < size:
+            voice, speed = self._voice(rng), rng.choice(SPEEDS)
+            chosen.append((voice, speed))
+            relatives = [other for other in self._families[self._voices[voice].family] if other != voice]
+            if relatives and rng.random() < 0.6:
+                chosen += [(other, speed) for other in rng.sample(relatives, min(len(relatives), rng.choice([1, 2])))]
+        return chosen
 
     def people(self, rng: random.Random, pool: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        """One to four of the pool; two of one timbre only if it is the same voice at speeds that are far apart."""
+        """One to four of the pool, often relatives; two of one timbre only as one voice at speeds that are far apart."""
         count = rng.choices(range(1, SPEAKERS + 1), _SHARES)[0]
-        chosen: list[tuple[int, float]] = []
+        chosen = [rng.choice(pool)]
+        family = self._voices[chosen[0][0]].family
+        near = [one for one in pool if self._voices[one[0]].family == family]
         for _ in range(100):
             if len(chosen) == count:
                 break
-            voice, speed = rng.choice(pool)
+            voice, speed = rng.choice(near if rng.random() < 0.4 else pool)
             timbre = self._voices[voice].timbre
             same = [(other, pace) for other, pace in chosen if self._voices[other].timbre == timbre]
             if all(other == voice and abs(pace - speed) > 0.13 for other, pace in same):
@@ -91,9 +105,9 @@ class Planner:
         free = [-1e9] * len(people)  # when each has ended
         time = -rng.uniform(0, min(12.0, 2 * manner.longest))
         if rng.random() < 0.04:
-            time = rng.uniform(0, 1.5 * self._seconds)  # begins late, or says nothing
+            time = rng.uniform(0, 15)  # begins late: a chunk may hold no speech
         who = rng.randrange(len(people))
-        while time < self._seconds and len(events) < MOST_EVENTS - 6:
+        while time < self._seconds:
             turn = float(np.exp(rng.uniform(np.log(manner.shortest), np.log(manner.longest))))
             start = max(time, free[who] + 0.05)
             end = self._say(rng, events, people[who], who, start, turn)
@@ -136,7 +150,7 @@ class Planner:
             wanted = min(count, max(20, int(left * 100 * speed)))
             skipped = rng.randrange(0, count - wanted + 1) if wanted < count and rng.random() < 0.5 else 0
             length = int(wanted * FRAME / speed)
-            if time + length / SAMPLE_RATE > 0 and time < self._seconds and len(events) < MOST_EVENTS:
+            if time + length / SAMPLE_RATE > 0 and time < self._seconds:
                 events.append((slot, round(time * SAMPLE_RATE), length, (first + skipped) * FRAME))
             time += length / SAMPLE_RATE
             pause = rng.uniform(0.03, 0.35)

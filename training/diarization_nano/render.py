@@ -9,7 +9,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, frames
 from training.diarization_nano import augment
 from training.diarization_nano.bank import Bank
-from training.diarization_nano.plan import MOST_EVENTS, Plan
+from training.diarization_nano.plan import COLUMNS, Plan
 from training.diarization_nano.speech import FRAME as SPEECH_FRAME
 
 
@@ -24,7 +24,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Packed:
-    """Plans as tensors: events (rows, MOST_EVENTS, 4), those of length 0 are none; identities, speeds (rows, SPEAKERS)."""
+    """Plans as tensors: events (rows, most, 4), those of length 0 are none; identities, speeds (rows, SPEAKERS)."""
 
     events: torch.Tensor
     identities: torch.Tensor
@@ -33,7 +33,7 @@ class Packed:
 
 def pack(plans: Sequence[Plan]) -> Packed:
     """Plans in tensors of one shape."""
-    events = torch.zeros(len(plans), MOST_EVENTS, 4, dtype=torch.int64)
+    events = torch.zeros(len(plans), max(len(plan.events) for plan in plans), len(COLUMNS), dtype=torch.int64)
     for row, plan in enumerate(plans):
         events[row, : len(plan.events)] = torch.from_numpy(plan.events)
     return Packed(
@@ -59,8 +59,8 @@ def interpolated(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 def voices_apart(bank: Bank, packed: Packed, count: int) -> torch.Tensor:
     """(rows, SPEAKERS, count): what each speaker says, clean."""
     rows, device = len(packed.events), bank.device
-    slot, start, length, source = packed.events.reshape(-1, 4).T
-    row = torch.arange(rows, device=device).repeat_interleave(MOST_EVENTS)
+    slot, start, length, source = packed.events.reshape(-1, len(COLUMNS)).T
+    row = torch.arange(rows, device=device).repeat_interleave(packed.events.shape[1])
     skipped = (-start).clamp(min=0)
     heard = (torch.minimum(length, count - start) - skipped).clamp(min=0)
     total = int(heard.sum())

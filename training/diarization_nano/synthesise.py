@@ -32,7 +32,7 @@ from training.diarization_nano.voices import (
     Speaker,
     espeak_data,
     espeak_speaker,
-    made_up_variant,
+    made_up_families,
 )
 from training.whisper_nano import noise
 
@@ -44,11 +44,11 @@ RECORDED_WEIGHT = 12.0
 Part = tuple[Speaker, str, float, float, int]
 
 
-def espeak_parts(rng: random.Random, made_up: int, shipped: int, dev: int, seconds: float) -> list[Part]:
+def espeak_parts(rng: random.Random, made_up: list[str], shipped: int, dev: int, seconds: float) -> list[Part]:
     """Speakers of made-up variants, one each; several of each shipped one; some that only tuning hears."""
     parts: list[Part] = []
-    for index in range(made_up):
-        speaker = replace(espeak_speaker(rng, f"made{index}"), pitch=min(75, max(25, rng.gauss(50, 8))))
+    for variant in made_up:
+        speaker = replace(espeak_speaker(rng, variant), pitch=min(75, max(25, rng.gauss(50, 5))))
         parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
     for index in range(shipped):
         speaker = espeak_speaker(rng, TRAINING_VARIANTS[index % len(TRAINING_VARIANTS)])
@@ -103,9 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     rng = random.Random(arguments.seed)
-    variants = {f"made{index}": made_up_variant(rng) for index in range(arguments.made_up)}
+    variants = made_up_families(rng, arguments.made_up)
     espeak_data(arguments.folder, variants, SYSTEM_DATA)
-    parts = espeak_parts(rng, arguments.made_up, arguments.shipped, arguments.dev, arguments.seconds)
+    parts = espeak_parts(rng, list(variants), arguments.shipped, arguments.dev, arguments.seconds)
     if arguments.recorded_seconds:
         parts += recorded_parts(rng, arguments.recorded_seconds)
     spoken: list[bank.Spoken] = []

@@ -42,6 +42,9 @@ FESTIVAL_ALPHABETS = {
 DEV_FESTIVAL_ALPHABETS = {"ked_diphone": "latin", "czech_machac": "latin", "suo_fi_lj_diphone": "latin"}
 
 
+FAMILY = 4
+
+
 @dataclass(frozen=True)
 class Speaker:
     """One voice as somebody's: `timbre` is what it shares with others of another pitch.
@@ -58,32 +61,73 @@ class Speaker:
     rate: float
     wander: float
 
+    @property
+    def family(self) -> str:
+        """Who sounds nearly the same: siblings, and one timbre of other pitches."""
+        return self.timbre.split(".")[0]
 
-def made_up_variant(rng: random.Random) -> str:
-    """The text of a variant file: a speaker who does not exist."""
+
+@dataclass(frozen=True)
+class Variant:
+    """A speaker who does not exist. `pitch`: Hz, low and high; `formants`: percent of (frequency, height, width)."""
+
+    pitch: tuple[float, float]
+    formants: tuple[tuple[float, float, float], ...]
+    extras: tuple[str, ...]
+
+    def text(self) -> str:
+        """The variant file."""
+        lines = ["language variant", f"pitch {self.pitch[0]:.0f} {self.pitch[1]:.0f}", *self.extras]
+        for number, (frequency, height, width) in enumerate(self.formants):
+            lines.append(f"formant {number} {frequency:.0f} {height:.0f} {width:.0f}")
+        return "\n".join(lines) + "\n"
+
+    def sibling(self, rng: random.Random) -> "Variant":
+        """Somebody who sounds nearly the same: voices that are hard to tell apart teach the most."""
+        pitch = 2 ** rng.gauss(0, 0.1)
+        tract = rng.gauss(1, 0.03)
+        formants = tuple(
+            (frequency * tract * rng.gauss(1, 0.04), height * rng.uniform(0.8, 1.2), width * rng.uniform(0.85, 1.15))
+            for frequency, height, width in self.formants
+        )
+        low = self.pitch[0] * pitch
+        extras = self.extras if rng.random() < 0.5 else made_up(rng).extras
+        return Variant((low, low * rng.uniform(1.15, 1.7)), formants, extras)
+
+
+def made_up(rng: random.Random) -> Variant:
+    """Somebody: a vocal tract and a pitch, and often breath, an echo or a colour."""
     tract = rng.uniform(0.84, 1.27)  # of a long vocal tract to a short one
     low = min(260.0, max(55.0, 105 * tract**2.2 * 2 ** rng.gauss(0, 0.3)))
-    lines = [
-        "language variant",
-        f"pitch {low:.0f} {low * rng.uniform(1.15, 1.7):.0f}",
+    extras = [
         f"flutter {rng.randint(0, 12)}",
         f"roughness {rng.choice([0, 1, 2, 2, 3, 4, 5])}",
         f"voicing {rng.randint(60, 150)}",
         f"consonants {rng.randint(60, 140)} {rng.randint(60, 140)}",
     ]
-    for formant in range(9):
-        frequency = 100 * tract * rng.gauss(1, 0.06) if formant else rng.uniform(90, 120)
-        lines.append(f"formant {formant} {frequency:.0f} {rng.uniform(55, 125):.0f} {rng.uniform(70, 190):.0f}")
+    formants = [(rng.uniform(90, 120), rng.uniform(55, 125), rng.uniform(70, 190))]
+    for _ in range(8):
+        formants.append((100 * tract * rng.gauss(1, 0.06), rng.uniform(55, 125), rng.uniform(70, 190)))
     if rng.random() < 0.3:
-        lines.append("breath " + " ".join(str(rng.randint(0, 12)) for _ in range(8)))
+        extras.append("breath " + " ".join(str(rng.randint(0, 12)) for _ in range(8)))
     if rng.random() < 0.2:
-        lines.append(f"echo {rng.randint(40, 200)} {rng.randint(5, 20)}")
+        extras.append(f"echo {rng.randint(40, 200)} {rng.randint(5, 20)}")
     if rng.random() < 0.4:
         tone = [(hertz, rng.randint(60, 255)) for hertz in (600, 1200, 2000, 3000)]
-        lines.append("tone " + " ".join(f"{hertz} {level}" for hertz, level in tone))
+        extras.append("tone " + " ".join(f"{hertz} {level}" for hertz, level in tone))
     if rng.random() < 0.12:
-        lines.append(f"klatt {rng.choice([1, 2, 3, 4])}")
-    return "\n".join(lines) + "\n"
+        extras.append(f"klatt {rng.choice([1, 2, 3, 4])}")
+    return Variant((low, low * rng.uniform(1.15, 1.7)), tuple(formants), tuple(extras))
+
+
+def made_up_families(rng: random.Random, count: int) -> dict[str, str]:
+    """`count` variant files by name, in families of FAMILY siblings: `made3.0`, `made3.1` …"""
+    files: dict[str, str] = {}
+    while len(files) < count:
+        family, first = len(files) // FAMILY, made_up(rng)
+        for number in range(min(FAMILY, count - len(files))):
+            files[f"made{family}.{number}"] = (first.sibling(rng) if number else first).text()
+    return files
 
 
 def espeak_data(folder: Path, variants: dict[str, str], system: Path) -> None:
