@@ -29,8 +29,8 @@ Hypotheses = Annotated[int, Field(ge=1, le=MAX_HYPOTHESES)]
 MAX_SPEAKERS = 100
 """Speakers of one recording that may be asked for."""
 
-MAX_KNOWN_SPEAKERS = 10
-"""Voices that may be given with one recording: each travels with the job."""
+MAX_KNOWN_SPEAKERS = 4
+"""Voices that may be given with one recording, as many as OpenAI takes: each travels with the job."""
 
 NAMELESS = r"SPEAKER_\d+"
 """What a speaker is called who is not known by name."""
@@ -283,11 +283,14 @@ class JobRequest(Strict):
     webhook: Webhook | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority are run first.")
     dialect: WebhookDialect = Field("native", description="The front whose bodies the webhooks have.")
+    model: str | None = Field(
+        None, description="Id of the model that `options.model` leads to, once the service has accepted the request."
+    )
 
     @property
     def fingerprint(self) -> str:
         """The same for the same request: uploads are told apart by their ids, other audio by its bytes."""
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"model"})  # the same request may come to lead to another
         match self.source:
             case UploadSource(id=upload) | BlobSource(upload=str(upload)):
                 content["source"] = upload

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
@@ -56,12 +56,12 @@ class Transcribe(Protocol):
 
 
 class Service:
-    """The one place every front calls."""
+    """The one place every front calls. `cards`: of the served models, by their ids."""
 
     def __init__(
         self,
         settings: AppSettings,
-        card: ModelCard,
+        cards: Mapping[str, ModelCard],
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
@@ -69,7 +69,7 @@ class Service:
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
-        self.card = card
+        self.cards = cards
         self.blobs = blobs
         self.uploads = uploads
         self.jobs = jobs
@@ -168,10 +168,10 @@ class Service:
             raise
 
     async def _checked(self, request: JobRequest) -> JobRequest:
-        """What can be done, the clips of known speakers made small. Raises what can be known to be wrong at once."""
-        options = request.options
-        self.settings.check_model(options.model)
-        self.card.check(options)
+        """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
+        model = self.settings.served_model(request.options.model)
+        self.cards[model.id].check(request.options)
         if isinstance(request.source, UrlSource):
             check_url(request.source.url, "url")
-        return request.model_copy(update={"options": await asyncio.to_thread(checked, options, self.settings)})
+        options = await asyncio.to_thread(checked, request.options, self.settings)
+        return request.model_copy(update={"model": model.id, "options": options})

@@ -126,10 +126,11 @@ def _model(name: str) -> dict[str, Any]:
 
 @router.get("/models", summary="The models served here")
 async def models(service: ServiceDep) -> dict[str, Any]:
-    return {"object": "list", "data": [_model(name) for name in service.settings.model_names]}
+    names = (name for model in service.settings.served_models for name in model.names)
+    return {"object": "list", "data": [_model(name) for name in names]}
 
 
 @router.get("/models/{model:path}", summary="One model", responses=responses(404))
 async def model(service: ServiceDep, model: str) -> dict[str, Any]:
-    service.settings.check_model(model)
+    service.settings.served_model(model)
     return _model(model)

@@ -21,10 +21,16 @@ from pydantic_core import from_json
 from serve_app.api.errors import invalid
 from serve_app.errors import InvalidRequest, ServiceError
 from serve_app.formats import SPEAKERS, SpeechFormat
-from serve_app.options import MAX_PROMPT, Milliseconds, Probability, TranscriptionOptions, VadOptions
+from serve_app.options import (
+    MAX_KNOWN_SPEAKERS,
+    MAX_PROMPT,
+    Milliseconds,
+    Probability,
+    TranscriptionOptions,
+    VadOptions,
+)
 
 _STREAMED: tuple[SpeechFormat, ...] = ("json", "text", "diarized_json")
-_MOST_KNOWN = 4
 _CLIP = re.compile(r"diarization\.known_speakers\.(\d+)\.(name|reference)")
 _MEMBER = "chunking_strategy["
 _SEPARATOR = ", "
@@ -174,13 +180,13 @@ class TranscriptionForm(SpeechForm):
     known_speaker_names: list[str] = Field(
         [],
         alias="known_speaker_names[]",
-        max_length=_MOST_KNOWN,
+        max_length=MAX_KNOWN_SPEAKERS,
         description="Names of voices; needs `response_format=diarized_json`.",
     )
     known_speaker_references: list[str] = Field(
         [],
         alias="known_speaker_references[]",
-        max_length=_MOST_KNOWN,
+        max_length=MAX_KNOWN_SPEAKERS,
         description="A clip of each of these voices, 2 to 10 seconds, as a data URL.",
     )
 

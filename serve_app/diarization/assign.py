@@ -127,9 +127,7 @@ def _shares(lengths: Sequence[int], total: int) -> list[slice]:
 
 
 def _times(segment: Segment, runs: Sequence[Sequence[Word]]) -> Iterator[tuple[float, float]]:
-    """From a run's first word to its last, within the segment, whose own edges stand; never back in time."""
-    at = segment.start
-    for place, run in enumerate(runs):
-        start = min(max(at, run[0].start), segment.end) if place else at
-        at = min(max(start, run[-1].end), segment.end) if place < len(runs) - 1 else segment.end
-        yield start, at
+    """From each run's first word to its last; the segment's own edges stand. Its words are in order and within it."""
+    starts = [segment.start, *(run[0].start for run in runs[1:])]
+    ends = [*(run[-1].end for run in runs[:-1]), segment.end]
+    return zip(starts, ends, strict=True)

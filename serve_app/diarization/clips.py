@@ -10,7 +10,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.encode import flac
 from serve_app.audio.inline import from_base64
-from serve_app.errors import InvalidRequest, TooLarge
+from serve_app.errors import AudioError, InvalidRequest, TooLarge
 from serve_app.options import KnownSpeaker, TranscriptionOptions
 from serve_app.settings import AppSettings
 
@@ -64,6 +64,8 @@ def _small(reference: str, settings: AppSettings, param: str) -> str:
             pcm = np.concatenate(list(Decoding(path, limits, param)))
         except TooLarge:
             raise _wrong_length("more", param) from None
+        except AudioError as error:
+            raise AudioError(f"{param}: {error.message}", param, error.code) from None
     seconds = round(len(pcm) / SAMPLE_RATE, 1)  # codecs fill up their last frame
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise _wrong_length(f"{seconds:g} s", param)

@@ -32,9 +32,7 @@ class NanoModel(Model):
 class NanoSegmentation(NanoModel):
     """Up to four speakers in a chunk of 10 s, two of them at once."""
 
-    def __init__(
-        self, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None
-    ) -> None:
+    def __init__(self, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None) -> None:
         super().__init__(nets.SegmentationNet(), sample_rate, num_channels, task)
 
     @property
@@ -50,9 +48,7 @@ class NanoSegmentation(NanoModel):
 class NanoEmbedding(NanoModel):
     """A speaker's vector."""
 
-    def __init__(
-        self, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None
-    ) -> None:
+    def __init__(self, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None) -> None:
         super().__init__(nets.EmbeddingNet(), sample_rate, num_channels, task)
 
     @property
@@ -82,6 +78,4 @@ def segmentation_specifications() -> Specifications:
 
 def embedding_specifications() -> Specifications:
     """What the embedding says of a chunk."""
-    return Specifications(
-        problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=nets.CHUNK_S
-    )
+    return Specifications(problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=nets.CHUNK_S)

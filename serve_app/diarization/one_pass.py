@@ -72,7 +72,7 @@ class OnePass(SpeakerDiarization):
 
     def _least_frames(self, frames: int, duration: float) -> int:
         """Frames that a mask without overlaps must exceed, or the one with them is used."""
-        samples = duration * self._embedding.sample_rate
+        samples: float = duration * self._embedding.sample_rate
         return math.ceil(frames * int(self._embedding.min_num_samples) / samples)
 
     def reconstruct(

@@ -185,6 +185,7 @@ def test_a_word_in_two_turns_stays_with_who_spoke_before() -> None:
     assert [word.overlap for one in found.segments for word in one.words or ()] == [False, True, False, True, False]
     assert [one.overlap for one in found.segments] == [False, False]
     assert assign(spoken((1.0, 1.8, " b")), turns).segments[0].overlap
+    assert not assign(spoken((0.5, 1.5, " b")), turns).segments[0].overlap, "half of it is not most of it"
 
 
 def test_a_segment_without_words_has_one_speaker() -> None:
