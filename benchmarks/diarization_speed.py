@@ -132,7 +132,7 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
     engine = Engine(WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1)))
     with TemporaryDirectory() as folder:
         settings = AppSettings(data_dir=Path(folder), diarization=DiarizationSettings(pipeline=name))
-        blobs = BlobStore(settings.blob_root)
+        model, blobs = settings.served_model(None), BlobStore(settings.blob_root)
         sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
         source = await blobs.write(_once(sound.export(io.BytesIO(), format="wav").getvalue()))
 
@@ -152,7 +152,7 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
             async with guarded_session(settings.network) as session:
                 start = time.perf_counter()
                 transcript = await transcribe(
-                    request, settings, blobs, session, through_engine, lambda share: None, diarize=diarize
+                    request, model, settings, blobs, session, through_engine, lambda share: None, diarize=diarize
                 )
                 return time.perf_counter() - start, transcript
 

@@ -68,7 +68,10 @@ async def run(
 
     request = JobRequest(source=await blobs.write(chunks()), options=TranscriptionOptions.model_validate(options))
     async with guarded_session(settings.network) as session:
-        return await transcribe(request, settings, blobs, session, recognise, lambda share: None, diarize=diarize)
+        model = settings.served_model(None)
+        return await transcribe(
+            request, model, settings, blobs, session, recognise, lambda share: None, diarize=diarize
+        )
 
 
 async def test_words_get_speakers_while_the_text_is_found(tmp_path: Path) -> None:
