@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, invalid, responses, with_field
 from serve_app.api.native import JobId
+from serve_app.api.prefer import PreferredDep
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
 from serve_app.formats import chunked
 from serve_app.jobs.models import Job, JobState
@@ -146,16 +147,25 @@ def _examples(examples: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     ),
 )
 async def transcribe(
-    service: ServiceDep, owner: OwnerDep, body: Annotated[TaskBody, Body(openapi_examples=_EXAMPLES)]
+    service: ServiceDep,
+    owner: OwnerDep,
+    response: Response,
+    body: Annotated[TaskBody, Body(openapi_examples=_EXAMPLES)],
+    preferred: PreferredDep,
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
-    if not body.is_async:
+    if not (body.is_async or preferred.in_background):
         transcript = await service.transcribe(body.request(), owner, job_id=task_id)
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
-    job = await service.submit(body.request(), task_id, owner)
-    if not job.state.terminal:
-        return _BACKGROUND | {"task_id": task_id}
-    return await _state(service, job) | {"task_id": task_id}  # the same task was submitted before
+    waited = await preferred.waited(service, await service.submit(body.request(), task_id, owner))
+    response.headers.update(waited.headers | {"Location": f"/status/{task_id}"})
+    if waited.job.state.terminal:  # in that time, or the same task was submitted before
+        if not body.is_async:
+            await service.outcome(waited.job)
+        return await _state(service, waited.job) | {"task_id": task_id}
+    # The original's clients look for 200; who prefers has the text in a 200, and tells the two apart by that.
+    response.status_code = 202 if preferred.in_background else 200
+    return _BACKGROUND | {"task_id": task_id}
 
 
 @router.get("/tasks", summary="The ids of all tasks that have not ended", responses=responses(model=Detail))

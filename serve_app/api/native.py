@@ -10,7 +10,7 @@ from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import invalid, responses
 from serve_app.api.forms import refuse_repeats
 from serve_app.api.openai import respond
-from serve_app.api.prefer import preferences, seconds_to_wait
+from serve_app.api.prefer import PreferredDep
 from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
@@ -50,12 +50,6 @@ IdempotencyKey = Annotated[
         max_length=KEY_CHARACTERS,
         description="The same key and request again: the same job; another request is refused.",
     ),
-]
-
-
-Prefer = Annotated[
-    list[str] | None,
-    Header(description="`wait=N`: the answer comes when the job has ended (200), or after N seconds (202)."),
 ]
 
 
@@ -143,8 +137,8 @@ async def submit(
     owner: OwnerDep,
     request: Request,
     response: Response,
+    preferred: PreferredDep,
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
 ) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
@@ -156,13 +150,10 @@ async def submit(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
     job = await service.submit(job_request, job_id, owner, idempotency_key)
-    wait_s = seconds_to_wait(preferences(prefer or ()))
-    if wait_s is not None:
-        job = await service.wait(job, wait_s)
-        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
-        response.status_code = 200 if job.state.terminal else 202
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return view(job)
+    waited = await preferred.waited(service, job)
+    response.status_code = 200 if waited.ended else 202
+    response.headers.update(waited.headers | {"Location": f"/v1/jobs/{job.id}"})
+    return view(waited.job)
 
 
 async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:

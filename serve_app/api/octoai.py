@@ -12,6 +12,7 @@ from serve_app.api.context import OwnerDep, ServiceDep, base_url
 from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, responses, with_field
 from serve_app.api.limits import only_json
+from serve_app.api.prefer import PreferredDep
 from serve_app.api.uploads import store_base64
 from serve_app.errors import ServiceError
 from serve_app.formats import as_whisper
@@ -103,6 +104,7 @@ async def infer(
     owner: OwnerDep,
     request: Request,
     body: InferBody,
+    preferred: PreferredDep,
     in_background: Annotated[
         bool, Header(alias="X-OctoAI-Async", description="1: answer at once, with a URL to poll.")
     ] = False,
@@ -112,11 +114,16 @@ async def infer(
     request_id = uuid4().hex
     headers = {REQUEST_ID: request_id}
     try:
-        if in_background:
-            await service.submit(job_request, request_id, owner)
-            poll_url = f"{base_url(service, request)}/v1/requests/{request_id}"
-            return JSONResponse(Future(response_id=request_id, poll_url=poll_url).model_dump(), 201, headers)
-        transcript = await service.transcribe(job_request, owner, request_id)
+        if in_background or preferred.in_background:
+            waited = await preferred.waited(service, await service.submit(job_request, request_id, owner))
+            headers |= waited.headers
+            if not waited.ended:
+                poll_url = f"{base_url(service, request)}/v1/requests/{request_id}"
+                future = Future(response_id=request_id, poll_url=poll_url)
+                return JSONResponse(future.model_dump(), 201, headers | {"Location": poll_url})
+            transcript = await service.outcome(waited.job)
+        else:
+            transcript = await service.transcribe(job_request, owner, request_id)
     except ServiceError as error:
         return refused(error, request_id)
     return JSONResponse(_inference(transcript).model_dump(), headers=headers)
@@ -166,9 +173,10 @@ def _status(job: Job) -> Literal["pending", "running", "completed", "failed"]:
 )
 async def result(service: ServiceDep, response_id: str) -> JSONResponse:
     job = await service.jobs.get(response_id)
-    if job.error is not None:
-        return refused(job.error.raised(), response_id)
-    transcript = await service.jobs.result(response_id)
+    try:
+        transcript = await service.outcome(job)
+    except ServiceError as error:
+        return refused(error, response_id)
     return JSONResponse(_inference(transcript).model_dump(), headers={REQUEST_ID: response_id})
 
 

@@ -11,9 +11,11 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.errors import body_of, known, responses
 from serve_app.api.forms import unrepeated
+from serve_app.api.prefer import Preferred, PreferredDep
 from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm
 from serve_app.api.uploads import store
 from serve_app.formats import MEDIA_TYPES, Format, render
+from serve_app.jobs.view import view
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.service import Service
 from serve_app.subtitles import PLAIN, Layout
@@ -47,9 +49,9 @@ _ANSWERS = responses(404, 408, 503) | {200: {"content": _EXAMPLES, "description"
     dependencies=[Depends(unrepeated)],
 )
 async def transcriptions(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART]
+    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART], preferred: PreferredDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options())
+    return await _answer(service, owner, form, form.options(), preferred)
 
 
 @router.post(
@@ -58,12 +60,24 @@ async def transcriptions(
     responses=_ANSWERS,
     dependencies=[Depends(unrepeated)],
 )
-async def translations(service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART]) -> Response:
-    return await _answer(service, owner, form, form.options())
+async def translations(
+    service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART], preferred: PreferredDep
+) -> Response:
+    return await _answer(service, owner, form, form.options(), preferred)
 
 
-async def _answer(service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions) -> Response:
+async def _answer(
+    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferred: Preferred
+) -> Response:
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
+    if preferred.in_background and not form.stream:  # a stream's first event is there before its last in any case
+        waited = await preferred.waited(service, await service.submit(request, owner=owner))
+        headers = waited.headers | {"Location": f"/v1/jobs/{waited.job.id}"}
+        if not waited.ended:
+            return JSONResponse(view(waited.job).model_dump(mode="json"), 202, headers)
+        answer = respond(await service.outcome(waited.job), form.response_format)
+        answer.headers.update(headers)
+        return answer
     if not form.stream:
         return respond(await service.transcribe(request, owner), form.response_format)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import product
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -14,6 +14,7 @@ from serve_app.api.context import OwnerDep, ServiceDep, base_url
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import headers_of, responses, with_field
 from serve_app.api.limits import only_json
+from serve_app.api.prefer import PreferredDep
 from serve_app.api.presigned import UploadBody, invite, upload_of
 from serve_app.api.whisper_input import WhisperInput
 from serve_app.errors import NotFound, ServiceError, UploadNotFound
@@ -145,9 +146,11 @@ async def submit(
     service: ServiceDep,
     owner: OwnerDep,
     request: Request,
+    response: Response,
     size: Annotated[str, Path(json_schema_extra={"enum": list(SIZES)})],
     query: Annotated[AsyncQuery, Query()],
     body: AsyncBody,
+    preferred: PreferredDep,
 ) -> Accepted:
     if size not in SIZES:
         raise NotFound(f"there is no whisper-{size} here: size is one of {', '.join(SIZES)}", "size", "model_not_found")
@@ -157,8 +160,13 @@ async def submit(
     except UploadNotFound as error:
         raise UploadNotFound(error.message.replace("upload_id", "URL"), "URL", error.code) from None
     poll = f"{base_url(service, request)}/v1/async/requests/{job.id}"
-    state = _view(service, job).model_dump() | {"status": "accepted"}
-    return Accepted(response=Submitted(**state, urls={"GET": poll}))
+    waited = await preferred.waited(service, job)
+    response.status_code = 200 if waited.ended else 202
+    response.headers.update(waited.headers | {"Location": poll})
+    state = await _view(service, waited.job)
+    if not waited.ended:
+        state.status = "accepted"
+    return Accepted(response=Submitted(**state.model_dump(), urls={"GET": poll}))
 
 
 def _source(service: Service, url: str) -> Source:
@@ -173,12 +181,10 @@ def _source(service: Service, url: str) -> Source:
     responses=responses(404, model=Error),
 )
 async def inference(service: ServiceDep, request_id: str) -> Inference:
-    job = await service.jobs.get(request_id)
-    result = as_whisper(await service.jobs.result(request_id)) if job.state is JobState.SUCCEEDED else None
-    return _view(service, job).model_copy(update={"result": result})
+    return await _view(service, await service.jobs.get(request_id))
 
 
-def _view(service: Service, job: Job) -> Inference:
+async def _view(service: Service, job: Job) -> Inference:
     return Inference(
         id=job.id,
         model=job.request.options.model or service.settings.model,
@@ -186,6 +192,6 @@ def _view(service: Service, job: Job) -> Inference:
         accepted_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.finished_at,
-        result=None,
+        result=as_whisper(await service.jobs.result(job.id)) if job.state is JobState.SUCCEEDED else None,
         error=Error.of(job.error) if job.error else None,
     )

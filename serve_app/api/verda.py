@@ -13,7 +13,7 @@ from serve_app.api import health
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.errors import headers_of, responses
-from serve_app.api.prefer import preferences, seconds_to_wait
+from serve_app.api.prefer import Preferred, applied, preferences
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource, Webhook
@@ -111,12 +111,8 @@ class Call:
 
     deployment: str
     way: str | None
-    wait: float | None
+    preferred: Preferred
     inference_id: str | None
-
-    def headers(self, job: Job, applied: str | None) -> dict[str, str]:
-        """Of an answer: the inference, and which preference was followed."""
-        return {ID: job.id} | ({} if applied is None else {"Preference-Applied": applied})
 
 
 def _call(
@@ -143,7 +139,7 @@ def _call(
     return Call(
         deployment=request.path_params.get("deployment", DEPLOYMENT),
         way=next((way for way in preferred if way in WAYS), None),
-        wait=seconds_to_wait(preferred),
+        preferred=Preferred(preferred),
         inference_id=inference_id,
     )
 
@@ -174,8 +170,7 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, await _submit(service, call, body.request(), owner))
     transcript = await service.transcribe(body.request(), owner)
-    applied = {} if call.way is None else {"Preference-Applied": call.way}
-    return JSONResponse({"result": transcript.text}, headers=applied)
+    return JSONResponse({"result": transcript.text}, headers=applied(call.way))
 
 
 @container.post(
@@ -197,7 +192,7 @@ async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, 
     job = await _submit(service, call, body.request(webhook), owner)
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, job)
-    return JSONResponse({"status": "accepted"}, 202, call.headers(job, call.way))
+    return JSONResponse({"status": "accepted"}, 202, {ID: job.id} | applied(call.way))
 
 
 async def _submit(service: Service, call: Call, request: JobRequest, owner: str) -> Job:
@@ -210,15 +205,13 @@ async def _submit(service: Service, call: Call, request: JobRequest, owner: str)
 async def _background(service: Service, call: Call, job: Job) -> Response:
     """The answer to who prefers not to wait, or not for long."""
     if call.way == "respond-async-proxy":
-        return Response(status_code=202, headers=call.headers(job, call.way))
-    if call.wait is not None:
-        job = await service.wait(job, call.wait)
-        if job.state.terminal:
-            text = await _text(service, job)
-            return JSONResponse({"result": text}, headers=call.headers(job, f"wait={call.wait:.0f}"))
+        return Response(status_code=202, headers={ID: job.id} | applied(call.way))
+    waited = await call.preferred.waited(service, job)
+    headers = {ID: job.id} | waited.headers
+    if waited.ended:
+        return JSONResponse({"result": await _text(service, waited.job)}, headers=headers)
     paths = Accepted(Id=job.id, StatusPath=f"/status/{call.deployment}", ResultPath=f"/result/{call.deployment}")
-    headers = call.headers(job, call.way) | {"Location": paths.ResultPath}
-    return JSONResponse(paths.model_dump(), 202, headers)
+    return JSONResponse(paths.model_dump(), 202, headers | {"Location": paths.ResultPath})
 
 
 _CANCELLED = "the inference was cancelled"
@@ -226,11 +219,9 @@ _CANCELLED = "the inference was cancelled"
 
 async def _text(service: Service, job: Job) -> str:
     """What an ended job has heard. Raises what it failed of."""
-    if job.error is not None:
-        raise job.error.raised()
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
-    return (await service.jobs.result(job.id)).text
+    return (await service.outcome(job)).text
 
 
 InferenceId = Annotated[str, Header(alias=ID, description="The `Id` of the answer to the request.")]
