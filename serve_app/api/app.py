@@ -19,6 +19,7 @@ from serve_app.api import (
 )
 from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.dialect import Dialect, refusing
+from serve_app.api.document import described
 from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
 from serve_app.settings import Front
@@ -51,4 +52,5 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(health.router)
     for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
         app.include_router(router, dependencies=SCHEMES)
+    app.openapi = described(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
     return app

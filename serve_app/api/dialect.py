@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from serve_app.api.document import EVERYWHERE, Entries, errors_as
 from serve_app.api.errors import answer, invalid
 from serve_app.errors import ServiceError
 
@@ -31,10 +32,15 @@ class Detail(BaseModel):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a front says what went wrong: `render`, for the paths that match `paths` wholly."""
+    """How a front says what went wrong: `render`, as a `body`, for the paths that match `paths` wholly."""
 
     paths: re.Pattern[str]
     render: Render
+    body: type[BaseModel] = Detail
+
+    def errors(self, *statuses: int) -> Entries:
+        """The OpenAPI entries of the errors a path of this front may answer with, beside those that any may."""
+        return errors_as(self.render, self.body, *EVERYWHERE, *statuses)
 
     @property
     def route(self) -> type[APIRoute]:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from serve_app.api.document import EVERYWHERE, Entries, errors_as
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 from serve_app.jobs.models import JobError
 
@@ -124,6 +124,6 @@ def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> No
         return refuse(path, known(error, f"{request.method} {path}"))
 
 
-def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of the error answers a path may give, their bodies in a front's own shape."""
-    return {status: {"model": model} for status in (400, 401, 413, *statuses)}
+def responses(*statuses: int) -> Entries:
+    """The OpenAPI entries of the errors a path of this shape may answer with, beside those that any may."""
+    return errors_as(answer, ErrorBody, *EVERYWHERE, *statuses)

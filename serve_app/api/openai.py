@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Form, Response
+from fastapi import APIRouter, Depends, Form, Path, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
+from pydantic import BaseModel
 
+from serve_app.api.bodies import PlainText, VerboseText
 from serve_app.api.context import OwnerDep, ServiceDep
+from serve_app.api.document import answers, headed
 from serve_app.api.errors import body_of, known, responses
+from serve_app.api.examples import QUEUED, TRANSCRIPT
 from serve_app.api.forms import unrepeated
 from serve_app.api.prefer import Preferred, PreferredDep
 from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm
 from serve_app.api.uploads import store
 from serve_app.formats import MEDIA_TYPES, Format, render
-from serve_app.jobs.view import view
+from serve_app.jobs.view import JobView, view
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.service import Service
 from serve_app.subtitles import PLAIN, Layout
@@ -26,20 +30,48 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 MULTIPART = Form(media_type="multipart/form-data")
 
-_EXAMPLES: dict[str, Any] = {
-    "application/json": {"example": {"text": "three one four", "usage": {"type": "duration", "seconds": 3}}},
-    "text/plain": {"example": "three one four\n"},
-    "application/x-subrip": {"example": "1\n00:00:00,000 --> 00:00:02,400\nthree one four\n\n"},
-    "text/vtt": {"example": "WEBVTT\n\n00:00.000 --> 00:02.400\nthree one four\n\n"},
-    "text/tab-separated-values": {"example": "start\tend\ttext\n0\t2400\tthree one four\n"},
-    "text/event-stream": {
-        "example": 'data: {"type": "transcript.text.delta", "delta": "three one"}\n\n'
-        'data: {"type": "transcript.text.delta", "delta": " four"}\n\n'
-        'data: {"type": "transcript.text.done", "text": "three one four", '
-        '"usage": {"type": "duration", "seconds": 3}}\n\n'
-    },
+
+def _event(item: Said | Transcript) -> bytes:
+    if isinstance(item, Transcript):
+        done = render(item, "json")
+        assert isinstance(done, dict)
+        return _encoded({"type": "transcript.text.done"} | done)
+    event: dict[str, Any] = {"type": "transcript.text.delta", "delta": item.text}
+    if item.logprobs is not None:
+        event["logprobs"] = [token.model_dump() for token in item.logprobs]
+    return _encoded(event)
+
+
+def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
+    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
+
+
+_TEXTS: dict[str, Any] = {
+    media_type: {"example": render(TRANSCRIPT, form)}
+    for form, media_type in MEDIA_TYPES.items()
+    if media_type != "application/json"
 }
-_ANSWERS = responses(404, 408, 503) | {200: {"content": _EXAMPLES, "description": "In the format asked for."}}
+_JSON = answers(
+    "In the format asked for.",
+    render(TRANSCRIPT, "json"),
+    render(TRANSCRIPT, "verbose_json"),
+    model=PlainText | VerboseText,
+)
+RENDERED = _JSON | {"content": _JSON["content"] | _TEXTS}
+"""The OpenAPI entry of `respond`."""
+
+_STREAM = {
+    "text/event-stream": {
+        "example": "".join(_event(item).decode() for item in (Said(text="three one"), Said(text=" four"), TRANSCRIPT))
+    }
+}
+_GIVEN = ("Location", "Preference-Applied")
+_ANSWERS = responses(404, 408, 409, 429) | {
+    200: RENDERED | {"content": RENDERED["content"] | _STREAM, "headers": headed(*_GIVEN)},
+    202: answers(
+        "It runs in the background, as preferred.", view(QUEUED).model_dump(mode="json"), headers=_GIVEN, model=JobView
+    ),
+}
 
 
 @router.post(
@@ -100,21 +132,6 @@ async def _events(first: Said | Transcript, rest: AsyncIterator[Said | Transcrip
         yield _encoded({"type": "error"} | body_of(known(error, "a streamed text")).model_dump(), "error")
 
 
-def _event(item: Said | Transcript) -> bytes:
-    if isinstance(item, Transcript):
-        done = render(item, "json")
-        assert isinstance(done, dict)
-        return _encoded({"type": "transcript.text.done"} | done)
-    event: dict[str, Any] = {"type": "transcript.text.delta", "delta": item.text}
-    if item.logprobs is not None:
-        event["logprobs"] = [token.model_dump() for token in item.logprobs]
-    return _encoded(event)
-
-
-def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
-    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
-
-
 def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> Response:
     """A transcript as an HTTP answer. Raises InvalidRequest as `render` does."""
     body = render(transcript, form, layout)
@@ -123,16 +140,36 @@ def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> Res
     return JSONResponse(body)
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "whisper-serve"}
+class Model(BaseModel):
+    """A name that requests may call the model by."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "whisper-serve"
 
 
-@router.get("/models", summary="The models served here")
-async def models(service: ServiceDep) -> dict[str, Any]:
-    return {"object": "list", "data": [_model(name) for name in service.settings.model_names]}
+class ModelList(BaseModel):
+    """All of them, the model's own first."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
 
 
-@router.get("/models/{model:path}", summary="One model", responses=responses(404))
-async def model(service: ServiceDep, model: str) -> dict[str, Any]:
+_MODEL = Model(id="whisper-1")
+_MODELS = ModelList(data=[_MODEL]).model_dump()
+
+
+@router.get("/models", summary="The models served here", responses=responses() | {200: answers("All.", _MODELS)})
+async def models(service: ServiceDep) -> ModelList:
+    return ModelList(data=[Model(id=name) for name in service.settings.model_names])
+
+
+@router.get(
+    "/models/{model:path}",
+    summary="One model",
+    responses=responses(404) | {200: answers("The model.", _MODEL.model_dump())},
+)
+async def model(service: ServiceDep, model: Annotated[str, Path(examples=["whisper-1"])]) -> Model:
     service.settings.check_model(model)
-    return _model(model)
+    return Model(id=model)

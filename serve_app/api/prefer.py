@@ -75,8 +75,9 @@ def _preferred(
     prefer: Annotated[
         list[str] | None,
         Header(
+            alias="Prefer",
             description="`respond-async`: answer at once, the text comes later; `wait=N`, beside it or where that is "
-            "so in any case: unless it is there within N seconds. Anything else is passed over (RFC 7240)."
+            "so in any case: unless it is there within N seconds. Anything else is passed over (RFC 7240).",
         ),
     ] = None,
 ) -> Preferred:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
@@ -12,7 +12,9 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from serve_app.api import health
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.dialect import Detail, Dialect
-from serve_app.api.errors import headers_of, responses
+from serve_app.api.document import answers
+from serve_app.api.errors import headers_of
+from serve_app.api.examples import TRANSCRIPT
 from serve_app.api.prefer import Preferred, applied, preferences
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
@@ -64,6 +66,19 @@ class Result(BaseModel):
     """The text."""
 
     result: str
+
+
+class Sent(BaseModel):
+    """The text will come to the webhook."""
+
+    status: Literal["accepted"]
+
+
+class Unset(BaseModel):
+    """There is no webhook."""
+
+    status: Literal["error"]
+    details: str
 
 
 _STATES = {
@@ -120,9 +135,10 @@ def _call(
     prefer: Annotated[
         list[str] | None,
         Header(
+            alias="Prefer",
             description="`respond-async`: 202 at once, and the text at `/result`, or the text itself if it is there "
             "within `wait=N` seconds; `respond-async-proxy`: an empty 202; `respond-async-container`: as without. "
-            "Anything else is passed over (RFC 7240)."
+            "Anything else is passed over (RFC 7240).",
         ),
     ] = None,
     inference_id: Annotated[
@@ -147,15 +163,16 @@ def _call(
 CallDep = Annotated[Call, Depends(_call)]
 
 
-def _example(description: str, *examples: dict[str, Any]) -> dict[str, Any]:
-    """An answer's OpenAPI entry."""
-    named = {str(number): {"value": example} for number, example in enumerate(examples, 1)}
-    return {"description": description, "content": {"application/json": {"examples": named}}}
-
-
-_ERRORS = responses(404, 408, 422, 429, model=Detail)
-_TEXT = {"result": "three one four one five nine"}
-_ACCEPTED = {"Id": "f251ffb7", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
+_ERRORS = DIALECT.errors(404, 408, 422, 429)
+_TEXT = {"result": TRANSCRIPT.text}
+_ACCEPTED = {"Id": "call-17", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
+_WAITED = answers("The text.", _TEXT, headers=(ID, "Preference-Applied"), model=Result)
+_LATER = answers(
+    "It runs in the background, as preferred: where, or to `respond-async-proxy` nothing.",
+    _ACCEPTED,
+    headers=(ID, "Location", "Preference-Applied"),
+    model=Accepted,
+)
 
 container = APIRouter(route_class=DIALECT.route)
 
@@ -164,7 +181,7 @@ container = APIRouter(route_class=DIALECT.route)
     "/generate",
     summary="The text of the audio behind a URL",
     response_model=Result,
-    responses=_ERRORS | {202: {"model": Accepted} | _example("It runs in the background, as preferred.", _ACCEPTED)},
+    responses=_ERRORS | DIALECT.errors(409) | {200: _WAITED, 202: _LATER},
 )
 async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
     if call.way in ("respond-async", "respond-async-proxy"):
@@ -178,9 +195,17 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
     status_code=202,
     summary="The same, sent to the configured webhook as the body `{'result': text}`",
     responses=_ERRORS
+    | DIALECT.errors(409)
     | {
-        202: _example("The text will be sent.", {"status": "accepted"}, _ACCEPTED),
-        500: _example("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}),
+        200: _WAITED,
+        202: answers(
+            "The text will be sent.",
+            {"status": "accepted"},
+            _ACCEPTED,
+            headers=(ID, "Location", "Preference-Applied"),
+            model=Sent | Accepted,
+        ),
+        500: answers("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}, model=Unset),
     },
 )
 async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
@@ -224,9 +249,16 @@ async def _text(service: Service, job: Job) -> str:
     return (await service.outcome(job)).text
 
 
-InferenceId = Annotated[str, Header(alias=ID, description="The `Id` of the answer to the request.")]
+InferenceId = Annotated[
+    str, Header(alias=ID, description="The `Id` of the answer to the request.", examples=["call-17"])
+]
 Deployment = Annotated[
-    str, Path(description="As in the request's path; there is one service, and any name is its own.")
+    str,
+    Path(
+        description="As in the request's path; there is one service, and any name is its own.",
+        json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+        examples=["whisper"],
+    ),
 ]
 
 
@@ -236,7 +268,12 @@ def _named(deployment: Deployment) -> None:
 
 deployed = APIRouter(prefix="/{deployment:deployment}", dependencies=[Depends(_named)], route_class=DIALECT.route)
 deployed.include_router(container)
-deployed.get("/health", summary="Ready, as `/health` says", responses={503: {}})(health.ready)
+deployed.get(
+    "/health",
+    summary="Ready, as `/health` says",
+    response_model=health.Health,
+    responses=DIALECT.errors() | health.READY,
+)(health.ready)
 
 layer = APIRouter(route_class=DIALECT.route)
 
@@ -247,7 +284,8 @@ layer = APIRouter(route_class=DIALECT.route)
     summary="What came of an inference, once its status is 3",
     response_model=Result,
     responses=_ERRORS
-    | {202: _example("The text; of one that failed, the error it failed of.", _TEXT), 409: {"model": Detail}},
+    | DIALECT.errors(409)
+    | {202: answers("The text; of one that failed, the error it failed of.", _TEXT)},
 )
 async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
     job = await service.jobs.get(inference_id)
@@ -264,12 +302,12 @@ statuses = APIRouter(route_class=DIALECT.route_if(ID, given=True))
 @statuses.get(
     "/status/{deployment:deployment}",
     summary="How an inference fares (with `X-Inference-Id`)",
-    responses=responses(404, model=Detail)
+    responses=DIALECT.errors(404)
     | {
-        200: _example(
+        200: answers(
             "Its status; `Error` is null unless it failed.",
-            {"Id": "f251ffb7", "Error": None, "Status": 2},
-            {"Id": "f251ffb7", "Error": "the URL answered 404 Not Found", "Status": 3},
+            {"Id": "call-17", "Error": None, "Status": 2},
+            {"Id": "call-17", "Error": "the URL answered 404 Not Found", "Status": 3},
         )
     },
 )
