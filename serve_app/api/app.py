@@ -24,13 +24,13 @@ from serve_app.api.limits import BodyLimit
 from serve_app.service import Service
 from serve_app.settings import Front
 
-FRONTS: dict[Front, tuple[APIRouter, Dialect | None]] = {
-    "openai": (openai.router, None),
-    "insanely_fast": (insanely_fast.router, insanely_fast.DIALECT),
-    "octoai": (octoai.router, octoai.DIALECT),
-    "tiyaro": (tiyaro.router, tiyaro.DIALECT),
+FRONTS: dict[Front, tuple[APIRouter, tuple[Dialect, ...]]] = {
+    "openai": (openai.router, ()),
+    "insanely_fast": (insanely_fast.router, (insanely_fast.DIALECT,)),
+    "octoai": (octoai.router, (octoai.DIALECT,)),
+    "tiyaro": (tiyaro.router, (tiyaro.DIALECT,)),
     # The last: what any other front has under a first folder is not a deployment's.
-    "verda": (verda.router, verda.DIALECT),
+    "verda": (verda.router, (verda.DIALECT, verda.STATUSES)),
 }
 """The APIs of other services, and how those say what went wrong that have a shape of their own for it."""
 
@@ -45,7 +45,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     chosen = [front for name, front in FRONTS.items() if name in service.settings.fronts]
-    refuse = refusing([dialect for _, dialect in chosen if dialect])
+    refuse = refusing([dialect for _, dialects in chosen for dialect in dialects])
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
     errors.install(app, refuse)

@@ -41,11 +41,11 @@ class BodyLimit:
         charset = charset_of(headers.get("content-type", ""))
         if charset not in ("utf-8", "utf8"):
             error = UnsupportedMediaType(f"charset {charset!r}: send text as utf-8", "content-type")
-            return await self._refuse(scope["path"], error)(scope, receive, send)
+            return await self._refuse(scope, error)(scope, receive, send)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self.max_bytes:
             too_large = TooLarge(self._message(), None, BODY_TOO_LARGE)
-            return await self._refuse(scope["path"], too_large)(scope, receive, send)
+            return await self._refuse(scope, too_large)(scope, receive, send)
         read = 0
 
         async def counted() -> Message:

@@ -29,7 +29,8 @@ DEPLOYMENT = "whisper"
 RESERVED = ("v1", "status", "result", "cancel", "docs", "static-offline-docs")
 """First folders of the service's other paths: no deployments."""
 
-_NAME = rf"(?!(?:{'|'.join(map(re.escape, RESERVED))})(?:/|$))[A-Za-z0-9][A-Za-z0-9._-]*"
+_CHARACTERS = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = rf"(?!(?:{'|'.join(map(re.escape, RESERVED))})(?:/|$)){_CHARACTERS}"
 
 
 class _Name(StringConvertor):
@@ -115,9 +116,13 @@ def _refused(error: ServiceError) -> Response:
     return JSONResponse(Detail(detail=error.message).model_dump(), error.status, headers_of(error))
 
 
-_PATHS = rf"/(?:(?:{_NAME}/)?(?:generate|generate_webhook)|{_NAME}/health|(?:status|result)/{_NAME})"
+# What is no name is not found in this front's shape too.
+_FOLDER = _NAME.replace(_CHARACTERS, "[^/]+")
+_PATHS = rf"/(?:(?:{_FOLDER}/)?(?:generate|generate_webhook)|{_FOLDER}/health|result/[^/]+)"
 
 DIALECT = Dialect(re.compile(_PATHS), _refused)
+STATUSES = Dialect(re.compile(r"/status/[^/]+"), _refused, header=ID)
+"""Without the header the path is another front's."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +261,7 @@ Deployment = Annotated[
     str,
     Path(
         description="As in the request's path; there is one service, and any name is its own.",
-        json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+        json_schema_extra={"pattern": f"^{_CHARACTERS}$"},
         examples=["whisper"],
     ),
 ]
@@ -272,7 +277,7 @@ deployed.get(
     "/health",
     summary="Ready, as `/health` says",
     response_model=health.Health,
-    responses=DIALECT.errors() | health.READY,
+    responses=DIALECT.errors(404) | health.READY,
 )(health.ready)
 
 layer = APIRouter(route_class=DIALECT.route)
@@ -295,8 +300,7 @@ async def result(service: ServiceDep, deployment: Deployment, inference_id: Infe
     return JSONResponse({"result": await _text(service, job)}, 202)
 
 
-# Without the header the path is another front's.
-statuses = APIRouter(route_class=DIALECT.route_if(ID, given=True))
+statuses = APIRouter(route_class=STATUSES.route)
 
 
 @statuses.get(
