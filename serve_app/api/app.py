@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from serve_app.api import (
@@ -20,7 +20,7 @@ from serve_app.api import (
 from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.dialect import Dialect, refusing
 from serve_app.api.document import described
-from serve_app.api.limits import BodyLimit
+from serve_app.api.limits import BodyLimit, no_unknown_query
 from serve_app.service import Service
 from serve_app.settings import Front
 
@@ -51,6 +51,6 @@ def create_app(service: Service) -> FastAPI:
     errors.install(app, refuse)
     app.include_router(health.router)
     for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
-        app.include_router(router, dependencies=SCHEMES)
+        app.include_router(router, dependencies=[*SCHEMES, Depends(no_unknown_query)])
     app.openapi = described(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
     return app

@@ -12,7 +12,7 @@ from serve_app.api.context import KnownId, OwnerDep, ServiceDep, base_url
 from serve_app.api.dialect import Detail, Dialect
 from serve_app.api.document import answers
 from serve_app.api.errors import headers_of, with_field
-from serve_app.api.examples import TRANSCRIPT
+from serve_app.api.examples import TRANSCRIPT, URL
 from serve_app.api.limits import only_json
 from serve_app.api.prefer import PreferredDep
 from serve_app.api.uploads import store_base64
@@ -41,9 +41,7 @@ router = APIRouter(tags=["octoai"], route_class=DIALECT.route)
 class InferBody(TranscriptionOptions):
     """A recording, and the options."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"audio": "SUQzBAAAAAAA…", "language": "en", "task": "transcribe"}}
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"url": URL, "language": "en", "task": "transcribe"}})
 
     audio: str | None = Field(
         None,

@@ -4,6 +4,7 @@ Every answer must be one that the document speaks of, and none a 5xx. `FUZZ_EXAM
 environment ask for more of them, and for others.
 """
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck
+from jsonschema import Draft202012Validator
 from pydub import AudioSegment
 from schemathesis import checks
 from schemathesis.specs.openapi import checks as of_documents
 
 from serve_app.api.app import create_app
+from serve_app.api.document import operations
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.settings import AppSettings, LimitSettings
@@ -58,23 +61,25 @@ schema = schemathesis.openapi.from_dict(
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recording() -> bytes:
     """A second of speech."""
-    path = tmp_path_factory.mktemp("outside") / "talk.wav"
     pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
-    AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1).export(path, format="wav")
-    return path
+    sound = io.BytesIO()
+    AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1).export(sound, format="wav")
+    return sound.getvalue()
 
 
 @pytest.fixture(scope="module")
-def outside(recording: Path) -> Iterator[str]:
-    """A web server that has it."""
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A web server with a second of silence: of speech, the most costly of all options would take minutes."""
+    folder = tmp_path_factory.mktemp("outside")
+    AudioSegment.silent(1000, SAMPLE_RATE).export(folder / "talk.wav", format="wav")
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(recording.parent))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -89,11 +94,11 @@ def url(tmp_path_factory: pytest.TempPathFactory, engine: Engine, outside: str) 
 
 
 @pytest.fixture
-def known(url: str, recording: Path) -> None:
+def known(url: str, recording: bytes) -> None:
     """The job that the document's examples name."""
     answer = requests.post(
         f"{url}/v1/jobs",
-        files={"file": recording.read_bytes()},
+        files={"file": recording},
         data={"id": "call-17"},
         headers={"Prefer": "wait=30"},
         timeout=60,
@@ -101,19 +106,82 @@ def known(url: str, recording: Path) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def real(body: Any, outside: str, recording: Path) -> Any:
-    """A body whose URLs lead to the recording, and whose file is it."""
+def real(body: Any, outside: str, recording: bytes) -> Any:
+    """A body whose URLs lead to a recording, and whose file is one."""
     if isinstance(body, dict):
         return {name: real(value, outside, recording) for name, value in body.items()}
     if isinstance(body, str) and body.startswith(("http://", "https://")):
-        return f"{outside}/{recording.name}"
-    return recording.read_bytes() if body == "(a recording)" else body
+        return f"{outside}/talk.wav"
+    return recording if body == "(a recording)" else body
 
 
 @schema.parametrize()
 @SETTINGS
 def test_every_answer_is_in_the_document(
-    case: schemathesis.Case, url: str, outside: str, recording: Path, known: None
+    case: schemathesis.Case, url: str, outside: str, recording: bytes, known: None
 ) -> None:
     case.body = real(case.body, outside, recording)
     case.call_and_validate(base_url=url, checks=CHECKS, timeout=60)
+
+
+JSON = "application/json"
+FORM = "multipart/form-data; boundary=B"
+
+
+def part(name: str, value: bytes) -> bytes:
+    return b'--B\r\nContent-Disposition: form-data; name="' + name.encode() + b'"\r\n\r\n' + value + b"\r\n"
+
+
+RAW = {
+    "nothing": (JSON, b""),
+    "no content type": ("", b"{}"),
+    "another content type": ("application/xml", b"<url/>"),
+    "no such content type": (";;=/", b"{}"),
+    "no such charset": ("application/json; charset=utf-99", b"{}"),
+    "not JSON": (JSON, b"{url: x}"),
+    "half of it": (JSON, b'{"url": "http://x/a", "lang'),
+    "no UTF-8": (JSON, b'{"url": "http://x/\xff\xfe"}'),
+    "a byte order mark": (JSON, b'\xef\xbb\xbf{"nobody": 1}'),
+    "deep": (JSON, b'{"url": ' + b"[" * 100_000),
+    "a list": (JSON, b"[[]]"),
+    "a NUL": (JSON, b'{"url": "http://x/\\u0000", "URL": "\\u0000", "id": "\\u0000", "nobody\\u0000": 1}'),
+    "a surrogate": (JSON, b'{"url": "http://x/\\ud800", "URL": "http://x/\\ud800", "\\udfff": "\\udfff"}'),
+    "a huge number": (JSON, b'{"batch_size": ' + b"9" * 5000 + b', "nobody": 1e999999}'),
+    "no number": (JSON, b'{"temperature": NaN, "beam_size": -Infinity, "nobody": 1}'),
+    "a name of a megabyte": (JSON, b'{"' + b"x" * 2**20 + b'": 1}'),
+    "no boundary": ("multipart/form-data", b"--B\r\n\r\n--B--"),
+    "another boundary": ("multipart/form-data; boundary=C", part("model", b"whisper-1") + b"--B--"),
+    "no end": (FORM, part("model", b"whisper-1")),
+    "no name": (FORM, b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n--B--"),
+    "a field twice": (FORM, part("model", b"whisper-1") * 2 + b"--B--"),
+    "a NUL in a form": (FORM, part("model", b"\x00") + part("nobody\x00", b"\x00") + b"--B--"),
+    "no UTF-8 in a form": (FORM, part("model", b"\xff\xfe") + b"--B--"),
+    "a thousand fields": (FORM, b"".join(part(f"x{n}", b"") for n in range(2000)) + b"--B--"),
+    "a form in a URL": ("application/x-www-form-urlencoded", b"url=http%3A%2F%2Fx%2Fa&model=whisper-1"),
+}
+TAKING = [
+    (path.format(job_id="call-17", deployment="mine", size="tiny"), operation)
+    for path, method, operation in operations(schema.raw_schema)
+    if method == "post" and "requestBody" in operation
+]
+"""The paths that read a body of their own, and what the document says of them."""
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_no_body_at_all_breaks_anything(url: str, raw: str) -> None:
+    content_type, content = RAW[raw]
+    for path, operation in TAKING:
+        optional = not operation["requestBody"].get("required", False)
+        answer = requests.post(url + path, data=content, headers={"content-type": content_type}, timeout=60)
+        # Where no body is needed, none is an answer, or that there is no such job.
+        assert 400 <= answer.status_code < 500 or (optional and not content), (path, answer.text)
+        if answer.status_code >= 400:
+            said = operation["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
+            Draft202012Validator(said | {"components": schema.raw_schema["components"]}).validate(answer.json())
+
+
+def test_a_parameter_in_the_url_is_not_passed_over(url: str) -> None:
+    for path, operation in TAKING:
+        answer = requests.post(f"{url}{path}?language=de", json={}, timeout=60)
+        assert (answer.status_code, "language" in answer.text) == (400, True), (path, answer.text)
+        assert str(answer.status_code) in operation["responses"]
