@@ -27,6 +27,10 @@ KEY_CHARACTERS = 255
 """Longest idempotency key."""
 
 
+PROGRESS_S = 1.0
+"""A job's progress is written down this often at most."""
+
+
 class JobState(StrEnum):
     """Where a job stands: `queued → running → succeeded | failed | cancelled`."""
 
