@@ -1,7 +1,8 @@
 """OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/models`."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Path, Response
@@ -9,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 
+from serve_app.api import keep_alive
 from serve_app.api.bodies import PlainText, VerboseText
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.document import answers, headed
@@ -117,15 +119,24 @@ async def _answer(
         return await service.transcribe(request, owner, tell=tell)
 
     told = telling(work)
-    # What goes wrong before there is a text has a status of its own.
-    first = await anext(told)
-    return EventSourceResponse(_events(first, told), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+    first = asyncio.ensure_future(anext(told))
+    try:
+        # What goes wrong before there is a text has a status of its own, unless that takes too long for a proxy.
+        done, _ = await asyncio.wait({first}, timeout=keep_alive.KEEP_ALIVE_S)
+    except asyncio.CancelledError:
+        first.cancel()
+        raise
+    for early in done:
+        early.result()
+    return EventSourceResponse(
+        keep_alive.kept_alive(_events(first, told)), headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
+    )
 
 
-async def _events(first: Said | Transcript, rest: AsyncIterator[Said | Transcript]) -> AsyncIterator[bytes]:
+async def _events(first: Awaitable[Said | Transcript], rest: AsyncIterator[Said | Transcript]) -> AsyncGenerator[bytes]:
     """A text as OpenAI's events."""
     try:
-        yield _event(first)
+        yield _event(await first)
         async for item in rest:
             yield _event(item)
     except Exception as error:
