@@ -1,7 +1,7 @@
 """Requests that schemathesis makes up from the OpenAPI document, right ones and wrong ones, to the real service.
 
-Every answer must be one that the document speaks of, and none a 5xx. They are the same every time; with `FUZZ_EXAMPLES=250`
-in the environment there are more of them, and others (`--hypothesis-seed` chooses which).
+Every answer must be one that the document speaks of, and none a 5xx. They are the same every time; with
+`FUZZ_EXAMPLES=250` in the environment there are more of them, and others (`--hypothesis-seed` chooses which).
 """
 
 import io
