@@ -15,10 +15,12 @@ token is forbidden until then. Three tiers, each timed by itself, engines in tur
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,26 +64,15 @@ def trace(count: int, seed: int = 0) -> list[int]:
     return [int(length) for length in drawn.clip(4, LONGEST)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bed:
-    """A checkpoint on a device, for every engine; `sound`: a full window, `lengths` of the windows' texts."""
+    """What every engine is given: a checkpoint on a device, a full window, the lengths of the windows' texts, rows."""
 
     folder: Path
     device: str
     sound: NDArray[np.int16]
     lengths: list[int]
-
-    def __post_init__(self) -> None:
-        self.ours = WhisperModel.load(str(self.folder), WhisperSettings(device=self.device))  # type: ignore[arg-type]
-        self.theirs = WhisperForConditionalGeneration.from_pretrained(
-            self.folder, dtype=self.ours.dtype, attn_implementation="sdpa"
-        ).to(self.device)  # type: ignore[arg-type]
-        self.processor = WhisperProcessor.from_pretrained(self.folder)
-        self.end = self.ours.card.tokens.end
-
-    def wait(self) -> None:
-        """Until the device has done everything."""
-        self.ours.synchronize()
+    rows: int
 
 
 class Lengths(LogitsProcessor):
@@ -100,108 +91,179 @@ class Lengths(LogitsProcessor):
         return torch.where(over[:, None], ends, scores)
 
 
-def encoders(bed: Bed, batch: int) -> dict[str, Pass]:
-    """The encoder alone, `batch` windows at a time."""
-    features = bed.ours.features([bed.sound] * batch)
+class Ours:
+    """This project's engine."""
 
-    def theirs() -> int:
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+        self.model = WhisperModel.load(str(bed.folder), WhisperSettings(device=bed.device))  # type: ignore[arg-type]
+        self._end = self.model.card.tokens.end
+
+    def encoder(self, batch: int) -> Pass:
+        """The encoder alone, `batch` windows at a time."""
+        features = self.model.features([self._bed.sound] * batch)
+
+        def run() -> int:
+            self.model.encode(features)
+            self.model.synchronize()
+            return batch
+
+        return run
+
+    def step(self, rows: int) -> Pass:
+        """Decoding steps of rows that are all in use, as the engine takes them."""
+        states = self.model.encode(self.model.features([self._bed.sound]))
+        decoder = Decoder(self.model, rows)
+        english = next(iter(self.model.card.tokens.languages.values()))
+        instruction = Instruction(language=english, timed=False, suppressed=(self._end,), plan=Plan(rows=1))
+        for _ in range(rows):
+            decoder.admit(states, [instruction])
+
+        def run(count: int = 20) -> int:
+            for _ in range(count):
+                decoder.step()
+            self.model.synchronize()
+            return count
+
+        return run
+
+    def whole(self) -> Pass:
+        """Samples to tokens, through the engine."""
+        self._engine = engine = Engine(self.model, Batching(max_batch_size=self._bed.rows))
+        options = TranscriptionOptions(
+            language="en",
+            timestamps="none",
+            temperature_increment_on_fallback=None,
+            suppress_tokens=(MODELS_OWN, self._end),
+        )
+        each = [options.model_copy(update={"max_new_tokens": length}) for length in self._bed.lengths]
+
+        def run() -> int:
+            futures = [engine.submit(self._bed.sound, option, "benchmark") for option in each]
+            return sum(len(future.result(60).tokens) for future in futures)
+
+        return run
+
+    def close(self) -> None:
+        if self._engine:
+            self._engine.close()
+
+    _engine: Engine | None = None
+
+
+class Theirs:
+    """transformers, through `generate` and its pipeline."""
+
+    WHOLE = ("generate, SDPA", "generate, static cache", "pipeline, 24 at a time", "pipeline, 96 at a time")
+
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+        logging.set_verbosity_error()
+        self._dtype = torch.float16 if bed.device == "cuda" else torch.float32
+        self._network = WhisperForConditionalGeneration.from_pretrained(
+            bed.folder, dtype=self._dtype, attn_implementation="sdpa"
+        ).to(bed.device)  # type: ignore[arg-type]
+        self._processor = WhisperProcessor.from_pretrained(bed.folder)
+        self._end = self._network.generation_config.eos_token_id
+        self._told: dict[str, Any] = {
+            **{"language": "en", "task": "transcribe", "num_beams": 1},
+            **{"return_timestamps": False, "max_new_tokens": LONGEST},
+        }
+
+    def run(self, name: str, batch: int) -> int:
+        """A pass over what is called so."""
+        match name.split(", "):
+            case ["encoder"]:
+                done = self._encode(batch)
+            case ["generate", cache]:
+                done = self._generate(static=cache == "static cache")
+            case _:
+                done = self._pipelined(int(name.split()[1]))
+        if self._bed.device == "cuda":
+            torch.cuda.synchronize()
+        return done
+
+    def _features(self, windows: int) -> Tensor:
+        sound = self._bed.sound.astype(np.float32) / 32768
+        return self._processor.feature_extractor(
+            [sound] * windows, sampling_rate=SAMPLE_RATE, return_tensors="pt", device=self._bed.device
+        ).input_features.to(self._bed.device, self._dtype)
+
+    def _encode(self, batch: int) -> int:
+        if self._encoded is None or len(self._encoded) != batch:
+            self._encoded = self._features(batch)
         with torch.inference_mode():
-            bed.theirs.model.encoder(features)
+            self._network.model.encoder(self._encoded)
         return batch
 
-    def ours() -> int:
-        bed.ours.encode(features)
-        return batch
+    _encoded: Tensor | None = None
 
-    return {"ours": ours, "transformers": theirs}
-
-
-def steps(bed: Bed, rows: int) -> dict[str, Pass]:
-    """Decoding steps of rows that are all in use, as the engine takes them."""
-    states = bed.ours.encode(bed.ours.features([bed.sound]))
-    decoder = Decoder(bed.ours, rows)
-    never = Instruction(
-        language=next(iter(bed.ours.card.tokens.languages.values())), timed=False, suppressed=(bed.end,)
-    )
-    instruction = Instruction(**(vars(never) | {"plan": Plan(rows=1)}))
-    for _ in range(rows):
-        decoder.admit(states, [instruction])
-
-    def ours(count: int = 20) -> int:
-        for _ in range(count):
-            decoder.step()
-        return count
-
-    return {"ours": ours}
-
-
-def whole(bed: Bed, rows: int) -> dict[str, Pass]:
-    """Samples to tokens, through each one's own interface."""
-    engine = Engine(bed.ours, Batching(max_batch_size=rows))
-    options = TranscriptionOptions(
-        language="en",
-        timestamps="none",
-        temperature_increment_on_fallback=None,
-        suppress_tokens=(MODELS_OWN, bed.end),
-    )
-    told = {"language": "en", "task": "transcribe", "num_beams": 1}
-    generated: dict[str, Any] = {**told, "return_timestamps": False, "max_new_tokens": LONGEST}
-    windows = len(bed.lengths)
-
-    def ours() -> int:
-        each = [options.model_copy(update={"max_new_tokens": length}) for length in bed.lengths]
-        futures = [engine.submit(bed.sound, option, "benchmark") for option in each]
-        return sum(len(future.result().tokens) for future in futures)
-
-    def generate(static: bool) -> int:
-        tokens = 0
-        sound = bed.sound.astype(np.float32) / 32768
-        for first in range(0, windows, rows):
-            lengths = bed.lengths[first : first + rows]
-            features = bed.processor.feature_extractor(
-                [sound] * len(lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", device=bed.device
-            ).input_features.to(bed.device, bed.ours.dtype)
-            processors = LogitsProcessorList([Lengths(lengths, prefix=4, end=bed.end)])
+    def _generate(self, static: bool) -> int:
+        tokens, rows = 0, self._bed.rows
+        for first in range(0, len(self._bed.lengths), rows):
+            lengths = self._bed.lengths[first : first + rows]
+            processors = LogitsProcessorList([Lengths(lengths, prefix=4, end=self._end)])
             cache = {"cache_implementation": "static"} if static else {}
-            made = bed.theirs.generate(features, logits_processor=processors, **generated, **cache)
-            tokens += int((made < bed.end).sum())
+            features = self._features(len(lengths))
+            made = self._network.generate(features, logits_processor=processors, **self._told, **cache)
+            tokens += int((made < self._end).sum())
         return tokens
 
-    def pipelined(batch: int) -> int:
+    def _pipelined(self, batch: int) -> int:
         asr = pipeline(
             "automatic-speech-recognition",
-            model=bed.theirs,
-            tokenizer=bed.processor.tokenizer,
-            feature_extractor=bed.processor.feature_extractor,
+            model=self._network,
+            tokenizer=self._processor.tokenizer,
+            feature_extractor=self._processor.feature_extractor,
             chunk_length_s=WINDOW_S,
             batch_size=batch,
-            device=bed.device,
+            device=self._bed.device,
         )
-        processors = LogitsProcessorList([Lengths(bed.lengths * (1 + batch // windows), prefix=4, end=bed.end)])
-        sound = np.tile(bed.sound.astype(np.float32) / 32768, windows)
+        windows = len(self._bed.lengths)
+        processors = LogitsProcessorList([Lengths(self._bed.lengths * (1 + batch // windows), prefix=4, end=self._end)])
+        sound = np.tile(self._bed.sound.astype(np.float32) / 32768, windows)
         asr(
             {"raw": sound, "sampling_rate": SAMPLE_RATE},
-            generate_kwargs={**generated, "logits_processor": processors},
+            generate_kwargs={**self._told, "logits_processor": processors},
         )
-        return sum(bed.lengths)
-
-    return {
-        "ours": ours,
-        "generate, SDPA": lambda: generate(static=False),
-        "generate, static cache": lambda: generate(static=True),
-        "pipeline, 24 at a time": lambda: pipelined(24),
-        "pipeline, 96 at a time": lambda: pipelined(96),
-    }
+        return sum(self._bed.lengths)
 
 
-def measure(bed: Bed, engines: dict[str, Pass], repeats: int) -> dict[str, dict[str, Any]]:
+class Apart:
+    """transformers in a process of its own: when torch compiles, it frees workspaces that other graphs still use."""
+
+    def __init__(self, bed: Bed) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_work, args=(there, bed), daemon=True)
+        self._process.start()
+
+    def run(self, name: str, batch: int = 0) -> Pass:
+        def run() -> int:
+            self._pipe.send((name, batch))
+            done = self._pipe.recv()
+            assert isinstance(done, int)
+            return done
+
+        return run
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _work(pipe: Connection, bed: Bed) -> None:
+    theirs = Theirs(bed)
+    while True:
+        pipe.send(theirs.run(*pipe.recv()))
+
+
+def measure(engines: dict[str, Pass], repeats: int) -> dict[str, dict[str, Any]]:
     """Passes in turn, A B A B …, after a warm-up of each: what each did, and its seconds."""
     found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in engines}
     for place, name in enumerate(turns(engines, 1 + repeats)):
-        bed.wait()
         start = time.perf_counter()
         found[name]["done"] = engines[name]()
-        bed.wait()
         seconds = time.perf_counter() - start
         if place >= len(engines):
             found[name]["seconds"].append(round(seconds, 5))
@@ -209,21 +271,30 @@ def measure(bed: Bed, engines: dict[str, Pass], repeats: int) -> dict[str, dict[
     return found
 
 
-def run(layout: str, device: str, windows: int, rows: Sequence[int], repeats: int, folder: Path) -> dict[str, Any]:
-    """All tiers of one layout."""
+def run(
+    layout: str, device: str, windows: int, rows: Sequence[int], repeats: int, folder: Path, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All tiers of one layout, except peers to leave out of the last."""
     checkpoint = folder / layout
     if not (checkpoint / "config.json").exists():
         write(layout, checkpoint)
     noise = np.random.default_rng(1).normal(0, 2000, WINDOW_S * SAMPLE_RATE).astype(np.int16)
-    bed = Bed(checkpoint, device, noise, trace(windows))
-    figures: dict[str, Any] = {"tokens_per_window": round(float(np.mean(bed.lengths)), 1), "dtype": str(bed.ours.dtype)}
-    for tier, make in (("encoder", encoders), ("step", steps)):
-        figures[tier] = {}
-        for count in rows:
-            print(f"  {tier}, {count} at a time", flush=True)
-            figures[tier][count] = measure(bed, make(bed, count), repeats)
-    print(f"  tokens, {windows} windows, {max(rows)} rows", flush=True)
-    figures["tokens"] = measure(bed, whole(bed, max(rows)), repeats)
+    bed = Bed(checkpoint, device, noise, trace(windows), max(rows))
+    ours, theirs = Ours(bed), Apart(bed)
+    figures: dict[str, Any] = {"tokens_per_window": round(float(np.mean(bed.lengths)), 1)}
+    figures |= {"dtype": str(ours.model.dtype), "encoder": {}, "step": {}}
+    for count in rows:
+        print(f"  encoder, {count} at a time", flush=True)
+        both = {"ours": ours.encoder(count), "transformers": theirs.run("encoder", count)}
+        figures["encoder"][count] = measure(both, repeats)
+    for count in rows:
+        print(f"  step, {count} rows", flush=True)
+        figures["step"][count] = measure({"ours": ours.step(count)}, repeats)
+    print(f"  tokens, {windows} windows, {bed.rows} rows", flush=True)
+    whole = {"ours": ours.whole()} | {name: theirs.run(name) for name in Theirs.WHOLE if name not in without}
+    figures["tokens"] = measure(whole, repeats)
+    ours.close()
+    theirs.close()
     for name, found in figures["tokens"].items():
         found["real_time"] = round(windows * WINDOW_S / median(found["seconds"]), 1)
         print(f"  {name:26} {found['real_time']:8.1f} × real time")
@@ -240,6 +311,7 @@ def main() -> None:
     parser.add_argument("--rows", type=positive, nargs="+", default=[1, 8, 16, 32, 64, 128], help="batch sizes")
     parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--folder", type=Path, default=Path("data/bench"), help="for the checkpoints")
+    parser.add_argument("--without", nargs="+", choices=Theirs.WHOLE, default=[], help="peers that would take too long")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -251,7 +323,13 @@ def main() -> None:
     for layout in arguments.layouts:
         print(layout, flush=True)
         result["layouts"][layout] = run(
-            layout, arguments.device, arguments.windows, arguments.rows, arguments.repeats, arguments.folder
+            layout,
+            arguments.device,
+            arguments.windows,
+            arguments.rows,
+            arguments.repeats,
+            arguments.folder,
+            arguments.without,
         )
         if arguments.save:
             path = _RESULTS / f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"

@@ -1,18 +1,46 @@
 """The application: `deployments.app:build` is the import path of every Serve config file."""
 
+import re
+
 from ray import serve
 
 from deployments.ingress import Ingress
 from deployments.transcriber import Transcriber
 from deployments.whisper import Whisper
-from serve_app.settings import AppSettings
+from serve_app.settings import AppSettings, ServedModel
 
 # No `from __future__ import annotations` here: Serve reads the annotation below at run time
 # and would hand over a raw dict.
 
 
 def build(args: AppSettings) -> serve.Application:
-    """Ingress → Transcriber → Whisper, with the job manager beside them."""
-    whisper = serve.deployment(Whisper).bind(args)
-    transcriber = serve.deployment(Transcriber).bind(args, whisper)
+    """Ingress → Transcriber → a Whisper for each model, with the job manager beside them."""
+    whispers = {
+        model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper)
+        for name, model in whisper_deployments(args).items()
+    }
+    transcriber = serve.deployment(Transcriber).bind(args, whispers)
     return serve.deployment(serve.ingress()(Ingress)).bind(args, transcriber)
+
+
+def whisper_deployments(settings: AppSettings) -> dict[str, ServedModel]:
+    """The models by the names of their deployments: `Whisper` is the default's, `Whisper-` and its id another's.
+
+    A name has letters, digits, `.`, `_` and `-`; what else is in an id becomes one `-`: `Whisper-openai-whisper-tiny`.
+    Raises ValueError for two models whose deployments would have the same name.
+    """
+    default, *others = settings.served_models
+    models = {"Whisper": default}
+    for model in others:
+        name = f"Whisper-{re.sub(r'[^A-Za-z0-9._]+', '-', model.id).strip('-')}"
+        if name in models:
+            raise ValueError(
+                f"models: {model.id!r} would have the deployment of {models[name].id!r}, {name}: give one another id"
+            )
+        models[name] = model
+    return models
+
+
+def deployment_names(settings: AppSettings) -> tuple[str, ...]:
+    """The names of all deployments, for a config file's `deployments`."""
+    return ("Ingress", "Transcriber", *whisper_deployments(settings))

@@ -14,6 +14,7 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
+from deployments.app import deployment_names, whisper_deployments
 from serve_app.settings import AppSettings
 from serve_app.whisper.scheduler import Batching
 
@@ -40,13 +41,16 @@ def parse(raw: Any) -> ServeDeploySchema:
     _known(raw.get("http_options"), HTTPOptionsSchema, "http_options")
     for application in raw["applications"]:
         _known(application, ServeApplicationSchema, f"application {application.get('name', '')}")
-        AppSettings.model_validate(application.get("args", {}))
+        settings = AppSettings.model_validate(application.get("args", {}))
+        names = deployment_names(settings)
         for deployment in application.get("deployments", []):
             place = f"deployment {deployment['name']}"
+            if deployment["name"] not in names:
+                raise ValueError(f"{place}: there is none of that name; there are {', '.join(names)}")
             _known(deployment, DeploymentSchema, place)
             _known(deployment.get("ray_actor_options"), RayActorOptionsSchema, f"{place}: ray_actor_options")
             _known(deployment.get("autoscaling_config"), AutoscalingConfig, f"{place}: autoscaling_config")
-            if deployment["name"] == "Whisper":
+            if deployment["name"] in whisper_deployments(settings):
                 Batching.model_validate(deployment.get("user_config", {}))
     return config
 

@@ -34,7 +34,7 @@ class Ingress:
         blobs = BlobStore(settings.blob_root, settings.limits.max_upload_bytes)
         self.service = Service(
             settings,
-            ModelCard.load(settings.model),
+            {model.id: ModelCard.load(model.checkpoint, model.id) for model in settings.served_models},
             blobs,
             Uploads(blobs, signing_key(settings), settings.uploads.expires_s),
             jobs,

@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
-from serve_app.errors import ServiceError, Unavailable
+from serve_app.errors import NotFound, ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import PROGRESS_S, Job
@@ -51,14 +51,19 @@ class KeptBlocks:
 
 
 class Transcriber:
-    """Fetches, decodes and cuts; sends blocks of windows to the Whisper replicas; merges."""
+    """Fetches, decodes and cuts; sends blocks of windows to the model's Whisper replicas; merges.
 
-    async def __init__(self, settings: AppSettings, whisper: DeploymentHandle) -> None:  # type: ignore[misc]
+    `whispers`: the Whisper deployments by their models' ids.
+    """
+
+    async def __init__(  # type: ignore[misc]
+        self, settings: AppSettings, whispers: Mapping[str, DeploymentHandle]
+    ) -> None:
         import torch
 
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
-        self.whisper = whisper
+        self.whispers = whispers
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
@@ -111,15 +116,16 @@ class Transcriber:
         No job is recorded.
         """
         options = options or TranscriptionOptions()
-        self.settings.check_model(options.model)
+        model = self.settings.served_model(options.model).id
         if isinstance(audio, str):
-            return await self._transcribe(JobRequest(source=UrlSource(url=audio), options=options), audio)
+            request = JobRequest(source=UrlSource(url=audio), options=options, model=model)
+            return await self._transcribe(request, audio)
         if isinstance(audio, AudioSegment):
             # Into memory: on its own, pydub would make a temporary file.
             audio = audio.export(io.BytesIO(), format="wav").getvalue()
         source = await self.blobs.write(_once(audio))
         try:
-            return await self._transcribe(JobRequest(source=source, options=options), source.key)
+            return await self._transcribe(JobRequest(source=source, options=options, model=model), source.key)
         finally:
             await self.blobs.delete(source.key)
 
@@ -134,17 +140,26 @@ class Transcriber:
     ) -> Transcript:
         from serve_app.transcription import transcribe
 
+        try:
+            model = self.settings.served_model(request.model)
+        except NotFound as error:
+            # It was accepted by an ingress of other settings: these or those are just being replaced.
+            raise Unavailable(error.message, error.param, error.code) from None
+        whisper = self.whispers[model.id]
+
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
-                lambda: self.whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                lambda: whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
                 MAX_DEATHS,
             )
             return texts
 
-        return await transcribe(request, self.settings, self.blobs, self.session, recognise, report, keeper, tell)
+        return await transcribe(
+            request, model, self.settings, self.blobs, self.session, recognise, report, keeper, tell
+        )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.options import TranscriptionOptions
-from serve_app.settings import AppSettings
+from serve_app.settings import ServedModel, WhisperSettings
 from serve_app.whisper.scheduler import Batching
 from serve_app.whisper.text import WindowText
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Whisper:
-    """Windows of all requests meet in this replica's engine and leave it as text."""
+    """Windows of all requests for one model meet in this replica's engine and leave it as text."""
 
-    def __init__(self, settings: AppSettings) -> None:
+    def __init__(self, model: ServedModel, settings: WhisperSettings) -> None:
         from serve_app.whisper.engine import Engine
         from serve_app.whisper.model import WhisperModel
 
-        model = WhisperModel.load(settings.model, settings.whisper)
-        self.engine = Engine(model, Batching(), settings.whisper.watchdog_s)
+        loaded = WhisperModel.load(model.checkpoint, model.running(settings))
+        self.engine = Engine(loaded, Batching(), settings.watchdog_s)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take `user_config` of the Serve config, at start and live."""

@@ -186,11 +186,14 @@ class JobRequest(Strict):
     webhook: Webhook | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority are run first.")
     dialect: WebhookDialect = Field("native", description="The front whose bodies the webhooks have.")
+    model: str | None = Field(
+        None, description="Id of the model that `options.model` leads to, once the service has accepted the request."
+    )
 
     @property
     def fingerprint(self) -> str:
         """The same for the same request: uploads are told apart by their ids, other audio by its bytes."""
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"model"})  # the same request may come to lead to another
         match self.source:
             case UploadSource(id=upload) | BlobSource(upload=str(upload)):
                 content["source"] = upload

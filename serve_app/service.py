@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
@@ -55,12 +55,12 @@ class Transcribe(Protocol):
 
 
 class Service:
-    """The one place every front calls."""
+    """The one place every front calls. `cards`: of the served models, by their ids."""
 
     def __init__(
         self,
         settings: AppSettings,
-        card: ModelCard,
+        cards: Mapping[str, ModelCard],
         blobs: BlobStore,
         uploads: Uploads,
         jobs: Jobs,
@@ -68,7 +68,7 @@ class Service:
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self.settings = settings
-        self.card = card
+        self.cards = cards
         self.blobs = blobs
         self.uploads = uploads
         self.jobs = jobs
@@ -152,21 +152,21 @@ class Service:
 
     @asynccontextmanager
     async def _owned(self, request: JobRequest) -> AsyncIterator[JobRequest]:
-        """Check a request and give it its audio.
+        """Check a request and give it its model and its audio.
 
         If it, or the job manager, refuses it, what came in its body is dropped; what was brought before waits again.
         """
         upload = None
         try:
-            self.settings.check_model(request.options.model)
-            self.card.check(request.options)
+            model = self.settings.served_model(request.options.model)
+            self.cards[model.id].check(request.options)
             if isinstance(request.source, UrlSource):
                 check_url(request.source.url, "url")
             if isinstance(request.source, UploadSource):
                 upload = await self.uploads.claim(request.source.id)
                 source = upload.source.model_copy(update={"upload": upload.id})
                 request = request.model_copy(update={"source": source})
-            yield request
+            yield request.model_copy(update={"model": model.id})
         except Exception as error:
             if upload is not None:
                 await self.uploads.give_back(upload)

@@ -29,6 +29,10 @@ from serve_app.errors import NotFound
 ENV_PREFIX = "STT_"
 
 Front = Literal["openai", "insanely_fast", "verda", "octoai", "tiyaro"]
+Tier = Literal["cpuflex", "gpuflex"]
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+ModelName = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -79,10 +83,10 @@ class WindowSettings(Section):
 
 
 class WhisperSettings(Section):
-    """Where and how the model runs."""
+    """Where and how the models run."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+    device: Device = "auto"
+    dtype: Dtype = Field(
         "auto",
         description="auto: float16 on cuda; on cpu bfloat16 where it has instructions for it, else float32.",
     )
@@ -90,6 +94,31 @@ class WhisperSettings(Section):
     watchdog_s: PositiveFloat = Field(
         60.0, description="A replica whose device has not finished a step for so long is replaced."
     )
+
+
+class ServedModel(Section):
+    """A model we serve: a Whisper deployment of its own, under names that clients may use."""
+
+    id: ModelName = Field(description="Its first name.")
+    aliases: tuple[ModelName, ...] = Field((), description="Other names clients may use for it.")
+    checkpoint: ModelName = Field(
+        default_factory=lambda given: given["id"],
+        description="The embedded model, a hub id, or a folder; absent: what the id says.",
+    )
+    tier: Tier | None = Field(None, description="Tiyaro's clients ask for one: docs/fronts.md; null: of none.")
+    device: Device | None = Field(None, description="Null: as `whisper` says, like the two below.")
+    dtype: Dtype | None = None
+    threads: PositiveInt | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names clients may use, its own first."""
+        return (self.id, *self.aliases)
+
+    def running(self, whisper: WhisperSettings) -> WhisperSettings:
+        """Where and how it runs, when all do as `whisper` says but for what it says itself."""
+        own = {"device": self.device, "dtype": self.dtype, "threads": self.threads}
+        return whisper.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 class JobSettings(Section):
@@ -183,8 +212,10 @@ class AppSettings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
     )
 
-    model: str = Field("whisper-nano", description="The embedded model, a hub id, or a folder.")
-    model_aliases: tuple[str, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
+    model: ModelName = Field("whisper-nano", description="The default: the embedded model, a hub id, or a folder.")
+    model_aliases: tuple[ModelName, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
+    model_tier: Tier | None = Field(None, description="Its tier, as `tier` of the others.")
+    models: tuple[ServedModel, ...] = Field((), description="Models beside it, each a deployment of its own.")
     data_dir: Path = Field(Path("data"), description="Uploads and temporary files: one folder, the same on every node.")
     blobs: str | None = Field(
         None,
@@ -219,18 +250,20 @@ class AppSettings(BaseSettings):
     verda: VerdaSettings = VerdaSettings()
 
     @property
-    def model_names(self) -> tuple[str, ...]:
-        """The names clients may use, the model's own first."""
-        return (self.model, *self.model_aliases)
+    def served_models(self) -> tuple[ServedModel, ...]:
+        """All models, the default first."""
+        return (ServedModel(id=self.model, aliases=self.model_aliases, tier=self.model_tier), *self.models)
 
-    def check_model(self, name: str | None) -> None:
-        """Raise NotFound for a model that is not served; null is the default model."""
-        if name is not None and name not in self.model_names:
-            raise NotFound(
-                f"model {name!r} is not served here: use one of {', '.join(self.model_names)}",
-                "model",
-                "model_not_found",
-            )
+    def served_model(self, name: str | None) -> ServedModel:
+        """The model of that id or alias; null: the default. Raises NotFound for one that is not served."""
+        models = self.served_models
+        if name is None:
+            return models[0]
+        for model in models:
+            if name in model.names:
+                return model
+        known = ", ".join(known for model in models for known in model.names)
+        raise NotFound(f"model {name!r} is not served here: use one of {known}", "model", "model_not_found")
 
     @property
     def blob_root(self) -> str:
@@ -248,6 +281,17 @@ class AppSettings(BaseSettings):
         database = self.database or str(self.data_dir / "jobs.db")
         _, is_url, rest = database.partition("://")
         return f"postgresql+asyncpg://{rest}" if is_url else f"sqlite+aiosqlite:///{database}"
+
+    @model_validator(mode="after")
+    def _a_name_is_one_models(self) -> Self:
+        fields: dict[str, str] = {}
+        for place, model in enumerate(self.served_models, -1):
+            own, others = ("model", "model_aliases") if place < 0 else (f"models.{place}.id", f"models.{place}.aliases")
+            for field, name in [(own, model.id), *((others, alias) for alias in model.aliases)]:
+                if name in fields:
+                    raise ValueError(f"{field}: {name!r} is in {fields[name]} already: a name is one model's")
+                fields[name] = field
+        return self
 
     @field_validator("database")
     @classmethod

@@ -23,7 +23,7 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.merge import Saying, merge
 from serve_app.models import longest_window_s
 from serve_app.options import BlobSource, JobRequest, Strict, TranscriptionOptions, UrlSource
-from serve_app.settings import AppSettings
+from serve_app.settings import AppSettings, ServedModel
 from serve_app.transcript import Tell, Transcript
 from serve_app.whisper.text import WindowText, handed_on
 
@@ -54,6 +54,7 @@ class _Kept(Strict):
 
 async def transcribe(
     request: JobRequest,
+    model: ServedModel,
     settings: AppSettings,
     blobs: BlobStore,
     session: aiohttp.ClientSession,
@@ -62,7 +63,7 @@ async def transcribe(
     keeper: Keeper | None = None,
     tell: Tell | None = None,
 ) -> Transcript:
-    """The transcript of one recording.
+    """The transcript of one recording, whose blocks `recognise` has recognised by `model`.
 
     `session` is a `guarded_session`. With a `keeper`, only blocks that it has not kept are recognised. With `tell`,
     every window is a block of its own, so that its text can be told as soon as it and all before it are known.
@@ -75,7 +76,7 @@ async def transcribe(
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
-        texts = await _recognise(decoding, settings, request.options, recognise, report, keeper, tell)
+        texts = await _recognise(decoding, model.checkpoint, settings, request.options, recognise, report, keeper, tell)
     transcript = merge(request.options.task, decoding.samples, texts)
     timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
     return transcript.model_copy(update={"warnings": (*warnings, *decoding.warnings), "timings": timings})
@@ -95,6 +96,7 @@ async def _obtain(
 
 async def _recognise(
     decoding: Decoding,
+    checkpoint: str,
     settings: AppSettings,
     options: TranscriptionOptions,
     recognise: Recognise,
@@ -105,7 +107,7 @@ async def _recognise(
     """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
     in_turn = options.condition_on_previous_text  # each block needs the text of the one before
     block_s = 0.0 if tell else settings.windows.block_s
-    max_s = settings.windows.max_s or longest_window_s(settings.model)
+    max_s = settings.windows.max_s or longest_window_s(checkpoint)
     vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
     blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
     saying = Saying()
@@ -133,13 +135,13 @@ async def _recognise(
         said = reduce(handed_on, (text for _, text in texts[-len(windows) :]), said)
         report(decoding.share_read * windows[-1].end / decoding.samples)
         if keeper and number not in kept and (more or out):  # after the last the whole transcript is kept
-            content = _Kept(model=settings.model, windows=windows, texts=tuple(found))
+            content = _Kept(model=checkpoint, windows=windows, texts=tuple(found))
             await keeper.keep(number, content.model_dump_json())
 
     def begin(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
         if number in kept:
             content = _Kept.model_validate_json(kept[number])
-            if (content.model, content.windows) == (settings.model, block.windows):
+            if (content.model, content.windows) == (checkpoint, block.windows):
                 return asyncio.ensure_future(asyncio.sleep(0, content.texts))
         previous = None if number == 0 else said if in_turn else ()
         return asyncio.ensure_future(recognise(block, previous))

@@ -1,7 +1,7 @@
 """The real service, in process: what most tests need, without Ray."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ def engine(nano: WhisperModel) -> Iterator[Engine]:
     engine.close()
 
 
+@pytest.fixture(scope="session")
+def engines(engine: Engine) -> Mapping[str, Engine]:
+    """By the ids of the models in `args`, for a test module to override."""
+    return {"whisper-nano": engine}
+
+
 @pytest.fixture
 def args() -> dict[str, Any]:
     """Settings of the service, for a test module to override."""
@@ -43,9 +49,9 @@ def args() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def service(tmp_path: Path, engine: Engine, args: dict[str, Any]) -> AsyncIterator[Service]:
-    """The whole service around one engine: what the deployments make, in one process."""
-    async with opened(tmp_path, engine, args) as service:
+async def service(tmp_path: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> AsyncIterator[Service]:
+    """The whole service around its engines: what the deployments make, in one process."""
+    async with opened(tmp_path, engines, args) as service:
         yield service
 
 
@@ -63,9 +69,9 @@ async def server_url(service: Service) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="module")
-def threaded_url(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[str]:
+def threaded_url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine]) -> Iterator[str]:
     """Another one, in a thread: for blocking clients."""
-    with listening(tmp_path_factory.mktemp("server"), engine, ARGS) as url:
+    with listening(tmp_path_factory.mktemp("server"), engines, ARGS) as url:
         yield url
 
 

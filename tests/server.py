@@ -1,9 +1,10 @@
 """The real service in one process, around one engine: as an object, and behind an HTTP server."""
 
 import asyncio
+import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job
 from serve_app.jobs.uploads import Uploads, signing_key
+from serve_app.models import model_source
 from serve_app.service import Service
 from serve_app.settings import AppSettings
 from serve_app.transcript import Tell, Transcript
@@ -31,9 +33,20 @@ ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
 """Settings of the service in tests."""
 
 
+def german(folder: Path) -> Path:
+    """A second checkpoint, in `folder`: whisper-nano that knows no language but German."""
+    for file in Path(model_source("whisper-nano")).iterdir():
+        (folder / file.name).symlink_to(file)
+    told = json.loads((folder / "generation_config.json").read_text())
+    told["lang_to_id"] = {"<|de|>": told["lang_to_id"]["<|de|>"]}
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    return folder
+
+
 @asynccontextmanager
-async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIterator[Service]:
-    """The whole service around one engine: what the deployments make, in one process."""
+async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> AsyncIterator[Service]:
+    """The whole service around an engine for each model's id: what the deployments make, in one process."""
     settings = AppSettings(data_dir=folder, **args)
     blobs = BlobStore(settings.blob_root)
     database = await Database.open(settings.database_url)
@@ -41,6 +54,9 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
     async with guarded_session(settings.network) as session:
 
         async def run(job: Job, tell: Tell | None = None) -> Transcript:
+            model = settings.served_model(job.request.model)
+            engine = engines[model.id]
+
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
                 options, sync = job.request.options, job.mode == "sync"
@@ -49,7 +65,7 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
-            return await transcribe(job.request, settings, blobs, session, through_engine, report, tell=tell)
+            return await transcribe(job.request, model, settings, blobs, session, through_engine, report, tell=tell)
 
         async def ready() -> bool:
             return True
@@ -57,20 +73,21 @@ async def opened(folder: Path, engine: Engine, args: dict[str, Any]) -> AsyncIte
         jobs = JobManager(settings, database, blobs, run, session, "here")
         await jobs.start()
         uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
-        yield Service(settings, ModelCard.load("whisper-nano"), blobs, uploads, jobs, run, ready)
+        cards = {model.id: ModelCard.load(model.checkpoint, model.id) for model in settings.served_models}
+        yield Service(settings, cards, blobs, uploads, jobs, run, ready)
         await jobs.close()
     await database.close()
 
 
 @contextmanager
-def listening(folder: Path, engine: Engine, args: dict[str, Any]) -> Iterator[str]:
+def listening(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> Iterator[str]:
     """The same behind uvicorn, in a thread of its own: its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = threading.Event()
         servers: list[uvicorn.Server] = []
 
         async def serve() -> None:
-            async with opened(folder, engine, args) as service:
+            async with opened(folder, engines, args) as service:
                 servers.append(uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning")))
                 started.set()
                 await servers[0].serve(sockets=[listener])

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 from pydantic import ValidationError
 
-from serve_app.settings import AppSettings
+from serve_app.errors import NotFound
+from serve_app.settings import AppSettings, WhisperSettings
 
 
 def test_unknown_names_are_refused_by_name_at_every_level() -> None:
@@ -59,3 +62,66 @@ def test_urls_are_told_from_paths(args: dict[str, object]) -> None:
 def test_uploads_that_could_not_be_kept_are_refused(uploads: dict[str, object], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         AppSettings.model_validate({"uploads": uploads})
+
+
+SMALL = {"id": "small", "aliases": ["s", "kleines"], "checkpoint": "openai/whisper-small", "tier": "cpuflex"}
+
+
+class TestModels:
+    def test_every_name_leads_to_its_model(self) -> None:
+        settings = AppSettings.model_validate({"model_tier": "gpuflex", "models": [SMALL, {"id": "/models/de"}]})
+        for name, (served, checkpoint, tier) in {
+            None: ("whisper-nano", "whisper-nano", "gpuflex"),
+            "whisper-nano": ("whisper-nano", "whisper-nano", "gpuflex"),
+            "whisper-1": ("whisper-nano", "whisper-nano", "gpuflex"),
+            "small": ("small", "openai/whisper-small", "cpuflex"),
+            "kleines": ("small", "openai/whisper-small", "cpuflex"),
+            "/models/de": ("/models/de", "/models/de", None),
+        }.items():
+            model = settings.served_model(name)
+            assert (model.id, model.checkpoint, model.tier) == (served, checkpoint, tier)
+
+    def test_another_name_is_not_found_and_the_known_ones_are_told(self) -> None:
+        settings = AppSettings.model_validate({"models": [SMALL]})
+        for name in ("gpt-9", "Small", "openai/whisper-small", ""):
+            with pytest.raises(NotFound, match="use one of whisper-nano, whisper-1, small, s, kleines") as error:
+                settings.served_model(name)
+            assert (error.value.param, error.value.code) == ("model", "model_not_found")
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            ({"model": "whisper-1"}, "model_aliases: 'whisper-1' is in model already"),
+            ({"model_aliases": ["a", "b", "a"]}, "model_aliases: 'a' is in model_aliases already"),
+            ({"models": [{"id": "whisper-nano"}]}, "models.0.id: 'whisper-nano' is in model already"),
+            ({"models": [SMALL | {"aliases": ["whisper-1"]}]}, "models.0.aliases: 'whisper-1' is in model_aliases"),
+            ({"models": [SMALL, {"id": "s"}]}, "models.1.id: 's' is in models.0.aliases already"),
+            ({"models": [SMALL, {"id": "t", "aliases": ["small"]}]}, "models.1.aliases: 'small' is in models.0.id"),
+            ({"models": [{"aliases": ["a"]}]}, "(?s)models.0.id.*required"),
+            ({"models": [{"id": ""}]}, "(?s)models.0.id.*at least 1"),
+            ({"models": [SMALL | {"aliases": [""]}]}, "(?s)models.0.aliases.0.*at least 1"),
+            ({"models": [SMALL | {"tier": "tpu"}]}, "(?s)models.0.tier.*'cpuflex' or 'gpuflex'"),
+            ({"models": [SMALL | {"alias": "a"}]}, "(?s)models.0.alias.*not permitted"),
+            ({"models": [SMALL | {"threads": 0}]}, "(?s)models.0.threads.*greater than 0"),
+            ({"models": {"id": "a"}}, "models"),
+        ],
+    )
+    def test_what_could_not_be_served_is_refused_by_field_and_name(self, args: dict[str, object], message: str) -> None:
+        with pytest.raises(ValidationError, match=message):
+            AppSettings.model_validate(args)
+
+    def test_each_runs_where_it_says_and_else_like_all(self) -> None:
+        whisper = WhisperSettings(device="cuda", dtype="float16", threads=4, watchdog_s=7)
+        settings = AppSettings.model_validate({"models": [SMALL | {"device": "cpu", "threads": 2}]})
+        default, small = settings.served_models
+        assert default.running(whisper) == whisper
+        assert small.running(whisper) == WhisperSettings(device="cpu", dtype="float16", threads=2, watchdog_s=7)
+
+    def test_they_can_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STT_MODELS", json.dumps([SMALL]))
+        monkeypatch.setenv("STT_MODEL_TIER", "gpuflex")
+        settings = AppSettings.model_validate({"models": [{"id": "from the file"}]})
+        assert [(model.id, model.tier) for model in settings.served_models] == [
+            ("whisper-nano", "gpuflex"),
+            ("small", "cpuflex"),
+        ]

@@ -45,7 +45,9 @@ async def run(  # type: ignore[no-untyped-def]
     shares: list[float] = []
     async with guarded_session(settings.network) as session:
         try:
-            return await transcribe(request, settings, blobs, session, recognise, shares.append, keeper, tell), shares
+            return await transcribe(
+                request, settings.served_model(None), settings, blobs, session, recognise, shares.append, keeper, tell
+            ), shares
         finally:
             assert not list(settings.spool_dir.iterdir()), "temporary files were left"
 

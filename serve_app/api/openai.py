@@ -161,7 +161,7 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All of them, the model's own first."""
+    """All names of all models."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -173,7 +173,8 @@ _MODELS = ModelList(data=[_MODEL]).model_dump()
 
 @router.get("/models", summary="The models served here", responses=responses() | {200: answers("All.", _MODELS)})
 async def models(service: ServiceDep) -> ModelList:
-    return ModelList(data=[Model(id=name) for name in service.settings.model_names])
+    names = (name for model in service.settings.served_models for name in model.names)
+    return ModelList(data=[Model(id=name) for name in names])
 
 
 @router.get(
@@ -182,5 +183,5 @@ async def models(service: ServiceDep) -> ModelList:
     responses=responses(404) | {200: answers("The model.", _MODEL.model_dump())},
 )
 async def model(service: ServiceDep, model: Annotated[str, Path(examples=["whisper-1"])]) -> Model:
-    service.settings.check_model(model)
+    service.settings.served_model(model)
     return Model(id=model)

@@ -1,9 +1,9 @@
 """Tiyaro's asynchronous API: a recording is put to an upload URL, then submitted, and its answer polled for."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import product
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -25,15 +25,12 @@ from serve_app.guard import check_url
 from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UploadSource, UrlSource
 from serve_app.service import Service
+from serve_app.settings import ServedModel, Tier
 from serve_app.transcript import Transcript
 
-Tier = Literal["cpuflex", "gpuflex"]
 Status = Literal["accepted", "pending", "processing", "success", "failed", "cancelled"]
 
 SIZES = ("large", "medium", "small", "tiny")
-
-MODELS: dict[tuple[str, str], str | None] = dict.fromkeys(product(SIZES, get_args(Tier)))
-"""The configured model of every size and service tier; null: the default one, so far the only one there is."""
 
 STATUS: dict[JobState, Status] = {
     JobState.QUEUED: "pending",
@@ -129,7 +126,7 @@ class Accepted(BaseModel):
 def _view(job: Job, model: str, transcript: Transcript | None = None) -> Inference:
     return Inference(
         id=job.id,
-        model=job.request.options.model or model,
+        model=job.request.model or model,
         status=STATUS[job.state],
         accepted_at=job.created_at,
         started_at=job.started_at,
@@ -187,7 +184,8 @@ async def submit(
 ) -> Accepted:
     if size not in SIZES:
         raise NotFound(f"there is no whisper-{size} here: size is one of {', '.join(SIZES)}", "size", "model_not_found")
-    options = TranscriptionOptions(**body.input.model_dump(), model=MODELS[size, query.service_tier])
+    model = meant(service.settings.served_models, size, query.service_tier)
+    options = TranscriptionOptions(**body.input.model_dump(), model=model.id)
     try:
         job = await service.submit(JobRequest(source=_source(service, body.url), options=options), owner=owner)
     except UploadNotFound as error:
@@ -206,6 +204,19 @@ def _source(service: Service, url: str) -> Source:
     check_url(url, "URL")
     upload_id = upload_of(service, url)
     return UrlSource(url=url) if upload_id is None else UploadSource(id=upload_id)
+
+
+def meant(models: Sequence[ServedModel], size: str, tier: Tier) -> ServedModel:
+    """The model that a path's size and its service tier lead to.
+
+    One of both, else one of the size, else one of the tier, else the first; of several the first. A model is of a
+    size if one of its names, but for a hub's or folder's before it, is `whisper-large` or begins with `whisper-large-`.
+    """
+
+    def of_size(model: ServedModel) -> bool:
+        return any(f"{name.lower().rpartition('/')[2]}-".startswith(f"whisper-{size}-") for name in model.names)
+
+    return max(models, key=lambda model: (of_size(model), model.tier == tier))
 
 
 @router.get(

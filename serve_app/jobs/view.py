@@ -23,6 +23,7 @@ class JobView(BaseModel):
     finished_at: datetime | None
     attempts: int = Field(description="Runs begun; one that is lost with a process is followed by another.")
     url: str | None = Field(description="The audio's URL, when it came from one.")
+    model: str | None = Field(description="Id of the model it is done by; null: another version stored the job.")
     options: TranscriptionOptions
     error: JobError | None
     timings: dict[str, float] = Field(description="Seconds per stage.")
@@ -38,6 +39,7 @@ def view(job: Job) -> JobView:
         status=job.state,
         priority=job.request.priority,
         url=source.url if isinstance(source, UrlSource) else None,
+        model=job.request.model,
         options=job.request.options,
         transcript_url=f"/v1/jobs/{job.id}/transcript",
     )

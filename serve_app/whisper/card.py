@@ -36,8 +36,9 @@ class ModelCard:
         return tuple(sorted(self.tokens.languages)) or ("en",)
 
     @classmethod
-    def load(cls, name: str) -> Self:
+    def load(cls, name: str, id: str | None = None) -> Self:
         """Read the card of an embedded model, a folder or a hub id (its JSON files are downloaded and cached).
+        `id`: null, where it is served under that very name.
 
         Raises OSError when there is no such checkpoint, CheckpointError when it is no usable Whisper.
         """
@@ -46,7 +47,7 @@ class ModelCard:
         if config.get("model_type") != "whisper":
             raise CheckpointError(f"{name} is a {config.get('model_type')!r} model: a Whisper checkpoint is needed")
         generation = read_json(source, "generation_config.json")
-        return cls.of(name, source, config, generation)
+        return cls.of(id or name, source, config, generation)
 
     @classmethod
     def of(cls, name: str, source: str, config: Mapping[str, Any], generation: Mapping[str, Any]) -> Self:

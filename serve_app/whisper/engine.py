@@ -185,7 +185,7 @@ class Engine:
                     self._decoder = Decoder(self._model, self._batching.max_batch_size)
                 taken = []
                 # One lot at a time: who is most urgent is asked again for the next.
-                if not self._encoding and self._batching.max_batch_size == self._decoder.size:
+                if not self._encoding and self._batching.max_batch_size == self._decoder.size and self._room:
                     now = time.monotonic()
                     # While an interactive window is decoded, letting others in takes half of the time at most.
                     hurry = now < self._quiet_until and self._scheduler.serves_interactive
@@ -195,6 +195,11 @@ class Engine:
                 self._beat = math.inf
                 self._changed.wait()
         return None
+
+    @property
+    def _room(self) -> bool:
+        """Whether it pays to let windows in: a device takes twice as long for one by one as for a lot at once."""
+        return not self._decoder.active or self._decoder.free >= min(self._encoder.most, self._decoder.size // 8)
 
     def _begin(self, works: Sequence[Work]) -> None:
         self._encoding = self._encoder.start(works)

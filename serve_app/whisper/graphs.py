@@ -1,6 +1,8 @@
 """A function of a shape, recorded once on a CUDA device and replayed: no launch of its kernels waits for Python."""
 
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -17,26 +19,42 @@ class Graphs(Generic[ShapeT, ResultT]):
     """
 
     def __init__(self, compute: Callable[[ShapeT], ResultT], shapes: Iterable[ShapeT]) -> None:
-        self._compute = compute
+        # `compute` itself is not kept: with its owner it would make a cycle, and its memory stay until it is collected.
         self._graphs: dict[ShapeT, tuple[torch.cuda.CUDAGraph, ResultT]] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        for shape in sorted(shapes, reverse=True):  # the largest first: the others fit into its memory
-            self._capture(shape)
+        # One stream, as libraries keep workspace for each. Its priority is the graphs' own: a step is many small
+        # kernels, each of which would wait for a wave of the encoder's.
+        self._stream = torch.cuda.Stream(priority=-1)
+        with _nothing_collected():
+            for shape in sorted(shapes, reverse=True):  # the largest first: the others fit into its memory
+                self._graphs[shape] = self._capture(compute, shape)
 
-    def _capture(self, shape: ShapeT) -> None:
+    def _capture(self, compute: Callable[[ShapeT], ResultT], shape: ShapeT) -> tuple[torch.cuda.CUDAGraph, ResultT]:
         # A run before lets libraries choose their kernels and make room.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._compute(shape)
-        torch.cuda.current_stream().wait_stream(stream)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            compute(shape)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = self._compute(shape)
-        self._graphs[shape] = graph, result
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            result = compute(shape)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return graph, result
 
     def __call__(self, shape: ShapeT) -> ResultT:
         """Replay one of the shapes."""
         graph, result = self._graphs[shape]
         graph.replay()
         return result
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """An older graph that the collector throws away meanwhile would break the recording of a new one."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

@@ -7,7 +7,7 @@ Every answer must be one that the document speaks of, and none a 5xx. They are t
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -85,10 +85,10 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, engine: Engine, outside: str) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine], outside: str) -> Iterator[str]:
     # Without a webhook `/generate_webhook` answers 500, as its contract says.
     own = {"verda": {"webhook": f"{outside}/hook"}, "webhooks": {"retry_delays_s": [0]}}
-    with listening(tmp_path_factory.mktemp("server"), engine, ARGS | own) as url:
+    with listening(tmp_path_factory.mktemp("server"), engines, ARGS | own) as url:
         yield url
 
 

@@ -6,8 +6,12 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
+from serve_app.api.tiyaro import meant
 from serve_app.options import TranscriptionOptions
+from serve_app.settings import ServedModel, Tier
 from tests.api.test_native import DATA, EN, serve
 
 KEY = "one key"
@@ -107,6 +111,28 @@ async def test_every_size_and_tier_leads_to_the_configured_model(
     await client.delete(f"/v1/jobs/{answer.json()['response']['id']}")
 
 
+SIZE_OF = {
+    **{"whisper-large": "large", "openai/whisper-large-v3": "large", "/m/Whisper-Small": "small"},
+    **{"whisper-small.en": None, "de": None, "tiny": None},
+}
+NAMES = st.sampled_from(list(SIZE_OF))
+SERVED = st.lists(
+    st.builds(ServedModel, id=NAMES, aliases=st.tuples(NAMES), tier=st.sampled_from([None, "cpuflex", "gpuflex"])),
+    min_size=1,
+)
+
+
+@given(SERVED, st.sampled_from(["large", "medium", "small", "tiny"]), st.sampled_from(["cpuflex", "gpuflex"]))
+def test_a_path_leads_to_the_first_model_of_its_size_and_tier_or_else_of_one_of_them(
+    models: list[ServedModel], size: str, tier: Tier
+) -> None:
+    of_size = [model for model in models if size in {SIZE_OF[name] for name in model.names}]
+    of_tier = [model for model in models if model.tier == tier]
+    of_both = [model for model in of_size if model.tier == tier]
+    (expected, *_) = (*of_both[:1], *of_size[:1], *of_tier[:1], models[0])
+    assert meant(models, size, tier) is expected
+
+
 async def test_an_upload_is_known_by_its_signature_under_any_name(client: httpx.AsyncClient) -> None:
     url = httpx.URL(await brought(client, (DATA / "de.opus").read_bytes())).copy_with(host="elsewhere", port=81)
     answer = await client.post(PATH, json={"input": QUICK, "URL": str(url)})
@@ -167,7 +193,7 @@ async def options_of(client: httpx.AsyncClient, given: dict[str, Any]) -> Transc
     return TranscriptionOptions(**job["options"])
 
 
-WHISPERS_DEFAULTS = {"best_of": 5, "beam_size": 5, "condition_on_previous_text": True}
+WHISPERS_DEFAULTS = {"best_of": 5, "beam_size": 5, "condition_on_previous_text": True, "model": "whisper-nano"}
 
 
 @pytest.mark.parametrize(

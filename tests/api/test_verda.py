@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -406,10 +406,10 @@ def audio_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def names_url(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[str]:
+def names_url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine]) -> Iterator[str]:
     """The service with names of states, as Verda's client wants them."""
     args = ARGS | {"verda": {"status_names": True}, "api_keys": ["secret"]}
-    with listening(tmp_path_factory.mktemp("names"), engine, args) as url:
+    with listening(tmp_path_factory.mktemp("names"), engines, args) as url:
         yield url
 
 

@@ -9,7 +9,9 @@ import jsonschema
 import pytest
 import yaml
 
+from deployments.app import deployment_names
 from deployments.config import ConfigError, load, parse
+from serve_app.settings import AppSettings
 
 ROOT = Path(__file__).parent.parent.parent
 CRD = ROOT.parent / "shared/data/ray.io_rayservices.crd.yaml"
@@ -21,7 +23,7 @@ def rayservice() -> Any:
     return manifest
 
 
-@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/local.yaml"])
+@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/local.yaml", "configs/two-models.yaml"])
 def test_the_config_files_are_valid_strictly(name: str) -> None:
     load(ROOT / name)
 
@@ -63,6 +65,40 @@ def test_an_unknown_key_is_refused_by_name(path: tuple[str | int, ...], key: str
     file.write_text(json.dumps(raw))
     with pytest.raises(ConfigError, match=key):
         load(file)
+
+
+def two_models() -> Any:
+    return yaml.safe_load((ROOT / "configs/two-models.yaml").read_text())
+
+
+def test_each_of_two_models_has_its_own_deployment() -> None:
+    (application,) = two_models()["applications"]
+    named = {deployment["name"]: deployment for deployment in application["deployments"]}
+    assert set(named) == set(deployment_names(AppSettings.model_validate(application["args"])))
+    assert "num_gpus" in named["Whisper"]["ray_actor_options"]
+    assert "num_gpus" not in named["Whisper-small"]["ray_actor_options"]
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "message"),
+    [
+        (
+            3,
+            {"name": "Whisper-large"},
+            "deployment Whisper-large: .* there are Ingress, .*, Whisper-small",
+        ),
+        (2, {"name": "whisper"}, "deployment whisper: there is none"),
+        (3, {"user_config": {"batch_size": 1}}, "batch_size"),
+        (3, {"user_config": {"max_batch_size": 0}}, "max_batch_size"),
+    ],
+)
+def test_a_deployment_that_is_not_there_or_wrong_is_refused_by_name(
+    number: int, change: dict[str, Any], message: str
+) -> None:
+    raw = two_models()
+    raw["applications"][0]["deployments"][number] |= change
+    with pytest.raises(ValueError, match=message):
+        parse(raw)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "applications: 3"])

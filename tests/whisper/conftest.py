@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -84,6 +85,17 @@ def large_layout(tmp_path_factory: pytest.TempPathFactory) -> WhisperModel:
             "begin_suppress_tokens": [220, 50_257],
         },
     )
+
+
+@pytest.fixture(scope="session")
+def noises() -> list[NDArray[np.int16]]:
+    rng = np.random.default_rng(1)
+    return [(rng.normal(size=8_000 * (1 + i % 6)) * 3000 * rng.random()).astype(np.int16) for i in range(16)]
+
+
+@pytest.fixture(scope="session")
+def large_states(large_layout: WhisperModel, noises: list[NDArray[np.int16]]) -> Tensor:
+    return torch.cat([large_layout.encode(large_layout.features([noise])) for noise in noises])
 
 
 @pytest.fixture(scope="session")

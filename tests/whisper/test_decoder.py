@@ -38,20 +38,9 @@ def sounds(windows: dict[str, Window]) -> list[Window]:
 
 
 @pytest.fixture(scope="session")
-def noises() -> list[Window]:
-    rng = np.random.default_rng(1)
-    return [(rng.normal(size=8_000 * (1 + i % 6)) * 3000 * rng.random()).astype(np.int16) for i in range(16)]
-
-
-@pytest.fixture(scope="session")
 def nano_states(nano: WhisperModel, sounds: list[Window]) -> Tensor:
     """Encoder states of `sounds`, each encoded by itself."""
     return torch.cat([nano.encode(nano.features([sound])) for sound in sounds])
-
-
-@pytest.fixture(scope="session")
-def large_states(large_layout: WhisperModel, noises: list[Window]) -> Tensor:
-    return torch.cat([large_layout.encode(large_layout.features([noise])) for noise in noises])
 
 
 @pytest.fixture(scope="session")

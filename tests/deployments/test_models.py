@@ -1,0 +1,112 @@
+"""Two models in one application: each job goes to its own deployment."""
+
+import copy
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+import ray
+from ray import serve
+
+from deployments.config import parse
+from deployments.job_manager import NAMESPACE
+from deployments.launch import deploy, wait_until_running
+from serve_app.errors import NotFound, Unavailable
+from serve_app.jobs.models import Job, JobState
+from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
+from tests.cluster import Running
+from tests.deployments.test_service import DATA, SAID, job_ended, transcribe
+from tests.server import german
+
+APP = "two"
+DEPLOYMENTS = {"whisper-nano": "Whisper", "german/1": "Whisper-german-1"}
+
+
+@pytest.fixture(scope="module")
+def http(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A second application on the same cluster, gone when this module ends."""
+    second = {"id": "german/1", "aliases": ["de"], "checkpoint": str(german(tmp_path_factory.mktemp("german")))}
+    data_dir = str(tmp_path_factory.mktemp("two"))
+    idle = {"num_cpus": 0}
+    second_application = {
+        **{"name": APP, "route_prefix": f"/{APP}", "import_path": "deployments.app:build"},
+        "args": {"data_dir": data_dir, "models": [second], "whisper": {"threads": 1}},
+        "deployments": [
+            {"name": "Ingress", "ray_actor_options": idle},
+            {"name": "Transcriber", "ray_actor_options": idle},
+            {"name": "Whisper", "ray_actor_options": idle, "user_config": {"max_batch_size": 4}},
+            {"name": "Whisper-german-1", "ray_actor_options": idle, "user_config": {"max_batch_size": 2}},
+        ],
+    }
+    config = copy.deepcopy(running.config)
+    config.applications += parse({"applications": [second_application]}).applications
+    begun = time.monotonic()
+    try:
+        deploy(config)
+        assert wait_until_running(config)
+        print(f"the second application is there after {time.monotonic() - begun:.1f} s")
+        with httpx.Client(base_url=f"{running.url}/{APP}", timeout=120) as client:
+            yield client
+    finally:
+        deploy(running.config)
+        ray.kill(ray.get_actor(f"job-manager:{APP}", namespace=NAMESPACE))
+        while APP in serve.status().applications:
+            time.sleep(0.1)
+
+
+def windows() -> dict[str, int]:
+    """How many each model's replica has done."""
+    handles = {model: serve.get_deployment_handle(name, APP) for model, name in DEPLOYMENTS.items()}
+    return {model: handle.stats.remote().result().windows for model, handle in handles.items()}
+
+
+class Used:
+    """Which models were at work since the last look."""
+
+    def __init__(self) -> None:
+        self._before = windows()
+
+    def look(self) -> set[str]:
+        before, self._before = self._before, windows()
+        return {model for model, done in self._before.items() if done > before[model]}
+
+
+def test_each_job_goes_to_its_models_deployment(http: httpx.Client) -> None:
+    used = Used()
+    assert http.get("/readyz").status_code == 200
+    assert [model["id"] for model in http.get("/v1/models").json()["data"]] == [
+        *("whisper-nano", "whisper-1", "german/1", "de")
+    ]
+    for name, model in [("whisper-1", "whisper-nano"), ("de", "german/1"), ("german/1", "german/1")]:
+        assert transcribe(http, "de.opus", model=name)["text"] == SAID["de.opus"]
+        assert used.look() == {model}
+        job = http.post("/v1/jobs", files={"file": (DATA / "de.opus").read_bytes()}, data={"model": name}).json()
+        job = job_ended(http, job["id"])
+        assert (job["status"], job["model"]) == ("succeeded", model)
+        assert used.look() == {model}
+
+
+def test_each_deployment_has_its_own_settings(http: httpx.Client) -> None:
+    batching = [serve.get_deployment_handle(name, APP).batching.remote().result() for name in DEPLOYMENTS.values()]
+    assert [one.max_batch_size for one in batching] == [4, 2]
+
+
+def test_python_callers_choose_too(http: httpx.Client) -> None:
+    used = Used()
+    transcriber = serve.get_deployment_handle("Transcriber", APP)
+    sound = (DATA / "de.opus").read_bytes()
+    for name, model in [(None, "whisper-nano"), ("de", "german/1")]:
+        text = transcriber.transcribe_audio.remote(sound, TranscriptionOptions(model=name)).result().text
+        assert (text, used.look()) == (SAID["de.opus"], {model})
+    with pytest.raises(NotFound, match="use one of whisper-nano, whisper-1, german/1, de"):
+        transcriber.transcribe_audio.remote(sound, TranscriptionOptions(model="gpt-9")).result()
+
+
+def test_a_job_that_other_settings_accepted_is_not_refused_for_good(http: httpx.Client) -> None:
+    transcriber = serve.get_deployment_handle("Transcriber", APP)
+    request = JobRequest(source=UrlSource(url="http://127.0.0.1:9/a.mp3"), model="gone")
+    job = Job(id="1", state=JobState.RUNNING, mode="sync", request=request, created_at=datetime.now(UTC))
+    with pytest.raises(Unavailable, match="'gone' is not served here"):
+        transcriber.transcribe.remote(job).result()

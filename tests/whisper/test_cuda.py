@@ -1,0 +1,142 @@
+"""The engine on a CUDA device: graphs, a step ahead, the encoder on a stream of its own. Says the same as on a CPU.
+
+`python -m pytest --confcutdir=tests/whisper tests/whisper/test_cuda.py` runs without the service's own packages.
+"""
+
+import gc
+import random
+from collections.abc import Iterator
+from concurrent.futures import wait
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from serve_app.options import TranscriptionOptions
+from serve_app.settings import WhisperSettings
+from serve_app.whisper.decoder import Decoder
+from serve_app.whisper.engine import Engine
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.scheduler import Batching
+from tests.whisper.test_decoder import Window, assert_same, decode, every_kind, mixed, streamed
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+FULL = WhisperSettings(device="cuda", dtype="float32")
+HALF = WhisperSettings(device="cuda", dtype="float16")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_tf32() -> Iterator[None]:
+    """Convolutions in float32, as the CPU's."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@pytest.fixture(scope="module")
+def large(large_layout: WhisperModel) -> WhisperModel:
+    return WhisperModel.load(large_layout.card.source, FULL)
+
+
+@pytest.fixture(scope="module")
+def noisy(large: WhisperModel, noises: list[Window]) -> Tensor:
+    return large.encode(large.features(noises))
+
+
+@pytest.fixture(scope="module")
+def half() -> WhisperModel:
+    return WhisperModel.load("whisper-nano", HALF)
+
+
+@pytest.fixture
+def engine(half: WhisperModel) -> Iterator[Engine]:
+    engine = Engine(half, Batching(max_batch_size=16))
+    yield engine
+    engine.close()
+
+
+def test_the_encoder_hears_what_a_cpu_hears(noisy: Tensor, large_states: Tensor) -> None:
+    assert torch.allclose(noisy.cpu(), large_states, atol=2e-3, rtol=2e-3)
+
+
+def test_greedy_texts_are_a_cpus(
+    large: WhisperModel, noisy: Tensor, large_layout: WhisperModel, large_states: Tensor
+) -> None:
+    instructions = mixed(large, len(noisy))
+    assert_same(decode(large, noisy, instructions), decode(large_layout, large_states, instructions))
+
+
+@pytest.mark.parametrize("rows", [3, 7, 16])
+def test_a_window_does_not_depend_on_who_comes_and_goes(large: WhisperModel, noisy: Tensor, rows: int) -> None:
+    instructions = every_kind(large, len(noisy))
+    alone = [decode(large, noisy[i : i + 1], instructions[i : i + 1])[0] for i in range(len(instructions))]
+    assert_same(streamed(large, noisy, instructions, rows, 1), alone)
+
+
+def test_speech_in_four_languages(engine: Engine, windows: dict[str, Window], said: dict[str, tuple[str, str]]) -> None:
+    futures = {name: engine.submit(window, TranscriptionOptions(), name) for name, window in windows.items()}
+    results = {name: future.result(60) for name, future in futures.items()}
+    assert {name: (result.language, result.text) for name, result in results.items()} == said
+
+
+def test_silence_has_no_text(engine: Engine) -> None:
+    assert engine.submit(np.zeros(48_000, np.int16), TranscriptionOptions(), "job").result(60).text == ""
+
+
+def test_every_word_has_its_time(engine: Engine, windows: dict[str, Window], nano: WhisperModel) -> None:
+    options = TranscriptionOptions(timestamps="word")
+    cpu = Engine(nano)
+    try:
+        for window in windows.values():
+            found, expected = (each.submit(window, options, "job").result(60) for each in (engine, cpu))
+            words, known = ([w for s in text.segments for w in s.words or ()] for text in (found, expected))
+            assert [word.text for word in words] == [word.text for word in known]
+            assert [word.start for word in words] == pytest.approx([word.start for word in known], abs=0.05)
+    finally:
+        cpu.close()
+
+
+def test_a_decoder_that_is_done_with_gives_its_memory_back_at_once(half: WhisperModel) -> None:
+    """Without the collector, which would break graphs that are being recorded."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = torch.cuda.memory_allocated()
+        decoder = Decoder(half, 8)
+        assert torch.cuda.memory_allocated() > before
+        del decoder
+        assert torch.cuda.memory_allocated() == before
+    finally:
+        gc.enable()
+
+
+def test_crowds_of_every_kind_that_come_and_go(engine: Engine, windows: dict[str, Window]) -> None:
+    """Texts are those of windows alone, whatever is cancelled and however many rows there are."""
+    kinds = [
+        TranscriptionOptions(),
+        TranscriptionOptions(language="de", task="translate"),
+        TranscriptionOptions(beam_size=5),
+        TranscriptionOptions(temperature=0.4, best_of=3),
+        TranscriptionOptions(timestamps="word", prompt="three one four"),
+        TranscriptionOptions(logprob_threshold=-1e-9, temperature_increment_on_fallback=0.5),
+    ]
+    work = [(window, options) for window in windows.values() for options in kinds]
+    alone = [engine.submit(window, options, "alone").result(60).text for window, options in work]
+    chance = random.Random(3)
+    for rows in (16, 8, 33):
+        engine.reconfigure(Batching(max_batch_size=rows))
+        order = [chance.randrange(len(work)) for _ in range(200)]
+        futures = [engine.submit(*work[place], str(place)) for place in order]
+        for future in chance.sample(futures, 40):
+            future.cancel()
+        wait(futures, 120)
+        kept = [
+            (future.result(0).text, alone[place])
+            for future, place in zip(futures, order, strict=True)
+            if not future.cancelled()
+        ]
+        assert len(kept) >= 160
+        assert sum(found != expected for found, expected in kept) <= 2  # half precision rounds by company
