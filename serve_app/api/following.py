@@ -13,7 +13,7 @@ from serve_app.api.document import answers
 from serve_app.api.errors import responses
 from serve_app.api.examples import NOW
 from serve_app.errors import NotFound
-from serve_app.jobs.models import DeliveryView, JobEvent, JobState, Try
+from serve_app.jobs.models import MOST_EVENTS, DeliveryView, JobEvent, JobState, Try
 from serve_app.options import Strict
 from serve_app.service import LONG_POLL_S
 
@@ -21,7 +21,12 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 LastEventId = Annotated[
     int,
-    Header(ge=0, alias="Last-Event-ID", description="The number of the last event seen: the ones after it come."),
+    Header(
+        ge=0,
+        le=MOST_EVENTS,
+        alias="Last-Event-ID",
+        description="The number of the last event seen: the ones after it come.",
+    ),
 ]
 
 

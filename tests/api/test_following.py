@@ -66,7 +66,7 @@ async def test_a_comment_comes_where_nothing_happens(
     assert events[-1]["event"] == "completed"
 
 
-@pytest.mark.parametrize("wrong", ["-1", "x"])
+@pytest.mark.parametrize("wrong", ["-1", "x", "1159695443188421115248640"])
 async def test_wrong_requests_for_events(client: httpx.AsyncClient, wrong: str) -> None:
     assert (await client.get("/v1/jobs/unknown/events")).status_code == 404
     job_id = await submitted(client)

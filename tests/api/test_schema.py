@@ -27,6 +27,7 @@ from schemathesis.specs.openapi import checks as of_documents
 
 from serve_app.api.app import create_app
 from serve_app.api.document import operations
+from serve_app.api.verda import ID
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.settings import AppSettings, LimitSettings
@@ -120,7 +121,9 @@ def test_every_answer_is_in_the_document(
     case: schemathesis.Case, url: str, outside: str, recording: bytes, known: None
 ) -> None:
     case.body = real(case.body, outside, recording)
-    case.call_and_validate(base_url=url, checks=CHECKS, timeout=60)
+    # Without its header, this path is another front's, whose answers are others.
+    others = case.operation.path == "/status/{deployment}" and ID not in case.headers
+    case.call_and_validate(base_url=url, checks=[checks.not_a_server_error] if others else CHECKS, timeout=60)
 
 
 JSON = "application/json"
