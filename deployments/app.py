@@ -4,6 +4,7 @@ import re
 
 from ray import serve
 
+from deployments.diarizer import Diarizer
 from deployments.ingress import Ingress
 from deployments.transcriber import Transcriber
 from deployments.whisper import Whisper
@@ -14,12 +15,13 @@ from serve_app.settings import AppSettings, ServedModel
 
 
 def build(args: AppSettings) -> serve.Application:
-    """Ingress → Transcriber → a Whisper for each model, with the job manager beside them."""
+    """Ingress → Transcriber → a Whisper for each model, and the Diarizer if it is on; beside them the job manager."""
     whispers = {
         model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper)
         for name, model in whisper_deployments(args).items()
     }
-    transcriber = serve.deployment(Transcriber).bind(args, whispers)
+    diarizer = serve.deployment(Diarizer).bind(args) if args.diarization.pipeline else None
+    transcriber = serve.deployment(Transcriber).bind(args, whispers, diarizer)
     return serve.deployment(serve.ingress()(Ingress)).bind(args, transcriber)
 
 
@@ -43,4 +45,5 @@ def whisper_deployments(settings: AppSettings) -> dict[str, ServedModel]:
 
 def deployment_names(settings: AppSettings) -> tuple[str, ...]:
     """The names of all deployments, for a config file's `deployments`."""
-    return ("Ingress", "Transcriber", *whisper_deployments(settings))
+    diarizer = ("Diarizer",) if settings.diarization.pipeline else ()
+    return ("Ingress", "Transcriber", *whisper_deployments(settings), *diarizer)

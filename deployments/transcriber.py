@@ -12,7 +12,9 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -23,11 +25,11 @@ from serve_app.errors import NotFound, ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.models import PROGRESS_S, Job
-from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
+from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.reports import Reports
 from serve_app.settings import AppSettings
 from serve_app.telling import telling
-from serve_app.transcript import Said, Tell, Transcript
+from serve_app.transcript import Said, Tell, Transcript, Turn
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
@@ -57,13 +59,17 @@ class Transcriber:
     """
 
     async def __init__(  # type: ignore[misc]
-        self, settings: AppSettings, whispers: Mapping[str, DeploymentHandle]
+        self,
+        settings: AppSettings,
+        whispers: Mapping[str, DeploymentHandle],
+        diarizer: DeploymentHandle | None = None,
     ) -> None:
         import torch
 
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
         self.whispers = whispers
+        self.diarizer = diarizer
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
@@ -115,7 +121,9 @@ class Transcriber:
 
         No job is recorded.
         """
-        options = options or TranscriptionOptions()
+        from serve_app.diarization.clips import checked
+
+        options = await asyncio.to_thread(checked, options or TranscriptionOptions(), self.settings)
         model = self.settings.served_model(options.model).id
         if isinstance(audio, str):
             request = JobRequest(source=UrlSource(url=audio), options=options, model=model)
@@ -152,13 +160,24 @@ class Transcriber:
             spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
-                lambda: whisper.transcribe.remote(pcm, spans, request.options, job_id, interactive, previous),
+                lambda: whisper.transcribe.remote(
+                    pcm, spans, request.options.of_windows, job_id, interactive, previous
+                ),
                 MAX_DEATHS,
             )
             return texts
 
+        async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+            assert self.diarizer is not None, "the service refuses diarization when it is off"
+            send, sound = self.diarizer.diarize.remote, ray.put(pcm)
+            del pcm  # it is large
+            turns: tuple[Turn, ...] = await call(
+                "the diarization deployment", lambda: send(sound, options, interactive), MAX_DEATHS
+            )
+            return turns
+
         return await transcribe(
-            request, model, self.settings, self.blobs, self.session, recognise, report, keeper, tell
+            request, model, self.settings, self.blobs, self.session, recognise, report, keeper, tell, diarize
         )
 
 

@@ -4,28 +4,45 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from serve_app import subtitles
+from serve_app import speakers, subtitles
 from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
 from serve_app.subtitles import PLAIN, Layout
 from serve_app.transcript import Segment, Transcript
 from serve_app.whisper.text import Word
 
-Format = Literal["json", "verbose_json", "text", "srt", "vtt", "tsv"]
+SpeechFormat = Literal["json", "verbose_json", "diarized_json", "text", "srt", "vtt", "tsv"]
+"""The formats of a text."""
+
+Format = Literal[SpeechFormat, "rttm"]
+"""The formats of a transcript."""
+
+SPEAKERS: tuple[Format, ...] = ("diarized_json", "rttm")
+"""The formats that are about who speaks."""
 
 MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
     "verbose_json": "application/json",
+    "diarized_json": "application/json",
     "text": "text/plain",
     "srt": "application/x-subrip",
     "vtt": "text/vtt",
     "tsv": "text/tab-separated-values",
+    "rttm": "text/plain",
 }
 
 
-def render(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> str | dict[str, Any]:
+def check_speakers(transcript: Transcript, form: Format) -> None:
+    """Raise InvalidRequest where a format is about speakers, and they were not told apart."""
+    if form in SPEAKERS and transcript.turns is None:
+        why = "; ".join(("", *transcript.warnings))
+        raise InvalidRequest(f"format {form} needs speakers, which a job with diarization has{why}", "format")
+
+
+def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> str | dict[str, Any]:
     """The transcript as text, or as the JSON object OpenAI's audio API answers with.
 
+    `name`: what RTTM calls the recording, without spaces.
     Raises InvalidRequest for a layout that this format or this transcript can't have.
     """
     if layout.asked and form not in ("srt", "vtt"):
@@ -38,9 +55,20 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> str 
         case "tsv":
             return subtitles.tsv(transcript)
         case "text":
-            return transcript.text + "\n"
+            return speakers.script(transcript) + "\n"
+        case "rttm":
+            return speakers.rttm(transcript.turns or (), name)
         case "json":
             return {"text": transcript.text} | _logprobs(transcript) | _usage(transcript) | _warnings(transcript)
+        case "diarized_json":
+            return {
+                "task": transcript.task,
+                "duration": transcript.duration,
+                "text": transcript.text,
+                "segments": speakers.diarized(transcript),
+                **_usage(transcript),
+                **_warnings(transcript),
+            }
         case "verbose_json":
             return {
                 "task": transcript.task,
@@ -58,12 +86,16 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> str 
 def chunked(transcript: Transcript) -> dict[str, Any]:
     """The transcript as transformers' speech recognition pipeline returns it, a chunk a segment, or a word if asked.
 
-    Chunks keep the spaces before them: together they are the text.
+    Chunks keep the spaces before them: together they are the text. Where speakers were told apart, `speakers` are the
+    chunks once more, with theirs.
     """
     pieces = [piece for segment in transcript.segments for piece in segment.words or (segment,)]
+    chunks = [{"timestamp": [piece.start, piece.end], "text": piece.text} for piece in pieces]
+    told = zip(pieces, chunks, strict=True)
     return {
         "text": transcript.text,
-        "chunks": [{"timestamp": [piece.start, piece.end], "text": piece.text} for piece in pieces],
+        "chunks": chunks,
+        **({} if transcript.turns is None else {"speakers": [{"speaker": p.speaker} | chunk for p, chunk in told]}),
         **_warnings(transcript),
     }
 
@@ -106,12 +138,15 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"usage": {"type": "duration", "seconds": math.ceil(transcript.duration)}}
 
 
+_OF_WORDS = {"start", "end", "speaker", "overlap"}
+
+
 def _words(transcript: Transcript) -> dict[str, Any]:
     """Words in OpenAI's shape, without the spaces around them, when they were asked for."""
     words = [word for segment in transcript.segments for word in segment.words or ()]
     if not words:
         return {}
-    return {"words": [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]}
+    return {"words": [{"word": word.text.strip()} | word.model_dump(include=_OF_WORDS) for word in words]}
 
 
 def _logprobs(transcript: Transcript) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from serve_app.languages import language_code
 
@@ -25,6 +26,17 @@ MAX_HYPOTHESES = 16
 
 Hypotheses = Annotated[int, Field(ge=1, le=MAX_HYPOTHESES)]
 
+MAX_SPEAKERS = 100
+"""Speakers of one recording that may be asked for."""
+
+MAX_KNOWN_SPEAKERS = 4
+"""Voices that may be given with one recording, as many as OpenAI takes: each travels with the job."""
+
+NAMELESS = r"SPEAKER_\d+"
+"""What a speaker is called who is not known by name."""
+
+Speakers = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)]
+
 
 class Strict(BaseModel):
     """Frozen, and an unknown field is an error that names it."""
@@ -43,6 +55,66 @@ class VadOptions(Strict):
     min_speech_ms: Milliseconds | None = Field(None, description="Shorter bursts are not speech.")
     min_silence_ms: Milliseconds | None = Field(None, description="Shorter silences do not end a stretch of speech.")
     pad_ms: Milliseconds | None = Field(None, description="Sound kept before and after a stretch of speech.")
+
+
+class KnownSpeaker(Strict):
+    """A voice with a name: where it is heard, that is who speaks."""
+
+    name: str = Field(
+        min_length=1, max_length=100, description="Shown as the speaker: printable, and not of the form `SPEAKER_00`."
+    )
+    reference: str = Field(
+        min_length=1,
+        exclude_if=lambda clip: not clip,
+        description="2 to 10 seconds of that voice alone: base64 of a file in any format, or a data URL.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        # Files of lines show it, and it must be told from a speaker that has none.
+        if not value.isprintable() or value != value.strip() or re.fullmatch(NAMELESS, value):
+            raise ValueError(
+                "a name has no line breaks, no spaces at its ends, and not the form of SPEAKER_00, which is nobody's"
+            )
+        return value
+
+
+class DiarizationOptions(Strict):
+    """How speakers are told apart. Without a number it is found out."""
+
+    num_speakers: Speakers | None = Field(None, description="So many speak; not together with the two below.")
+    min_speakers: Speakers | None = Field(None, description="At least so many speak.")
+    max_speakers: Speakers | None = Field(None, description="At most so many speak.")
+    known_speakers: tuple[KnownSpeaker, ...] = Field(
+        (), max_length=MAX_KNOWN_SPEAKERS, description="Voices to be called by name where they are heard."
+    )
+    channels: Literal["mixed", "separate"] = Field(
+        "mixed", description="`separate`: each channel of the recording is one speaker's."
+    )
+
+    @field_validator("min_speakers", "max_speakers")
+    @classmethod
+    def _one_number_or_a_range(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("num_speakers") is not None:
+            raise ValueError("num_speakers says how many speak: give the one or the other")
+        return value
+
+    @field_validator("max_speakers")
+    @classmethod
+    def _not_below_the_least(cls, value: int | None, info: ValidationInfo) -> int | None:
+        least = info.data.get("min_speakers")
+        if value is not None and least is not None and value < least:
+            raise ValueError(f"less than min_speakers, which is {least}")
+        return value
+
+    @field_validator("known_speakers")
+    @classmethod
+    def _told_apart(cls, value: tuple[KnownSpeaker, ...]) -> tuple[KnownSpeaker, ...]:
+        names = [speaker.name for speaker in value]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two speakers can't both be called {min(twice)!r}")
+        return value
 
 
 class WhisperOptions(Strict):
@@ -135,11 +207,36 @@ class TranscriptionOptions(WhisperOptions):
     )
     logprobs: bool = Field(False, description="Report every token's log-probability.")
     vad: VadOptions | None = Field(None, description="How speech is told from silence, where not as by default.")
+    diarization: DiarizationOptions | None = Field(
+        None, description="Tell who says what, and how to; `{}` finds all of it out. Null: speakers are not told apart."
+    )
+
+    @field_validator("diarization")
+    @classmethod
+    def _with_times(cls, value: DiarizationOptions | None, info: ValidationInfo) -> DiarizationOptions | None:
+        if value is not None and info.data.get("timestamps") == "none":
+            raise ValueError("words get their speakers by their times: timestamps 'none' leaves it none")
+        return value
 
     @classmethod
     def of(cls, body: WhisperOptions) -> Self:
         """The options in a front's body, which may have more fields than these."""
         return cls(**body.model_dump(include=set(cls.model_fields)))
+
+    @property
+    def of_windows(self) -> Self:
+        """What those need to know who decode windows: to tell speakers apart takes words' times, and nothing else."""
+        if self.diarization is None:
+            return self
+        return self.model_copy(update={"timestamps": "word", "diarization": None})
+
+    @property
+    def shown(self) -> Self:
+        """What a client may see of them: known speakers by their names alone."""
+        if self.diarization is None:
+            return self
+        nameable = tuple(speaker.model_copy(update={"reference": ""}) for speaker in self.diarization.known_speakers)
+        return self.model_copy(update={"diarization": self.diarization.model_copy(update={"known_speakers": nameable})})
 
 
 class UrlSource(Strict):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
+from serve_app.diarization.clips import checked
 from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.guard import check_url
 from serve_app.jobs.blobs import BlobStore
@@ -85,7 +86,7 @@ class Service:
             async with self._owned(request) as owned:
                 return await self.jobs.submit(owned, job_id, owner, idempotency_key)
         except UploadNotFound:
-            known = await self.jobs.known(request, job_id, owner, idempotency_key)
+            known = await self.jobs.known(await self._checked(request), job_id, owner, idempotency_key)
             if known is None:
                 raise
             return known  # which has the upload: its submit is sent again
@@ -152,21 +153,18 @@ class Service:
 
     @asynccontextmanager
     async def _owned(self, request: JobRequest) -> AsyncIterator[JobRequest]:
-        """Check a request and give it its model and its audio.
+        """Check a request and give it its audio.
 
         If it, or the job manager, refuses it, what came in its body is dropped; what was brought before waits again.
         """
         upload = None
         try:
-            model = self.settings.served_model(request.options.model)
-            self.cards[model.id].check(request.options)
-            if isinstance(request.source, UrlSource):
-                check_url(request.source.url, "url")
+            request = await self._checked(request)
             if isinstance(request.source, UploadSource):
                 upload = await self.uploads.claim(request.source.id)
                 source = upload.source.model_copy(update={"upload": upload.id})
                 request = request.model_copy(update={"source": source})
-            yield request.model_copy(update={"model": model.id})
+            yield request
         except Exception as error:
             if upload is not None:
                 await self.uploads.give_back(upload)
@@ -174,3 +172,12 @@ class Service:
             elif isinstance(request.source, BlobSource) and not isinstance(error, Unavailable):
                 await self.blobs.delete(request.source.key)
             raise
+
+    async def _checked(self, request: JobRequest) -> JobRequest:
+        """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
+        model = self.settings.served_model(request.options.model)
+        self.cards[model.id].check(request.options)
+        if isinstance(request.source, UrlSource):
+            check_url(request.source.url, "url")
+        options = await asyncio.to_thread(checked, request.options, self.settings)
+        return request.model_copy(update={"model": model.id, "options": options})

@@ -46,6 +46,7 @@ class LimitSettings(Section):
 
     max_upload_bytes: PositiveInt = Field(512 * 2**20, description="A request body, or a file behind a URL.")
     max_audio_s: PositiveFloat = Field(4 * 3600.0, description="Seconds of sound in one recording.")
+    max_clip_bytes: PositiveInt = Field(4 * 2**20, description="The clip of a known speaker's voice.")
     max_queued_jobs: PositiveInt = Field(10_000, description="Jobs waiting to run; more are answered 429.")
     fetch_timeout_s: PositiveFloat = Field(600.0, description="Fetching the audio behind a URL, in all.")
     request_timeout_s: PositiveFloat = Field(3600.0, description="One synchronous transcription, in all.")
@@ -93,6 +94,35 @@ class WhisperSettings(Section):
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
     watchdog_s: PositiveFloat = Field(
         60.0, description="A replica whose device has not finished a step for so long is replaced."
+    )
+
+
+class DiarizationSettings(Section):
+    """Who speaks when: a pyannote pipeline, beside Whisper."""
+
+    pipeline: str | None = Field(
+        None,
+        description="`diarization-nano` (embedded), a hub id such as pyannote/speaker-diarization-community-1, or a "
+        "folder; null: off. Needs the extra diarization.",
+    )
+    token: SecretStr | None = Field(None, description="The hub's, for pipelines that ask for one.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
+    batch_size: PositiveInt | None = Field(
+        None, description="Chunks of sound computed together; null: 8 on a CPU, 32 on a GPU."
+    )
+    known_similarity: float = Field(
+        0.5, gt=0, le=1, description="A speaker is a known one from this cosine similarity of their voices on."
+    )
+    max_audio_s: PositiveFloat = Field(
+        4 * 3600.0, description="Longer recordings go without speakers: memory and time grow with a length's square."
+    )
+    max_channels: PositiveInt = Field(8, description="Of a recording with a channel for each speaker.")
+    timeout_s: PositiveFloat = Field(
+        600.0, description="A recording's speakers may take so long, and as long as it lasts; then it goes without."
+    )
+    watchdog_s: PositiveFloat = Field(
+        600.0, description="A replica that has not finished a step for so long is replaced."
     )
 
 
@@ -244,6 +274,7 @@ class AppSettings(BaseSettings):
     vad: VadSettings = VadSettings()
     windows: WindowSettings = WindowSettings()
     whisper: WhisperSettings = WhisperSettings()
+    diarization: DiarizationSettings = DiarizationSettings()
     jobs: JobSettings = JobSettings()
     uploads: UploadSettings = UploadSettings()
     webhooks: WebhookSettings = WebhookSettings()

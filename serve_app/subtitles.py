@@ -2,14 +2,17 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from pydantic import Field
 
 from serve_app.errors import InvalidRequest
 from serve_app.options import Strict
-from serve_app.transcript import Transcript
+from serve_app.speakers import labelled
+from serve_app.transcript import Segment, Transcript
+from serve_app.whisper.text import Word
 
 LONG_PAUSE_MS = 3000
 """Where lines are counted, a cue ends before such a pause (openai-whisper's writers)."""
@@ -42,20 +45,29 @@ PLAIN = Layout()
 
 
 class Cue(NamedTuple):
-    """What is shown from `start` until `end`, in milliseconds."""
+    """What is shown from `start` until `end`, in milliseconds; whose it is, where that is known."""
 
     start: int
     end: int
     text: str
+    speaker: str | None = None
 
 
 _Pieces = list[Cue]
 """What becomes one cue: words, or a segment without any. Times never run back; a text may have none."""
 
 
+class _Syntax(NamedTuple):
+    """How a format writes texts, and what somebody says; `visible`: who it is takes room in a line."""
+
+    escape: Callable[[str], str]
+    said: Callable[[str | None, str], str]
+    visible: bool
+
+
 def srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """SubRip. Raises InvalidRequest for a layout this transcript can't have."""
-    cues = enumerate(_cues(transcript, layout, lambda text: text), 1)
+    cues = enumerate(_cues(transcript, layout, _SRT), 1)
     return "".join(
         f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{cue.text.replace('-->', '->')}\n\n"
         for number, cue in cues
@@ -64,7 +76,7 @@ def srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
 
 def vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """WebVTT. Raises InvalidRequest for a layout this transcript can't have."""
-    cues = _cues(transcript, layout, _escaped)
+    cues = _cues(transcript, layout, _VTT)
     # Hours are left out where there are none, as openai-whisper does.
     return "WEBVTT\n\n" + "".join(
         f"{_time(cue.start, '.').removeprefix('00:')} --> {_time(cue.end, '.').removeprefix('00:')}\n{cue.text}\n\n"
@@ -73,23 +85,24 @@ def vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
 
 
 def tsv(transcript: Transcript) -> str:
-    """A line a segment: start and end in milliseconds, and the text, with tabs between."""
-    pieces = _in_order(((segment.start, segment.end, segment.text) for segment in transcript.segments), transcript)
-    lines = ["start\tend\ttext"]
-    for cue in _with_time(([piece] for piece in pieces), transcript):
+    """A line a segment: start and end in milliseconds, and the text, with tabs between; speakers last, if known."""
+    told = transcript.turns is not None
+    lines = ["start\tend\ttext" + ("\tspeaker" if told else "")]
+    for cue in _with_time(([piece] for piece in _in_order(transcript.segments, transcript)), transcript):
         text = _joined(cue).replace("\n", " ")
-        lines.append(f"{cue[0].start}\t{cue[-1].end}\t{text}")
+        speakers = ", ".join(dict.fromkeys(piece.speaker or "" for piece in cue))
+        lines.append(f"{cue[0].start}\t{cue[-1].end}\t{text}" + (f"\t{speakers}" if told else ""))
     return "\n".join(lines) + "\n"
 
 
-def _cues(transcript: Transcript, layout: Layout, escape: Callable[[str], str]) -> Iterator[Cue]:
+def _cues(transcript: Transcript, layout: Layout, syntax: _Syntax) -> Iterator[Cue]:
     _check(transcript, layout)
-    for pieces in _with_time(_laid_out(_segments(transcript), layout), transcript):
-        escaped = [piece._replace(text=escape(piece.text)) for piece in pieces]
+    for pieces in _with_time(_laid_out(_segments(transcript), layout, syntax), transcript):
+        escaped = [piece._replace(text=syntax.escape(piece.text)) for piece in pieces]
         if layout.highlight_words:
-            yield from _highlighted(escaped)
+            yield from _highlighted(escaped, syntax)
         else:
-            yield Cue(pieces[0].start, pieces[-1].end, _joined(escaped))
+            yield Cue(pieces[0].start, pieces[-1].end, _joined(escaped, syntax))
 
 
 def _check(transcript: Transcript, layout: Layout) -> None:
@@ -102,29 +115,27 @@ def _check(transcript: Transcript, layout: Layout) -> None:
 
 def _segments(transcript: Transcript) -> Iterator[_Pieces]:
     """The words of each segment, or the segment itself."""
-    texts = [
-        [(word.start, word.end, word.text) for word in segment.words]
-        if segment.words
-        else [(segment.start, segment.end, segment.text)]
-        for segment in transcript.segments
-    ]
-    ordered = iter(_in_order([text for segment in texts for text in segment], transcript))
+    texts: list[Sequence[Word | Segment]] = [segment.words or (segment,) for segment in transcript.segments]
+    ordered = iter(_in_order(chain.from_iterable(texts), transcript))
     return ([next(ordered) for _ in segment] for segment in texts)
 
 
-def _in_order(texts: Iterable[tuple[float, float, str]], transcript: Transcript) -> _Pieces:
+def _in_order(texts: Iterable[Word | Segment], transcript: Transcript) -> _Pieces:
     """Seconds to milliseconds that are within the recording and never run back."""
     pieces: _Pieces = []
     at, total = 0, _milliseconds(transcript.duration)
-    for start, end, text in texts:
-        begin = max(at, min(_milliseconds(start), total))
-        at = max(begin, min(_milliseconds(end), total))
-        pieces.append(Cue(begin, at, _UNPRINTABLE.sub(" ", text)))
+    for text in texts:
+        begin = max(at, min(_milliseconds(text.start), total))
+        at = max(begin, min(_milliseconds(text.end), total))
+        pieces.append(Cue(begin, at, _UNPRINTABLE.sub(" ", text.text), text.speaker))
     return pieces
 
 
-def _laid_out(segments: Iterable[_Pieces], layout: Layout) -> Iterator[_Pieces]:
-    """Words as cues and lines, as openai-whisper's writers put them; line breaks go into their texts."""
+def _laid_out(segments: Iterable[_Pieces], layout: Layout, syntax: _Syntax) -> Iterator[_Pieces]:
+    """Words as cues and lines, as openai-whisper's writers put them; line breaks go into their texts.
+
+    A cue has one speaker.
+    """
     width, count = layout.max_line_width or math.inf, layout.max_line_count
     cue: _Pieces = []
     length, lines, last = 0, 1, 0
@@ -132,19 +143,22 @@ def _laid_out(segments: Iterable[_Pieces], layout: Layout) -> Iterator[_Pieces]:
         for place, piece in enumerate(segment):
             paused = count is not None and bool(cue) and piece.start - last > LONG_PAUSE_MS
             new_segment = count is None and place == 0 and bool(cue)
-            if 0 < length <= width - len(piece.text) and not paused and not new_segment:
+            new_speaker = bool(cue) and piece.speaker != cue[-1].speaker
+            apart = paused or new_segment or new_speaker
+            if 0 < length <= width - len(piece.text) and not apart:
                 length += len(piece.text)
                 cue.append(piece)
             else:
                 text = piece.text.strip()
-                if new_segment or (cue and count is not None and (paused or lines >= count)):
+                if apart or (cue and count is not None and lines >= count):
                     yield cue
                     cue, lines = [], 1
                 elif length > 0:
                     lines += 1
                     text = "\n" + text
+                label = 0 if cue or not syntax.visible else len(syntax.said(piece.speaker, ""))
                 cue.append(piece._replace(text=text))
-                length = len(text.strip())
+                length = label + len(text.strip())
             last = piece.start
     if cue:
         yield cue
@@ -162,7 +176,8 @@ def _with_time(cues: Iterable[_Pieces], transcript: Transcript) -> Iterator[_Pie
             timed.append(cue)
     total = _milliseconds(transcript.duration)
     if len(timed) == 1 and _timeless(timed[0]) and total:
-        timed = [[Cue(0, total, _joined(timed[0]))]]  # nothing says when
+        first, *others = timed[0]  # nothing says when
+        timed = [[first._replace(start=0, end=total), *(piece._replace(start=total, end=total) for piece in others)]]
     return (cue for cue in timed if not _timeless(cue))
 
 
@@ -170,13 +185,14 @@ def _timeless(cue: _Pieces) -> bool:
     return cue[0].start == cue[-1].end
 
 
-def _highlighted(cue: _Pieces) -> Iterator[Cue]:
+def _highlighted(cue: _Pieces, syntax: _Syntax) -> Iterator[Cue]:
     at = cue[0].start
     for place, piece in enumerate(cue):
         if piece.start > at:
-            yield Cue(at, piece.start, _joined(cue))
+            yield Cue(at, piece.start, _joined(cue, syntax))
         if piece.end > piece.start:
-            yield Cue(piece.start, piece.end, _joined([*cue[:place], _underlined(piece), *cue[place + 1 :]]))
+            underlined = [*cue[:place], _underlined(piece), *cue[place + 1 :]]
+            yield Cue(piece.start, piece.end, _joined(underlined, syntax))
         at = piece.end
 
 
@@ -185,13 +201,27 @@ def _underlined(piece: Cue) -> Cue:
     return piece._replace(text=piece.text.replace(word, f"<u>{word}</u>", 1)) if word else piece
 
 
-def _joined(cue: _Pieces) -> str:
-    lines = "".join(piece.text for piece in cue).split("\n")
-    return "\n".join(stripped for line in lines if (stripped := line.strip()))
+def _joined(cue: _Pieces, syntax: _Syntax | None = None) -> str:
+    """The lines of a cue; with a `syntax` also who says them, where somebody begins."""
+    lines: list[str] = []
+    for speaker, pieces in groupby(cue, key=lambda piece: piece.speaker):
+        text = "".join(piece.text for piece in pieces)
+        said = "\n".join(stripped for line in text.split("\n") if (stripped := line.strip()))
+        if said:
+            lines.append(syntax.said(speaker, said) if syntax else said)
+    return "\n".join(lines)
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _voice(speaker: str | None, text: str) -> str:
+    return f"<v {_escaped(speaker)}>{text}</v>" if speaker else text
+
+
+_SRT = _Syntax(escape=lambda text: text, said=labelled, visible=True)
+_VTT = _Syntax(escape=_escaped, said=_voice, visible=False)
 
 
 def _milliseconds(seconds: float) -> int:

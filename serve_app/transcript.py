@@ -1,14 +1,15 @@
 """What every front renders from."""
 
 from collections.abc import Callable
+from typing import Self
 
 from pydantic import Field
 
 from serve_app.options import Strict, Task
-from serve_app.whisper.text import TokenLogprob, Word
+from serve_app.whisper.text import Spoken, TokenLogprob, Word
 
 
-class Segment(Strict):
+class Segment(Spoken):
     """A stretch of text between two timestamps of one window.
 
     `start`, `end`: seconds from the start of the recording. `seek`: start of its window, in
@@ -16,6 +17,7 @@ class Segment(Strict):
     The last three figures are its window's, as in Whisper: mean log-probability of a token,
     bytes of the text over its zlib-compressed bytes, probability of the no-speech token.
     `words` and the tokens' `logprobs` are there when they were asked for; words' times are the recording's.
+    With speakers told apart no segment has more than one.
     """
 
     start: float
@@ -29,6 +31,18 @@ class Segment(Strict):
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class Turn(Strict):
+    """One speaker talking without a pause, at the same time as others perhaps.
+
+    `start`, `end`: seconds from the start of the recording. `speaker`: `SPEAKER_00` and so on in order of first
+    appearance, or the name of a known speaker.
+    """
+
+    start: float
+    end: float
+    speaker: str
 
 
 class Said(Strict):
@@ -47,7 +61,7 @@ class Transcript(Strict):
 
     `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.
     `duration`: seconds of audio that were read. `warnings`: what a user should know, such as
-    a recording that broke off. `timings`: seconds spent in each stage.
+    a recording that broke off. `timings`: seconds spent in each stage. `turns`: who spoke when; null: not diarized.
     """
 
     task: Task
@@ -55,5 +69,12 @@ class Transcript(Strict):
     duration: float
     text: str
     segments: tuple[Segment, ...]
+    turns: tuple[Turn, ...] | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def wordless(self) -> Self:
+        """The same without its words, for who did not ask for them."""
+        segments = tuple(segment.model_copy(update={"words": None}) for segment in self.segments)
+        return self.model_copy(update={"segments": segments})

@@ -6,7 +6,8 @@ The transcriber's whole flow, without Ray: `recognise` is how a block of windows
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import reduce
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,8 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.fetch import fetch
 from serve_app.audio.vad import SpeechDetector
 from serve_app.audio.windows import Block, Window, cut
+from serve_app.diarization.assign import assign
+from serve_app.diarization.beside import Diarize, Speakers, check_channels, speakers
 from serve_app.jobs.blobs import BlobStore
 from serve_app.merge import Saying, merge
 from serve_app.models import longest_window_s
@@ -62,11 +65,13 @@ async def transcribe(
     report: Report,
     keeper: Keeper | None = None,
     tell: Tell | None = None,
+    diarize: Diarize | None = None,
 ) -> Transcript:
     """The transcript of one recording, whose blocks `recognise` has recognised by `model`.
 
     `session` is a `guarded_session`. With a `keeper`, only blocks that it has not kept are recognised. With `tell`,
     every window is a block of its own, so that its text can be told as soon as it and all before it are known.
+    `diarize` hears the whole recording meanwhile, if the options ask for speakers; what fails there is a warning.
     Raises AudioError and TooLarge for the recording, and what `recognise` and `keeper` raise. Leaves nothing behind.
     """
     await asyncio.to_thread(settings.spool_dir.mkdir, parents=True, exist_ok=True)
@@ -76,10 +81,39 @@ async def transcribe(
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
-        texts = await _recognise(decoding, model.checkpoint, settings, request.options, recognise, report, keeper, tell)
+        async with _beside(path, request.options, settings, diarize) as found:
+            texts = await _recognise(
+                decoding, model.checkpoint, settings, request.options.of_windows, recognise, report, keeper, tell
+            )
+            timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
+            apart = await found if found else None
     transcript = merge(request.options.task, decoding.samples, texts)
-    timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
-    return transcript.model_copy(update={"warnings": (*warnings, *decoding.warnings), "timings": timings})
+    warnings += decoding.warnings
+    if apart:
+        warnings += apart.warnings
+        timings["diarize"] = apart.seconds
+        if apart.turns is not None:
+            transcript = await asyncio.to_thread(assign, transcript, apart.turns)
+        if request.options.timestamps != "word":
+            transcript = transcript.wordless
+    return transcript.model_copy(update={"warnings": tuple(warnings), "timings": timings})
+
+
+@asynccontextmanager
+async def _beside(
+    path: Path, options: TranscriptionOptions, settings: AppSettings, diarize: Diarize | None
+) -> AsyncIterator[asyncio.Task[Speakers] | None]:
+    """The speakers, while the block goes on, if they are asked for; given up when it ends without them."""
+    if options.diarization is None:
+        yield None
+        return
+    assert diarize is not None, "the service refuses diarization when it is off"
+    await asyncio.to_thread(check_channels, path, options.diarization, settings)
+    task = asyncio.create_task(speakers(path, options.diarization, settings, diarize))
+    try:
+        yield task
+    finally:
+        task.cancel()
 
 
 async def _obtain(

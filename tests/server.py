@@ -6,10 +6,13 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
+from numpy.typing import NDArray
 
 from serve_app.api.app import create_app
 from serve_app.audio.windows import Block
@@ -20,9 +23,10 @@ from serve_app.jobs.manager import JobManager
 from serve_app.jobs.models import Job
 from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.models import model_source
+from serve_app.options import DiarizationOptions
 from serve_app.service import Service
-from serve_app.settings import AppSettings
-from serve_app.transcript import Tell, Transcript
+from serve_app.settings import AppSettings, DiarizationSettings, VadSettings
+from serve_app.transcript import Tell, Transcript, Turn
 from serve_app.transcription import transcribe
 from serve_app.whisper.block import recognise
 from serve_app.whisper.card import ModelCard
@@ -59,13 +63,18 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
 
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
-                options, sync = job.request.options, job.mode == "sync"
+                options, sync = job.request.options.of_windows, job.mode == "sync"
                 return await recognise(engine, block.pcm, spans, options, job.id, interactive=sync, previous=previous)
 
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
-            return await transcribe(job.request, model, settings, blobs, session, through_engine, report, tell=tell)
+            async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+                return await asyncio.to_thread(_speaker_pipeline(settings.diarization).diarize, pcm, options)
+
+            return await transcribe(
+                job.request, model, settings, blobs, session, through_engine, report, tell=tell, diarize=diarize
+            )
 
         async def ready() -> bool:
             return True
@@ -77,6 +86,13 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
         yield Service(settings, cards, blobs, uploads, jobs, run, ready)
         await jobs.close()
     await database.close()
+
+
+@cache
+def _speaker_pipeline(settings: DiarizationSettings) -> Any:
+    from serve_app.diarization.pipeline import SpeakerPipeline
+
+    return SpeakerPipeline.load(settings, VadSettings())
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 from typing import Any
 
 import pytest
+from openai.types.audio import TranscriptionDiarized
 
-from serve_app.formats import as_whisper, chunked, render
-from serve_app.transcript import Segment, Transcript
+from serve_app.errors import InvalidRequest
+from serve_app.formats import SPEAKERS, as_whisper, check_speakers, chunked, render
+from serve_app.transcript import Segment, Transcript, Turn
 from serve_app.whisper.text import TokenLogprob, Word
 
 SEGMENT = Segment(
@@ -105,3 +107,67 @@ def test_whispers_own_shape_has_a_code_and_the_words_in_their_segments() -> None
     assert spoken["segments"][1]["words"] == [{"word": " eins", "start": 0.5, "end": 0.9, "probability": 0.9}]
     assert as_whisper(transcript(task="translate", language=None))["language"] is None
     assert as_whisper(transcript(warnings=("broke off",)))["warnings"] == ["broke off"]
+
+
+WORDS = (
+    Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9, speaker="SPEAKER_00"),
+    Word(start=1.0, end=1.5, text=" zwei", tokens=(8,), probability=0.9, speaker="SPEAKER_00", overlap=True),
+)
+TURNS = (Turn(start=0.4, end=1.6, speaker="SPEAKER_00"), Turn(start=1.0, end=1.5, speaker="Ann"))
+TOLD = transcript(
+    segments=(
+        SEGMENT.model_copy(update={"speaker": "SPEAKER_00", "words": WORDS}),
+        SEGMENT.model_copy(update={"speaker": "Ann", "start": 1.5, "end": 2.0, "text": " drei"}),
+    ),
+    text="eins zwei drei",
+    turns=TURNS,
+)
+
+
+def test_diarized_json_is_openais() -> None:
+    body = render(TOLD, "diarized_json")
+    found = TranscriptionDiarized.model_validate(body, strict=True)
+    assert (found.text, found.duration) == ("eins zwei drei", 2.2)
+    assert [(one.speaker, one.text, one.start) for one in found.segments] == [
+        ("A", "eins zwei", 0.5),
+        ("Ann", "drei", 1.5),
+    ]
+    assert isinstance(body, dict)
+    assert set(body) == {"task", "duration", "text", "segments", "usage"}
+
+
+def test_speakers_are_shown_where_they_were_told_apart() -> None:
+    body = render(TOLD, "verbose_json")
+    assert isinstance(body, dict)
+    assert [one["speaker"] for one in body["segments"]] == ["SPEAKER_00", "Ann"]
+    assert body["words"][1] == {"word": "zwei", "start": 1.0, "end": 1.5, "speaker": "SPEAKER_00", "overlap": True}
+    assert "overlap" not in body["words"][0]
+    spoken = as_whisper(TOLD)["segments"][0]
+    assert (spoken["speaker"], spoken["words"][0]["speaker"]) == ("SPEAKER_00", "SPEAKER_00")
+    assert chunked(TOLD)["speakers"] == [
+        {"speaker": "SPEAKER_00", "timestamp": [0.5, 0.9], "text": " eins"},
+        {"speaker": "SPEAKER_00", "timestamp": [1.0, 1.5], "text": " zwei"},
+        {"speaker": "Ann", "timestamp": [1.5, 2.0], "text": " drei"},
+    ]
+    assert render(TOLD, "text") == "[SPEAKER_00]: eins zwei\n[Ann]: drei\n"
+    assert render(TOLD, "rttm", name="call-17") == (
+        "SPEAKER call-17 1 0.400 1.200 <NA> <NA> SPEAKER_00 <NA> <NA>\n"
+        "SPEAKER call-17 1 1.000 0.500 <NA> <NA> Ann <NA> <NA>\n"
+    )
+    assert "speaker" not in str([render(transcript(), "verbose_json"), chunked(transcript()), as_whisper(transcript())])
+
+
+def test_formats_of_speakers_need_them() -> None:
+    for form in SPEAKERS:
+        check_speakers(TOLD, form)
+        check_speakers(transcript(turns=()), form)
+        with pytest.raises(InvalidRequest, match="diarization has; it took too long") as refused:
+            check_speakers(transcript(warnings=("it took too long",)), form)
+        assert refused.value.param == "format"
+    check_speakers(transcript(), "srt")
+
+
+def test_where_speakers_could_not_be_told_apart_nobody_is_known() -> None:
+    body = render(transcript(warnings=("no speakers",)), "diarized_json")
+    assert isinstance(body, dict)
+    assert ([one["speaker"] for one in body["segments"]], body["warnings"]) == (["unknown"], ["no speakers"])

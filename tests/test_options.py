@@ -62,3 +62,63 @@ def test_tokens_are_a_list_or_text_with_commas(given: object, tokens: tuple[int,
 def test_what_is_no_token_is_refused(given: object) -> None:
     with pytest.raises(ValidationError, match="suppress_tokens"):
         TranscriptionOptions.model_validate({"suppress_tokens": given})
+
+
+CLIP = {"reference": "aaaa"}
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"num_speakers": 0}, "diarization.num_speakers"),
+        ({"num_speakers": 101}, "diarization.num_speakers"),
+        ({"num_speakers": 2, "min_speakers": 2}, "diarization.min_speakers"),
+        ({"num_speakers": 2, "max_speakers": 2}, "diarization.max_speakers"),
+        ({"min_speakers": 3, "max_speakers": 2}, "diarization.max_speakers"),
+        ({"channels": "left"}, "diarization.channels"),
+        ({"known_speakers": [{"name": "Ann"}]}, "diarization.known_speakers.0.reference"),
+        ({"known_speakers": [{"name": "Ann", "reference": ""}]}, "diarization.known_speakers.0.reference"),
+        ({"known_speakers": [{"name": "Ann"} | CLIP] * 2}, "diarization.known_speakers"),
+        ({"known_speakers": [{"name": str(number)} | CLIP for number in range(5)]}, "diarization.known_speakers"),
+        *(
+            ({"known_speakers": [{"name": name} | CLIP]}, "diarization.known_speakers.0.name")
+            for name in ("", " Ann", "Ann\nBob", "Ann\u2028", "\x1b", "SPEAKER_00", "SPEAKER_7", "a" * 101)
+        ),
+    ],
+)
+def test_what_speakers_cannot_be_is_refused_by_its_field(given: dict[str, object], field: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TranscriptionOptions.model_validate({"diarization": given})
+    assert ".".join(map(str, refused.value.errors()[0]["loc"])) == field
+
+
+def test_numbers_of_speakers_may_be_open() -> None:
+    for given in (
+        {},
+        {"num_speakers": 2},
+        {"min_speakers": 2},
+        {"max_speakers": 2},
+        {"min_speakers": 2, "max_speakers": 2},
+    ):
+        assert TranscriptionOptions.model_validate({"diarization": given}).diarization is not None
+
+
+def test_speakers_need_times() -> None:
+    with pytest.raises(ValidationError, match="timestamps 'none'"):
+        TranscriptionOptions.model_validate({"timestamps": "none", "diarization": {}})
+
+
+def test_who_decodes_windows_finds_words_and_hears_of_no_speakers() -> None:
+    plain = TranscriptionOptions(language="en")
+    assert plain.of_windows == plain
+    told = TranscriptionOptions.model_validate({"language": "en", "diarization": {}})
+    assert told.of_windows == TranscriptionOptions(language="en", timestamps="word")
+
+
+def test_clips_are_kept_and_not_shown() -> None:
+    told = TranscriptionOptions.model_validate({"diarization": {"known_speakers": [{"name": "Ann"} | CLIP]}})
+    assert told.diarization is not None
+    assert TranscriptionOptions.model_validate_json(told.model_dump_json()) == told
+    shown = told.shown.model_dump(mode="json")
+    assert shown["diarization"]["known_speakers"] == [{"name": "Ann"}]
+    assert shown | {"diarization": None} == TranscriptionOptions().model_dump(mode="json")

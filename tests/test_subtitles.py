@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from serve_app import subtitles
 from serve_app.errors import InvalidRequest
 from serve_app.subtitles import Layout
-from serve_app.transcript import Segment, Transcript
+from serve_app.transcript import Segment, Transcript, Turn
 from serve_app.whisper.text import Word
 
 Cues = list[tuple[int, int, str]]
@@ -125,6 +125,91 @@ def test_srt_is_read_back(of: Transcript, layout: Layout) -> None:
 @given(transcripts(), LAYOUTS)
 def test_vtt_is_read_back(of: Transcript, layout: Layout) -> None:
     check(read_vtt(subtitles.vtt(of, layout)), of, layout)
+
+
+def told_apart(of: Transcript, speakers: list[str]) -> Transcript:
+    """The same, its segments' speakers in turn."""
+    segments = []
+    for place, one in enumerate(of.segments):
+        whose = {"speaker": speakers[place % len(speakers)]}
+        words = tuple(word.model_copy(update=whose) for word in one.words or ())
+        segments.append(one.model_copy(update=whose | {"words": words}))
+    turns = tuple(Turn(start=one.start, end=one.end, speaker=str(one.speaker)) for one in segments)
+    return of.model_copy(update={"segments": tuple(segments), "turns": turns})
+
+
+# Of the texts none has a capital letter.
+SPEAKERS = st.lists(st.sampled_from(["ANN", "SPEAKER_00", "B & CO"]), min_size=1, max_size=3)
+PLAIN_TEXTS = st.sampled_from([" one", " two,", " three-four", "'s", " five.", " "])
+
+
+@given(transcripts(PLAIN_TEXTS), LAYOUTS, SPEAKERS)
+def test_speakers_are_read_back(of: Transcript, layout: Layout, speakers: list[str]) -> None:
+    """Every line of a cue is whose the line before it was, or says whose it is."""
+    told = told_apart(of, speakers)
+    texts = {"srt": read_srt(subtitles.srt(told, layout)), "vtt": webvtt_voices(subtitles.vtt(told, layout))}
+    for cues in texts.values():
+        plain = [(start, end, LABEL.sub("", text)) for start, end, text in cues]
+        check(plain, of, layout)
+        said: dict[str, str] = {}
+        seen = None
+        for _, _, text in cues:
+            text = UNDERLINE.sub("", text)
+            assert LABEL.match(text), text
+            if layout.highlight_words and text == seen:
+                continue
+            seen = text
+            for line in text.split("\n"):
+                if label := LABEL.match(line):
+                    speaker = label[1]
+                said[speaker] = said.get(speaker, "") + letters(LABEL.sub("", line))
+        if of.duration and not layout.highlight_words:
+            assert said == {
+                speaker: spoken
+                for speaker in dict.fromkeys(one.speaker for one in told.segments)
+                if (spoken := "".join(letters(one.text) for one in told.segments if one.speaker == speaker))
+            }
+
+
+LABEL = re.compile(r"^\[([^\]]+)\]: ", re.MULTILINE)
+VOICE = re.compile(r"<v ([^>]+)>(.*?)</v>", re.DOTALL)
+
+
+def webvtt_voices(text: str) -> Cues:
+    """Cues with their voices written as in SubRip."""
+    cues = webvtt.from_string(text, strict=True)
+    assert all(cue.voice for cue in cues)
+    said = (VOICE.sub(r"[\1]: \2", UNDERLINE.sub("", cue.raw_text)) for cue in cues)
+    return [(_ms(cue.start), _ms(cue.end), html.unescape(one)) for cue, one in zip(cues, said, strict=True)]
+
+
+TALK = told_apart(
+    transcript(spoken((0, 1, " three"), (1, 2, " one")), spoken((2, 3, " four")), duration=3), ["A<1>", "B"]
+)
+
+
+def test_a_cue_says_who_speaks() -> None:
+    assert subtitles.srt(TALK) == (
+        "1\n00:00:00,000 --> 00:00:02,000\n[A<1>]: three one\n\n2\n00:00:02,000 --> 00:00:03,000\n[B]: four\n\n"
+    )
+    assert subtitles.vtt(TALK) == (
+        "WEBVTT\n\n00:00.000 --> 00:02.000\n<v A&lt;1&gt;>three one</v>\n\n00:02.000 --> 00:03.000\n<v B>four</v>\n\n"
+    )
+    assert subtitles.tsv(TALK) == "start\tend\ttext\tspeaker\n0\t2000\tthree one\tA<1>\n2000\t3000\tfour\tB\n"
+
+
+def test_who_speaks_takes_room_in_a_line_where_it_is_shown() -> None:
+    layout = Layout(max_line_width=16, max_line_count=2)
+    assert [text for _, _, text in read_srt(subtitles.srt(TALK, layout))] == ["[A<1>]: three\none", "[B]: four"]
+    assert "<v A&lt;1&gt;>three one</v>" in subtitles.vtt(TALK, layout)
+
+
+def test_a_text_without_a_time_keeps_its_speaker() -> None:
+    talk = told_apart(transcript(segment(1, 2, " one"), segment(2, 2, " two"), duration=3), ["A", "B"])
+    bare = talk.model_copy(update={"segments": tuple(s.model_copy(update={"words": None}) for s in talk.segments)})
+    assert read_srt(subtitles.srt(bare)) == [(1000, 2000, "[A]: one\n[B]: two")]
+    assert "<v A>one</v>\n<v B>two</v>\n" in subtitles.vtt(bare)
+    assert "1000\t2000\tone two\tA, B\n" in subtitles.tsv(bare)
 
 
 @given(transcripts())

@@ -21,6 +21,7 @@ class SpokenWord(BaseModel):
     word: str
     start: float
     end: float
+    speaker: str | None = Field(None, description="With diarization.")
 
 
 class SpokenSegment(BaseModel):
@@ -36,6 +37,8 @@ class SpokenSegment(BaseModel):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    speaker: str | None = Field(None, description="With diarization; beside `overlap` where several speak at once.")
+    overlap: bool | None = None
 
 
 class PlainText(BaseModel):
@@ -57,6 +60,28 @@ class VerboseText(PlainText):
     segments: list[SpokenSegment]
 
 
+class SaidBy(BaseModel):
+    """What one speaker said."""
+
+    type: Literal["transcript.text.segment"]
+    id: str
+    start: float
+    end: float
+    text: str
+    speaker: str = Field(description="`A`, `B` and so on, or the name of a known speaker; `unknown`.")
+
+
+class DiarizedText(BaseModel):
+    """A transcript with `response_format=diarized_json`."""
+
+    task: Task
+    duration: float
+    text: str
+    segments: list[SaidBy]
+    usage: Usage
+    warnings: list[str] | None = None
+
+
 class Chunk(BaseModel):
     """A piece of text, its first and last second."""
 
@@ -64,9 +89,16 @@ class Chunk(BaseModel):
     text: str
 
 
+class SpeakersChunk(Chunk):
+    """The same, and who said it."""
+
+    speaker: str | None
+
+
 class ChunkedText(BaseModel):
     """A transcript as transformers' speech recognition pipeline returns it."""
 
     text: str
     chunks: list[Chunk]
+    speakers: list[SpeakersChunk] | None = Field(None, description="With `diarise_audio`.")
     warnings: list[str] | None = None

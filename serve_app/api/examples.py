@@ -17,7 +17,7 @@ from serve_app.errors import (
 )
 from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.options import JobRequest, UrlSource
-from serve_app.transcript import Segment, Transcript
+from serve_app.transcript import Segment, Transcript, Turn
 
 URL = "https://example.com/talk.mp3"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -41,6 +41,13 @@ TRANSCRIPT = Transcript(
         ),
     ),
     timings={"fetch": 0.105, "transcribe": 0.212},
+)
+
+DIARIZED = TRANSCRIPT.model_copy(
+    update={
+        "segments": (TRANSCRIPT.segments[0].model_copy(update={"speaker": "SPEAKER_00"}),),
+        "turns": (Turn(start=0.24, end=1.38, speaker="SPEAKER_00"),),
+    }
 )
 
 QUEUED = Job(

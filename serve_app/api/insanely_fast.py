@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Body, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from serve_app.api.bodies import ChunkedText
 from serve_app.api.context import KnownId, OwnerDep, ServiceDep
@@ -22,7 +22,7 @@ from serve_app.api.prefer import PreferredDep
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
 from serve_app.formats import chunked
 from serve_app.jobs.models import Job, JobState
-from serve_app.options import JobRequest, Strict, Task, TranscriptionOptions, UrlSource, Webhook
+from serve_app.options import DiarizationOptions, JobRequest, Strict, Task, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service
 
 
@@ -37,6 +37,8 @@ def render(error: ServiceError) -> JSONResponse:
             detail = "Task not found"
         case "invalid_header", _:
             detail = error.message.replace("webhook.headers", "webhook.header", 1)
+        case "diarization_off", _:
+            detail = error.message.replace("diarization", "diarise_audio", 1)
         case _, "id" | "job_id":
             detail = f"managed_task_id: {error.message}"
         case _:
@@ -79,17 +81,10 @@ class TaskBody(Strict):
     )
     batch_size: int = Field(64, ge=1, description="Windows of this task decoded at a time at most.")
     timestamp: Literal["chunk", "word"] = Field("chunk", description="`word`: a chunk for every word.")
-    diarise_audio: bool = Field(False, description="Only false: speakers are not told apart yet.")
+    diarise_audio: bool = Field(False, description="Tell who says what: `speakers` in the output.")
     webhook: TaskWebhook | None = None
     is_async: bool = Field(False, description="Answer at once, and POST the output to the webhook.")
     managed_task_id: JobId = None
-
-    @field_validator("diarise_audio")
-    @classmethod
-    def _only_false(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("speakers are not told apart yet, only false is supported")
-        return value
 
     @model_validator(mode="after")
     def _webhook_if_async(self) -> Self:
@@ -105,6 +100,7 @@ class TaskBody(Strict):
                 language=None if self.language == "None" else self.language,
                 batch_size=self.batch_size,
                 timestamps="word" if self.timestamp == "word" else "segment",
+                diarization=DiarizationOptions() if self.diarise_audio else None,
             )
         except ValidationError as error:
             raise invalid(error) from None

@@ -10,16 +10,17 @@ from serve_app.api.context import KnownId, OwnerDep, ServiceDep
 from serve_app.api.document import answers
 from serve_app.api.errors import invalid, responses
 from serve_app.api.examples import QUEUED, SUCCEEDED, URL
-from serve_app.api.forms import refuse_repeats
+from serve_app.api.forms import read_form, refuse_repeats
 from serve_app.api.openai import RENDERED, respond
 from serve_app.api.prefer import PreferredDep
 from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
-from serve_app.formats import Format
+from serve_app.formats import Format, check_speakers
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
 from serve_app.jobs.view import JobView, view
 from serve_app.options import (
+    DiarizationOptions,
     JobRequest,
     Priority,
     Source,
@@ -73,9 +74,10 @@ class JobBody(TranscriptionOptions):
 
 
 class JobForm(TranscriptionOptions):
-    """A job as multipart fields beside `file`; `webhook` and `vad` as JSON."""
+    """A job as multipart fields beside `file`; `webhook`, `vad` and `diarization` as JSON."""
 
     vad: Json[VadOptions] | None = None
+    diarization: Json[DiarizationOptions] | None = None
     webhook: Json[Webhook] | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
     id: JobId = None
@@ -194,6 +196,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
 
 
 async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
+    await read_form(request)
     async with request.form() as form:
         refuse_repeats(form)
         fields = {name: value for name, value in form.items() if name != "file"}
@@ -227,7 +230,9 @@ async def job(service: ServiceDep, job_id: KnownId) -> JobView:
     "/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409) | {200: RENDERED}
 )
 async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[TranscriptQuery, Query()]) -> Response:
-    return respond(await service.jobs.result(job_id), query.format, query)
+    found = await service.jobs.result(job_id)
+    check_speakers(found, query.format)
+    return respond(found, query.format, query, job_id)
 
 
 @router.delete(

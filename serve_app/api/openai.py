@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Path, Response
@@ -11,62 +11,64 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 
 from serve_app.api import keep_alive
-from serve_app.api.bodies import PlainText, VerboseText
+from serve_app.api.bodies import DiarizedText, PlainText, VerboseText
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.document import answers, headed
 from serve_app.api.errors import body_of, known, responses
-from serve_app.api.examples import QUEUED, TRANSCRIPT
-from serve_app.api.forms import unrepeated
+from serve_app.api.examples import DIARIZED, QUEUED, TRANSCRIPT
+from serve_app.api.forms import FormRoute, unrepeated
 from serve_app.api.prefer import Preferred, PreferredDep
-from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm
+from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm, own_names
 from serve_app.api.uploads import store
-from serve_app.formats import MEDIA_TYPES, Format, render
+from serve_app.formats import MEDIA_TYPES, SPEAKERS, Format, render
 from serve_app.jobs.view import JobView, view
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.service import Service
+from serve_app.speakers import diarized
 from serve_app.subtitles import PLAIN, Layout
 from serve_app.telling import telling
 from serve_app.transcript import Said, Tell, Transcript
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
 
 MULTIPART = Form(media_type="multipart/form-data")
 
 
-def _event(item: Said | Transcript) -> bytes:
+def _of(item: Said | Transcript, form: Format) -> Iterator[bytes]:
     if isinstance(item, Transcript):
+        if form in SPEAKERS:  # which are known only now
+            yield from map(_encoded, diarized(item))
         done = render(item, "json")
         assert isinstance(done, dict)
-        return _encoded({"type": "transcript.text.done"} | done)
+        yield _encoded({"type": "transcript.text.done"} | done)
+        return
     event: dict[str, Any] = {"type": "transcript.text.delta", "delta": item.text}
     if item.logprobs is not None:
         event["logprobs"] = [token.model_dump() for token in item.logprobs]
-    return _encoded(event)
+    yield _encoded(event)
 
 
 def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
     return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
 
 
-_TEXTS: dict[str, Any] = {
-    media_type: {"example": render(TRANSCRIPT, form)}
-    for form, media_type in MEDIA_TYPES.items()
-    if media_type != "application/json"
-}
 _JSON = answers(
     "In the format asked for.",
     render(TRANSCRIPT, "json"),
     render(TRANSCRIPT, "verbose_json"),
-    model=PlainText | VerboseText,
+    render(DIARIZED, "diarized_json"),
+    model=PlainText | VerboseText | DiarizedText,
 )
+_TEXTS: dict[str, Any] = {}
+for form, media_type in MEDIA_TYPES.items():
+    if media_type != "application/json":
+        shown = render(DIARIZED if form in SPEAKERS else TRANSCRIPT, form)
+        _TEXTS.setdefault(media_type, {"examples": {}})["examples"][form] = {"value": shown}
 RENDERED = _JSON | {"content": _JSON["content"] | _TEXTS}
 """The OpenAPI entry of `respond`."""
 
-_STREAM = {
-    "text/event-stream": {
-        "example": "".join(_event(item).decode() for item in (Said(text="three one"), Said(text=" four"), TRANSCRIPT))
-    }
-}
+_TOLD = (Said(text="three one"), Said(text=" four"), TRANSCRIPT)
+_STREAM = {"text/event-stream": {"example": b"".join(e for item in _TOLD for e in _of(item, "json")).decode()}}
 _GIVEN = ("Location", "Preference-Applied")
 _ANSWERS = responses(404, 408, 409, 429) | {
     200: RENDERED | {"content": RENDERED["content"] | _STREAM, "headers": headed(*_GIVEN)},
@@ -105,15 +107,18 @@ async def _answer(
 ) -> Response:
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
     if preferred.in_background and not form.stream:  # a stream's first event is there before its last in any case
-        waited = await preferred.waited(service, await service.submit(request, owner=owner))
+        with own_names():
+            waited = await preferred.waited(service, await service.submit(request, owner=owner))
         headers = waited.headers | {"Location": f"/v1/jobs/{waited.job.id}"}
         if not waited.ended:
             return JSONResponse(view(waited.job).model_dump(mode="json"), 202, headers)
-        answer = respond(await service.outcome(waited.job), form.response_format)
+        with own_names():
+            answer = respond(await service.outcome(waited.job), form.response_format)
         answer.headers.update(headers)
         return answer
     if not form.stream:
-        return respond(await service.transcribe(request, owner), form.response_format)
+        with own_names():
+            return respond(await service.transcribe(request, owner), form.response_format)
 
     async def work(tell: Tell) -> Transcript:
         return await service.transcribe(request, owner, tell=tell)
@@ -126,26 +131,32 @@ async def _answer(
     except asyncio.CancelledError:
         first.cancel()
         raise
-    for early in done:
-        early.result()
-    return EventSourceResponse(
-        keep_alive.kept_alive(_events(first, told)), headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
-    )
+    with own_names():
+        for early in done:
+            early.result()
+    events = keep_alive.kept_alive(_events(first, told, form.response_format))
+    return EventSourceResponse(events, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 
-async def _events(first: Awaitable[Said | Transcript], rest: AsyncIterator[Said | Transcript]) -> AsyncGenerator[bytes]:
+async def _events(
+    first: Awaitable[Said | Transcript], rest: AsyncIterator[Said | Transcript], form: Format
+) -> AsyncGenerator[bytes]:
     """A text as OpenAI's events."""
     try:
-        yield _event(await first)
+        with own_names():
+            item = await first
+        for event in _of(item, form):
+            yield event
         async for item in rest:
-            yield _event(item)
+            for event in _of(item, form):
+                yield event
     except Exception as error:
         yield _encoded({"type": "error"} | body_of(known(error, "a streamed text")).model_dump(), "error")
 
 
-def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN) -> Response:
+def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> Response:
     """A transcript as an HTTP answer. Raises InvalidRequest as `render` does."""
-    body = render(transcript, form, layout)
+    body = render(transcript, form, layout, name)
     if isinstance(body, str):
         return Response(body, media_type=f"{MEDIA_TYPES[form]}; charset=utf-8")
     return JSONResponse(body)

@@ -1,6 +1,9 @@
 """The forms of OpenAI's audio API, and the options they stand for."""
 
-from contextlib import suppress
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from copy import copy
 from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
@@ -17,11 +20,19 @@ from pydantic import (
 from pydantic_core import from_json
 
 from serve_app.api.errors import invalid
-from serve_app.errors import InvalidRequest
-from serve_app.formats import Format
-from serve_app.options import MAX_PROMPT, Milliseconds, Probability, TranscriptionOptions, VadOptions
+from serve_app.errors import InvalidRequest, ServiceError
+from serve_app.formats import SPEAKERS, SpeechFormat
+from serve_app.options import (
+    MAX_KNOWN_SPEAKERS,
+    MAX_PROMPT,
+    Milliseconds,
+    Probability,
+    TranscriptionOptions,
+    VadOptions,
+)
 
-_STREAMED: tuple[Format, ...] = ("json", "text")
+_STREAMED: tuple[SpeechFormat, ...] = ("json", "text", "diarized_json")
+_CLIP = re.compile(r"diarization\.known_speakers\.(\d+)\.(name|reference)")
 _MEMBER = "chunking_strategy["
 _SEPARATOR = ", "
 
@@ -71,6 +82,27 @@ def _short(words: list[str]) -> list[str]:
 Keywords = Annotated[list[str], AfterValidator(_short)]
 
 
+@contextmanager
+def own_names() -> Iterator[None]:
+    """Errors about speakers name the fields that these forms have for them."""
+    try:
+        yield
+    except ServiceError as error:
+        param = error.param or ""
+        if clip := _CLIP.fullmatch(param):
+            number, what = clip.groups()
+            own, named = f"known_speaker_{what}s[]", f"known_speaker_{what}s[{number}]"
+        elif param == "diarization.known_speakers":
+            own = named = "known_speaker_names[]"
+        elif param == "diarization":
+            own = named = "response_format"
+        else:
+            raise
+        renamed = copy(error)
+        renamed.message, renamed.param = error.message.replace(param, named, 1), own
+        raise renamed from None
+
+
 class SpeechForm(BaseModel):
     """The fields that both paths take; another field is refused."""
 
@@ -82,7 +114,7 @@ class SpeechForm(BaseModel):
     file: UploadFile = Field(description="Any container FFmpeg reads; decided by content, not by name.")
     model: str = Field(description="A model id or alias of `GET /v1/models`.")
     prompt: str | None = Field(None, description="Text that conditions every window.")
-    response_format: Format = "json"
+    response_format: SpeechFormat = "json"
     temperature: float = Field(
         0, description="0 to 1. 0: the likeliest text, and hotter where it fails Whisper's thresholds."
     )
@@ -93,7 +125,9 @@ class SpeechForm(BaseModel):
         "silence_duration_ms}`, as JSON or as fields `chunking_strategy[type]` and so on.",
     )
     stream: bool = Field(
-        False, description="Server-sent events, a window's text each; needs `response_format` `json` or `text`."
+        False,
+        description="Server-sent events, a window's text each; needs `response_format` `json`, `text` or "
+        "`diarized_json`, whose segments come at the end.",
     )
 
     @model_validator(mode="before")
@@ -119,10 +153,14 @@ class SpeechForm(BaseModel):
                 temperature=self.temperature,
                 logprobs="logprobs" in self.include,
                 vad=self.chunking_strategy.overrides() if self.chunking_strategy else None,
+                diarization=self._diarization() if self.response_format in SPEAKERS else None,
                 **own,
             )
         except ValidationError as error:
             raise invalid(error) from None
+
+    def _diarization(self) -> dict[str, Any]:
+        return {}
 
 
 class TranslationForm(SpeechForm):
@@ -142,14 +180,39 @@ class TranscriptionForm(SpeechForm):
         [], alias="timestamp_granularities[]", description="Needs `response_format=verbose_json`."
     )
 
+    known_speaker_names: list[str] = Field(
+        [],
+        alias="known_speaker_names[]",
+        max_length=MAX_KNOWN_SPEAKERS,
+        description="Names of voices; needs `response_format=diarized_json`.",
+    )
+    known_speaker_references: list[str] = Field(
+        [],
+        alias="known_speaker_references[]",
+        max_length=MAX_KNOWN_SPEAKERS,
+        description="A clip of each of these voices, 2 to 10 seconds, as a data URL.",
+    )
+
     def options(self) -> TranscriptionOptions:
         """What every front parses into. Raises InvalidRequest."""
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise InvalidRequest(
                 "timestamp_granularities[] needs response_format 'verbose_json'", "timestamp_granularities[]"
             )
-        return self._options(
-            language=self.language,
-            hotwords=_SEPARATOR.join(self.keywords) or None,
-            timestamps="word" if "word" in self.timestamp_granularities else "segment",
-        )
+        names, references = self.known_speaker_names, self.known_speaker_references
+        if (names or references) and self.response_format not in SPEAKERS:
+            field = "known_speaker_names[]" if names else "known_speaker_references[]"
+            raise InvalidRequest(f"{field} needs response_format 'diarized_json'", field)
+        if len(names) != len(references):
+            message = f"known_speaker_references[]: {len(references)} for {len(names)} known_speaker_names[]"
+            raise InvalidRequest(message, "known_speaker_references[]")
+        with own_names():
+            return self._options(
+                language=self.language,
+                hotwords=_SEPARATOR.join(self.keywords) or None,
+                timestamps="word" if "word" in self.timestamp_granularities else "segment",
+            )
+
+    def _diarization(self) -> dict[str, Any]:
+        known = zip(self.known_speaker_names, self.known_speaker_references, strict=True)
+        return {"known_speakers": [{"name": name, "reference": reference} for name, reference in known]}

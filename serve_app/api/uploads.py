@@ -1,12 +1,10 @@
 """Audio in a request body, on its way to the blob store."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
 
 from starlette.datastructures import UploadFile
 
-from serve_app.errors import InvalidRequest
+from serve_app.audio.inline import from_base64
 from serve_app.jobs.blobs import BlobStore
 from serve_app.options import BlobSource
 
@@ -25,10 +23,7 @@ async def store(blobs: BlobStore, file: UploadFile) -> BlobSource:
 
 async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
     """Keep base64 audio, bare or in a data URL, as a blob."""
-    try:
-        data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"{param} is not base64, bare or in a data URL", param, "invalid_base64") from None
+    data = from_base64(text, param)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data

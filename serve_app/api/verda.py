@@ -20,6 +20,7 @@ from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource, Webhook
 from serve_app.service import Service
+from serve_app.speakers import script
 
 ID = "X-Inference-Id"
 
@@ -192,7 +193,7 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, await _submit(service, call, body.request(), owner))
     transcript = await service.transcribe(body.request(), owner)
-    return JSONResponse({"result": transcript.text}, headers=applied(call.way))
+    return JSONResponse({"result": script(transcript)}, headers=applied(call.way))
 
 
 @container.post(
@@ -251,7 +252,7 @@ async def _text(service: Service, job: Job) -> str:
     """What an ended job has heard. Raises what it failed of."""
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
-    return (await service.outcome(job)).text
+    return script(await service.outcome(job))
 
 
 InferenceId = Annotated[

@@ -1,4 +1,4 @@
-"""From a media file to 16 kHz mono PCM, streaming, in bounded memory.
+"""From a media file to 16 kHz PCM, mono unless told otherwise, streaming, in bounded memory.
 
 The file is a stranger's. Only formats whose demuxers read nothing but the file itself are
 allowed (a playlist such as HLS, DASH, SDP or a concat script names other files and URLs to open),
@@ -68,21 +68,22 @@ class Decoding:
 
     Iterate once. `samples` counts what was given out so far, `share_read` is how much of the file
     that took, from 0 to 1; `warnings` is complete at the end.
-    The best audio stream is read, its channels mixed down. A file that breaks off, or is
-    damaged midway, gives what can be read and a warning.
+    The best audio stream is read, its channels mixed down; when they are to be `separate`, chunks are (n, channels).
+    A file that breaks off, or is damaged midway, gives what can be read and a warning.
 
     Raises `AudioError` with the code `empty_file`, `not_audio`, `no_audio_stream` or
     `undecodable_audio`, and `TooLarge` as soon as the sound is longer than `limits.max_audio_s`;
     both name `param`.
     """
 
-    def __init__(self, path: Path, limits: LimitSettings, param: str = "file") -> None:
+    def __init__(self, path: Path, limits: LimitSettings, param: str = "file", separate: bool = False) -> None:
         self.samples = 0
         self.share_read = 0.0
         self.warnings: list[str] = []
         self._path = path
         self._max_audio_s = limits.max_audio_s
         self._param = param
+        self._separate = separate
         self._damaged = 0
         self._broke_off = False
 
@@ -107,6 +108,12 @@ class Decoding:
                 )
             if not _is_piped_wav(container, file):
                 self._warn(_stated_duration(container, stream, file))
+
+    @property
+    def channels(self) -> int:
+        """How many the file says it has. Raises what iterating does for a file that can't be read."""
+        with _Input(self._path) as file, self._open(file) as container:
+            return self._best_stream(container).codec_context.channels
 
     def _open(self, file: BinaryIO) -> InputContainer:
         try:
@@ -139,7 +146,8 @@ class Decoding:
 
     def _chunks(self, container: InputContainer, stream: AudioStream) -> Iterator[NDArray[np.int16]]:
         try:
-            yield from _resampled(self._frames(container, stream))
+            for chunk in _resampled(self._frames(container, stream), self._separate):
+                yield chunk if self._separate else chunk[:, 0]
         except av.FFmpegError:  # a layout or format that can't be converted
             self._broke_off = True
 
@@ -177,7 +185,7 @@ class Decoding:
         return AudioError(message, self._param, code)
 
 
-def _resampled(frames: Iterable[AudioFrame]) -> Iterator[NDArray[np.int16]]:
+def _resampled(frames: Iterable[AudioFrame], separate: bool) -> Iterator[NDArray[np.int16]]:
     graph: Graph | None = None
     current = None
     waiting = 0
@@ -186,7 +194,7 @@ def _resampled(frames: Iterable[AudioFrame]) -> Iterator[NDArray[np.int16]]:
         if graph is None or kind != current:
             if graph is not None:
                 yield from _rest(graph)
-            graph = _graph(frame)
+            graph = _graph(frame, separate)
             current = kind
             waiting = 0
             channels = frame.layout.nb_channels
@@ -200,28 +208,31 @@ def _resampled(frames: Iterable[AudioFrame]) -> Iterator[NDArray[np.int16]]:
         yield from _rest(graph)
 
 
-def _graph(frame: AudioFrame) -> Graph:
-    """From frames like this one to chunks of 16-bit mono at `SAMPLE_RATE`."""
+def _graph(frame: AudioFrame, separate: bool) -> Graph:
+    """From frames like this one to chunks of 16-bit sound at `SAMPLE_RATE`, mono or with its channels."""
     graph = Graph()
     nodes = [graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout)]
     channels = frame.layout.nb_channels
-    if channels > 2 and frame.layout.channels[0].name == "NONE":
+    if not separate and channels > 2 and frame.layout.channels[0].name == "NONE":
         # The file does not say where its channels belong. FFmpeg would take positions for granted
         # up to eight channels (and drop the "subwoofer"), and fail beyond: take their mean.
         nodes.append(graph.add("pan", "mono|c0<" + "+".join(f"c{channel}" for channel in range(channels))))
-    nodes.append(graph.add("aformat", sample_fmts="s16", channel_layouts="mono", sample_rates=str(SAMPLE_RATE)))
+    layout = {} if separate else {"channel_layouts": "mono"}
+    nodes.append(graph.add("aformat", sample_fmts="s16", sample_rates=str(SAMPLE_RATE), **layout))
     graph.link_nodes(*nodes, graph.add("abuffersink")).configure()
     graph.set_audio_frame_size(CHUNK_SAMPLES)
     return graph
 
 
 def _pulled(graph: Graph) -> Iterator[NDArray[np.int16]]:
-    """The chunks that the graph can give out by now."""
+    """The chunks that the graph can give out by now, (n, channels)."""
     while True:
         try:
-            yield graph.pull().to_ndarray()[0]
+            frame = graph.pull()
         except (av.BlockingIOError, av.EOFError):
             return
+        assert isinstance(frame, AudioFrame)
+        yield np.asarray(frame.to_ndarray(), np.int16).reshape(-1, frame.layout.nb_channels)
 
 
 def _rest(graph: Graph) -> Iterator[NDArray[np.int16]]:

@@ -9,6 +9,7 @@ from serve_app.formats import chunked
 from serve_app.jobs.models import EventType, Job, JobState
 from serve_app.jobs.view import view
 from serve_app.options import WebhookDialect
+from serve_app.speakers import script
 from serve_app.transcript import Transcript
 
 ENDS: dict[JobState, EventType] = {
@@ -49,7 +50,7 @@ def _insanely_fast(job: Job, event: EventType, at: datetime, transcript: Transcr
 
 def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
     """`{result}`: the text alone; this front's webhooks tell of success only."""
-    return {"result": None if transcript is None else transcript.text}
+    return {"result": None if transcript is None else script(transcript)}
 
 
 Body = Callable[[Job, EventType, datetime, Transcript | None], dict[str, Any]]

@@ -40,6 +40,6 @@ def view(job: Job) -> JobView:
         priority=job.request.priority,
         url=source.url if isinstance(source, UrlSource) else None,
         model=job.request.model,
-        options=job.request.options,
+        options=job.request.options.shown,
         transcript_url=f"/v1/jobs/{job.id}/transcript",
     )

@@ -9,9 +9,12 @@ EMBEDDED_WINDOW_S = {"whisper-nano": 10.0}
 """Embedded Whisper checkpoints and the longest window each is accurate on, in seconds."""
 
 
+EMBEDDED = (*EMBEDDED_WINDOW_S, "diarization-nano")
+
+
 def model_source(name: str) -> str:
     """The packaged folder of an embedded model; any other name (hub id, folder) as it is."""
-    return str(Path(__file__).parent / name) if name in EMBEDDED_WINDOW_S else name
+    return str(Path(__file__).parent / name) if name in EMBEDDED else name
 
 
 def longest_window_s(name: str) -> float:

@@ -3,6 +3,8 @@
 import zlib
 from collections.abc import Callable, Sequence
 
+from pydantic import Field
+
 from serve_app.options import Strict
 from serve_app.whisper.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
@@ -21,7 +23,17 @@ class TokenLogprob(Strict):
     bytes: tuple[int, ...]
 
 
-class Word(Strict):
+class Spoken(Strict):
+    """Something that was said. `speaker`: whose it is, once speakers have been told apart.
+
+    `overlap`: during more than half of its time (or at its moment, if it has no time) several spoke.
+    """
+
+    speaker: str | None = Field(None, exclude_if=lambda speaker: speaker is None)
+    overlap: bool = Field(False, exclude_if=lambda overlap: not overlap)
+
+
+class Word(Spoken):
     """A word with the punctuation that clings to it, in seconds from the start of its window.
 
     `text` as generated, mostly with a leading space; `tokens`: its token ids. `probability`: the

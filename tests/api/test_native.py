@@ -113,9 +113,6 @@ async def test_subtitles_are_laid_out_as_asked(client: httpx.AsyncClient) -> Non
     ):
         refused = await client.get(target, params=query)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, list(query)[-1]), query
-    for unknown in ("rttm", "diarized_json"):
-        refused = await client.get(url, params={"format": unknown})
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "format")
 
 
 @pytest.mark.parametrize(

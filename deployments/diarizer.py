@@ -1,0 +1,34 @@
+"""The diarizer replica: a pyannote pipeline, one recording at a time. Only bound when `diarization.pipeline` is set.
+
+The pipeline brings pyannote.audio and torch; the processes that only deploy this one are spared them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.options import DiarizationOptions
+from serve_app.settings import AppSettings
+from serve_app.transcript import Turn
+
+
+class Diarizer:
+    """Tells the speakers of whole recordings apart."""
+
+    def __init__(self, settings: AppSettings) -> None:
+        from serve_app.diarization.pipeline import SpeakerPipeline
+        from serve_app.diarization.worker import Worker
+
+        self.pipeline = SpeakerPipeline.load(settings.diarization, settings.vad)
+        self.worker = Worker(self.pipeline.begin, settings.diarization.watchdog_s)
+
+    async def diarize(
+        self, pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool = True
+    ) -> tuple[Turn, ...]:
+        """Who speaks when: see `SpeakerPipeline.diarize`. Interactive recordings go before others."""
+        return await self.worker.do(lambda beat: self.pipeline.diarize(pcm, options, beat), interactive)
+
+    def check_health(self) -> None:
+        """Raise when the pipeline's thread is gone or hangs: Serve then replaces the replica."""
+        self.worker.check()

@@ -1,0 +1,23 @@
+"""From PCM to a small file."""
+
+import io
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from numpy.typing import NDArray
+
+from serve_app.audio import SAMPLE_RATE
+
+
+def flac(pcm: NDArray[np.int16]) -> bytes:
+    """16-bit mono at `SAMPLE_RATE`, shape (n,), as FLAC: always the same bytes for the same sound."""
+    file = io.BytesIO()
+    # Without `bitexact` FFmpeg writes its version into the file.
+    with av.open(file, "w", format="flac", container_options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", options={"flags": "+bitexact"})
+        frame = AudioFrame.from_ndarray(pcm[np.newaxis], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        for part in (frame, None):
+            container.mux(stream.encode(part))
+    return file.getvalue()

@@ -1,0 +1,14 @@
+"""Audio inside a text."""
+
+import base64
+import binascii
+
+from serve_app.errors import InvalidRequest
+
+
+def from_base64(text: str, param: str) -> bytes:
+    """The bytes behind base64, bare or in a data URL. Raises InvalidRequest, naming `param`."""
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{param} is not base64, bare or in a data URL", param, "invalid_base64") from None

@@ -1,0 +1,133 @@
+"""Who said what: words get speakers by the turns they fall into. Pure."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby, islice, pairwise
+from typing import NamedTuple
+
+from serve_app.transcript import Segment, Transcript, Turn
+from serve_app.whisper.text import Word
+
+MOMENT_S = 1e-3
+"""What has no time of its own is looked for in so much: the unit of a transcript's times."""
+
+_SAME_S = 1e-6
+"""Two speakers who differ by less speak equally long: sums of seconds are only so exact."""
+
+
+def assign(transcript: Transcript, turns: Iterable[Turn]) -> Transcript:
+    """The transcript with `turns`, and a speaker and whether speech overlapped for every word and segment.
+
+    A word is who's that speaks during most of it: of equals the speaker of the word before, or else who began first;
+    where nobody speaks, of the nearest turn. Segments are split where the speaker changes, those without words
+    have one as a word has. Without turns there are no speakers. Takes time by the number of words and turns.
+    """
+    turns = tuple(sorted((turn for turn in turns if turn.start < turn.end), key=lambda turn: turn.start))
+    timeline = _Timeline(turns)
+    segments: list[Segment] = []
+    speaker: str | None = None
+    for segment in transcript.segments:
+        words = []
+        for word in segment.words or ():
+            speaker, overlap = timeline.heard(word.start, word.end, speaker)
+            words.append(word.model_copy(update={"speaker": speaker, "overlap": overlap}))
+        for piece in _split(segment, words):
+            heard, overlap = timeline.heard(piece.start, piece.end, speaker)
+            speaker = piece.words[-1].speaker if piece.words else heard
+            segments.append(piece.model_copy(update={"speaker": speaker, "overlap": overlap}))
+    return transcript.model_copy(update={"turns": turns, "segments": tuple(segments)})
+
+
+class _Section(NamedTuple):
+    """A stretch in which the same `speakers` speak, who began first first; perhaps nobody."""
+
+    start: float
+    end: float
+    speakers: tuple[str, ...]
+
+
+class _Timeline:
+    """Who speaks at any time: from the first turn to the last, cut wherever one starts or ends."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._sections = list(_sections(turns))
+        self._starts = [section.start for section in self._sections]
+
+    def heard(self, start: float, end: float, before: str | None) -> tuple[str | None, bool]:
+        """Whose a stretch is, after what `before` said, and whether several speak during more than half of it."""
+        if not self._sections:
+            return None, False
+        end = max(end, start + MOMENT_S)
+        seconds: dict[str, float] = {}
+        together = 0.0
+        first = max(0, bisect_right(self._starts, start) - 1)
+        for section in islice(self._sections, first, None):
+            if section.start >= end:
+                break
+            shared = min(end, section.end) - max(start, section.start)
+            if shared > 0:
+                seconds |= {speaker: seconds.get(speaker, 0.0) + shared for speaker in section.speakers}
+                together += shared if len(section.speakers) > 1 else 0.0
+        longest = max(seconds.values(), default=0.0)
+        speakers = [speaker for speaker, spoken in seconds.items() if spoken > longest - _SAME_S]
+        if not speakers:
+            speakers = self._nearest(start, end)
+        return before if before in speakers else speakers[0], together > (end - start) / 2
+
+    def _nearest(self, start: float, end: float) -> list[str]:
+        """Who speaks nearest to a stretch in which nobody does."""
+        after = bisect_right(self._starts, start)
+        around = self._sections[max(0, after - 2) : after + 1]
+        # Of two sections, one after the other, somebody speaks in at least one.
+        nearest = min(
+            (section for section in around if section.speakers),
+            key=lambda section: max(section.start - end, start - section.end),
+        )
+        return list(nearest.speakers)
+
+
+def _sections(turns: Sequence[Turn]) -> Iterator[_Section]:
+    starts = [(turn.start, 1, turn.speaker) for turn in turns]
+    ends = [(turn.end, -1, turn.speaker) for turn in turns]
+    speaking: dict[str, int] = {}  # in how many turns
+    for (at, change, speaker), (until, _, _) in pairwise(sorted(starts + ends)):
+        speaking[speaker] = speaking.get(speaker, 0) + change
+        if not speaking[speaker]:
+            del speaking[speaker]
+        if at < until:
+            yield _Section(at, until, tuple(speaking))
+
+
+def _split(segment: Segment, words: Sequence[Word]) -> Iterator[Segment]:
+    """A segment for every run of words of one speaker; together they are the whole of it.
+
+    Its text and tokens go to the runs by their words' lengths, and the last run has what is left.
+    """
+    if not words:
+        yield segment
+        return
+    runs = [tuple(run) for _, run in groupby(words, key=lambda word: word.speaker)]
+    texts = _shares([sum(len(word.text) for word in run) for run in runs], len(segment.text))
+    tokens = _shares([sum(len(word.tokens) for word in run) for run in runs], len(segment.tokens))
+    for run, (start, end), text, token in zip(runs, _times(segment, runs), texts, tokens, strict=True):
+        yield segment.model_copy(
+            update={
+                "start": start,
+                "end": end,
+                "text": segment.text[text],
+                "tokens": segment.tokens[token],
+                "words": run,
+                "logprobs": None if segment.logprobs is None else segment.logprobs[token],
+            }
+        )
+
+
+def _shares(lengths: Sequence[int], total: int) -> list[slice]:
+    return [slice(*edges) for edges in pairwise([0, *accumulate(lengths[:-1]), total])]
+
+
+def _times(segment: Segment, runs: Sequence[Sequence[Word]]) -> Iterator[tuple[float, float]]:
+    """From each run's first word to its last; the segment's own edges stand. Its words are in order and within it."""
+    starts = [segment.start, *(run[0].start for run in runs[1:])]
+    ends = [*(run[-1].end for run in runs[:-1]), segment.end]
+    return zip(starts, ends, strict=True)

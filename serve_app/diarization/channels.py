@@ -1,0 +1,28 @@
+"""Who speaks when in a recording with a channel for each speaker."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechStretches, Stretch
+from serve_app.settings import VadSettings
+
+_CHUNK_SAMPLES = 256 * FRAME_SAMPLES
+
+
+def channel_name(number: int) -> str:
+    """What the speaker of a channel is called, by its number from 0."""
+    return f"CHANNEL_{number}"
+
+
+def speech_of(pcm: NDArray[np.int16], vad: VadSettings, beat: Callable[[], None] = lambda: None) -> list[Stretch]:
+    """Where somebody speaks in sound of shape (samples,), in samples; `beat` is called every few seconds of sound."""
+    detector, stretches = SpeechDetector(), SpeechStretches(vad, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
+    found: list[Stretch] = []
+    for start in range(0, len(pcm), _CHUNK_SAMPLES):
+        beat()
+        chunk = pcm[start : start + _CHUNK_SAMPLES]
+        found += stretches.feed(detector(np.pad(chunk, (0, -len(chunk) % FRAME_SAMPLES))))
+    found += stretches.finish()
+    return [Stretch(start * FRAME_SAMPLES, min(end * FRAME_SAMPLES, len(pcm))) for start, end in found]

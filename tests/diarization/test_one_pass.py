@@ -1,0 +1,105 @@
+"""The same turns as the library's own pipeline, for less work."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.models import model_source
+from tests.diarization.conversation import conversation, restless
+
+VBX = {
+    "pipeline": {"params": {"clustering": "VBxClustering"}},
+    "params": {"clustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8}},
+}
+"""What pyannote/speaker-diarization-community-1 does with the embeddings."""
+
+
+@pytest.fixture(scope="module")
+def file() -> dict[str, Any]:
+    sound = conversation(90).astype(np.float32) / 32768
+    return {"waveform": torch.from_numpy(sound)[None], "sample_rate": SAMPLE_RATE, "uri": "conversation"}
+
+
+def folder(path: Path, clustering: str, exclude_overlap: bool) -> str:
+    """diarization-nano with something else in its config."""
+    for part in Path(model_source("diarization-nano")).iterdir():
+        (path / part.name).symlink_to(part)
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    config["pipeline"]["params"]["embedding_exclude_overlap"] = exclude_overlap
+    if clustering == "VBxClustering":
+        config["pipeline"]["params"] |= VBX["pipeline"]["params"]
+        config["params"]["clustering"] = VBX["params"]["clustering"]
+    (path / "config.yaml").unlink()
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+@pytest.mark.parametrize("clustering", ["AgglomerativeClustering", "VBxClustering"])
+@pytest.mark.parametrize("exclude_overlap", [True, False])
+@pytest.mark.parametrize("wished", [{}, {"num_speakers": 3}])
+def test_the_result_is_the_same(
+    file: dict[str, Any], tmp_path: Path, clustering: str, exclude_overlap: bool, wished: dict[str, int]
+) -> None:
+    from serve_app.diarization.one_pass import OnePass
+
+    source = folder(tmp_path, clustering, exclude_overlap)
+    theirs, ours = restless(source), restless(source)
+    assert OnePass.suits(ours)
+    ours.__class__ = OnePass
+    ours.segmentation_batch_size = ours.embedding_batch_size = 8
+    expected, found = theirs.apply(dict(file), **wished), ours.apply(dict(file), **wished)
+    assert len(expected.speaker_diarization.labels()) > 1
+    assert len(expected.speaker_diarization) > 20
+    assert list(found.speaker_diarization.itertracks(yield_label=True)) == list(
+        expected.speaker_diarization.itertracks(yield_label=True)
+    )
+    assert found.exclusive_speaker_diarization == expected.exclusive_speaker_diarization
+    np.testing.assert_allclose(found.speaker_embeddings, expected.speaker_embeddings, rtol=1e-4, atol=1e-6)
+
+
+def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
+    file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serve_app.diarization.one_pass import OnePass
+
+    ours = restless()
+    ours.__class__ = OnePass
+    speech = ours.get_segmentations(dict(file))
+    spoken = int((speech.data.sum(axis=(1, 2)) > 0).sum())
+    assert 0 < spoken < len(speech.data)
+    heard = 0
+    network = ours._embedding
+
+    def counted(waves: torch.Tensor, masks: torch.Tensor) -> Any:
+        nonlocal heard
+        heard += len(waves) if masks.any() else 0
+        return network(waves, masks=masks)
+
+    least = network.min_num_samples  # which asks the network
+    monkeypatch.setattr(ours, "_embedding", counted)
+    counted.min_num_samples, counted.sample_rate = least, SAMPLE_RATE  # type: ignore[attr-defined]
+    ours.get_embeddings(dict(file), speech, exclude_overlap=True)
+    assert heard == spoken
+
+
+def test_what_takes_one_mask_only_keeps_the_librarys_way() -> None:
+    from serve_app.diarization.one_pass import OnePass
+
+    pipeline = restless()
+    model = pipeline._embedding.model_
+    forward = model.forward
+
+    def one_mask(waves: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if weights.dim() != 2:
+            raise ValueError("(batch, frames) is expected")
+        return forward(waves, weights)  # type: ignore[no-any-return]
+
+    model.forward = one_mask
+    assert not OnePass.suits(pipeline)
+    model.forward = lambda waves, weights: forward(waves, weights) + weights.dim()
+    assert not OnePass.suits(pipeline)

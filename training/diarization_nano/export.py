@@ -1,0 +1,109 @@
+"""Write trained networks as a folder that pyannote.audio's Pipeline.from_pretrained loads.
+
+    python -m training.diarization_nano.export data/training/diarization-nano/run serve_app/models/diarization-nano
+
+Clustering keeps the parameters it has there, or starts with those of CLUSTERING; `tune` finds better ones.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # before pyannote.audio is imported: it reports its use otherwise
+
+import numpy as np
+import torch
+import yaml
+from lightning import __version__ as lightning_version
+
+from serve_app.diarization import nets
+from serve_app.diarization.nano import (
+    NanoEmbedding,
+    NanoModel,
+    NanoSegmentation,
+    embedding_specifications,
+    segmentation_specifications,
+)
+
+STEP = 0.2
+"""Share of a chunk between one and the next."""
+CLUSTERING = {
+    "segmentation": {"min_duration_off": 0.1},
+    "clustering": {"method": "centroid", "min_cluster_size": 3, "threshold": 0.7},
+}
+
+
+def write_model(model: NanoModel, specifications: Any, folder: Path) -> None:
+    """A checkpoint as pyannote.audio reads it, its weights in float16."""
+    model.specifications = specifications
+    checkpoint: dict[str, Any] = {
+        "state_dict": {
+            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
+        },
+        "pytorch-lightning_version": lightning_version,
+        "hyper_parameters": {"sample_rate": nets.SAMPLE_RATE, "num_channels": 1},
+    }
+    model.on_save_checkpoint(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, folder / "pytorch_model.bin")
+
+
+def write_identity(folder: Path, dimension: int) -> None:
+    """A PLDA that changes nothing: agglomerative clustering ignores it, but the pipeline wants its files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    zeros, identity = np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
+    np.savez_compressed(folder / "xvec_transform.npz", mean1=zeros, mean2=zeros, lda=identity)
+    np.savez_compressed(folder / "plda.npz", mu=zeros, tr=identity, psi=np.linspace(2, 1, dimension))
+
+
+def write_config(folder: Path, params: dict[str, Any], step: float = STEP) -> None:
+    """config.yaml, with the tuned parameters."""
+    pipeline = {
+        "name": "pyannote.audio.pipelines.SpeakerDiarization",
+        "params": {
+            "segmentation": "$model/segmentation",
+            "segmentation_step": step,
+            "segmentation_batch_size": 32,
+            "embedding": "$model/embedding",
+            "embedding_batch_size": 32,
+            "embedding_exclude_overlap": True,
+            "plda": "$model/plda",
+            "clustering": "AgglomerativeClustering",
+        },
+    }
+    config = {"dependencies": {"pyannote.audio": "4.0.0"}, "pipeline": pipeline, "params": params}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def export(segmentation: dict[str, Any] | None, embedding: dict[str, Any] | None, folder: Path) -> None:
+    """Writes the folder; weights of None are random."""
+    models = {"segmentation": NanoSegmentation(), "embedding": NanoEmbedding()}
+    for name, weights in (("segmentation", segmentation), ("embedding", embedding)):
+        if weights is not None:
+            models[name].net.load_state_dict(weights)
+    write_model(models["segmentation"], segmentation_specifications(), folder / "segmentation")
+    write_model(models["embedding"], embedding_specifications(), folder / "embedding")
+    write_identity(folder / "plda", nets.DIMENSION)
+    if not (folder / "config.yaml").exists():
+        write_config(folder, CLUSTERING)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "run", type=Path, help="written by training.diarization_nano.train: embedding.pt, segmentation.pt"
+    )
+    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    arguments = parser.parse_args()
+    weights = {
+        name: torch.load(arguments.run / f"{name}.pt", weights_only=True)["average"]
+        for name in ("segmentation", "embedding")
+    }
+    export(weights["segmentation"], weights["embedding"], arguments.folder)
+    size = sum(path.stat().st_size for path in arguments.folder.rglob("*") if path.is_file())
+    print(f"wrote {arguments.folder}, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
