@@ -91,10 +91,15 @@ class EmbeddingNet(nn.Module):
 
     def forward(self, samples: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, samples) to (batch, DIMENSION); weights (batch, speakers, frames): (batch, speakers, DIMENSION)."""
-        frames = self.widen(self.trunk(self.features(samples)))
+        frames = self.frames(self.features(samples))
         if weights is None:
             return self.pooled(frames, frames.new_ones(len(frames), 1, frames.shape[2]))[:, 0]
         return self.pooled(frames, weights)
+
+    def frames(self, features: torch.Tensor) -> torch.Tensor:
+        """Features to (batch, POOLED, frames)."""
+        frames: torch.Tensor = self.widen(self.trunk(features))
+        return frames
 
     def pooled(self, frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """The embeddings of (batch, POOLED, frames) under weights (batch, speakers, frames)."""
@@ -121,5 +126,9 @@ class SegmentationNet(nn.Module):
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """(batch, samples) to (batch, frames, CLASSES)."""
-        states, _ = self.lstm(self.trunk(self.features(samples)).transpose(1, 2))
-        return torch.log_softmax(self.classifier(self.hidden(states)), dim=2)
+        return self.scores(self.features(samples))
+
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Features to (batch, frames, CLASSES)."""
+        states, _ = self.lstm(self.trunk(features).transpose(1, 2))
+        return torch.log_softmax(self.classifier(self.hidden(states)).float(), dim=2)

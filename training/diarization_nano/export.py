@@ -39,8 +39,7 @@ def write_model(model: NanoModel, specifications: Any, folder: Path) -> None:
     model.specifications = specifications
     checkpoint: dict[str, Any] = {
         "state_dict": {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in model.state_dict().items()
+            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
         },
         "pytorch-lightning_version": lightning_version,
         "hyper_parameters": {"sample_rate": nets.SAMPLE_RATE, "num_channels": 1},
@@ -92,7 +91,9 @@ def export(segmentation: dict[str, Any] | None, embedding: dict[str, Any] | None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="written by training.diarization_nano.train: embedding.pt, segmentation.pt")
+    parser.add_argument(
+        "run", type=Path, help="written by training.diarization_nano.train: embedding.pt, segmentation.pt"
+    )
     parser.add_argument("folder", type=Path, help="where to write; made if absent")
     arguments = parser.parse_args()
     weights = {

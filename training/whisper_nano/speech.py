@@ -80,48 +80,76 @@ def clip(language: str, voice: str, digits: tuple[int, ...], samples: Samples, s
     return Clip(language, voice, digits, samples[first * _FRAME : last * _FRAME], times)
 
 
+@dataclass(frozen=True)
+class EspeakVoice:
+    """How espeak-ng speaks: `rate` in words a minute, `pitch` and `pitch_range` 0-100, `word_gap` in 10 ms."""
+
+    name: str
+    rate: int
+    pitch: int
+    pitch_range: int
+    word_gap: int = 0
+
+
 def espeak_clip(rng: random.Random, language: str, *, reserved: bool) -> Clip:
     """An utterance by espeak-ng, of a random voice, pace and pitch; `reserved`: voice and digits of the evaluation."""
     digits = random_digits(rng, reserved=reserved)
-    words = spell(language, digits)
-    text = punctuate(rng, words)
+    text = punctuate(rng, spell(language, digits))
     if reserved:
         variant = rng.choice(RESERVED_ESPEAK_VARIANTS)
     else:
         variant = rng.choice(ESPEAK_VARIANTS if rng.random() < 0.65 else ESPEAK_CHARACTERS)
-    voice = rng.choice(ESPEAK_LANGUAGE_VOICES[language]) + ("+" + variant if variant else "")
-    samples, starts = espeak().synthesise(
-        text,
-        voice,
+    voice = EspeakVoice(
+        rng.choice(ESPEAK_LANGUAGE_VOICES[language]) + ("+" + variant if variant else ""),
         rate=round(min(300, max(90, rng.gauss(165, 40)))),
         pitch=round(min(99, max(0, rng.gauss(50, 20)))),
         pitch_range=rng.randint(20, 90),
         word_gap=rng.choice([0, 0, 0, 0, 2, 5, 10, 20]),
     )
+    return espeak_digits(language, digits, text, voice)
+
+
+def espeak_digits(language: str, digits: tuple[int, ...], text: str, voice: EspeakVoice) -> Clip:
+    """`text`, which says `digits`, by one voice of espeak-ng."""
+    samples, starts = espeak().synthesise(
+        text,
+        voice.name,
+        rate=voice.rate,
+        pitch=voice.pitch,
+        pitch_range=voice.pitch_range,
+        word_gap=voice.word_gap,
+    )
     positions, position = [], 0
-    for word in words:
+    for word in spell(language, digits):
         position = text.index(word, position)
         positions.append(position)
         position += len(word)
     if any(position not in starts for position in positions):
-        raise UnusableSpeechError(f"{voice}: a word without a time")
-    return clip(language, voice, digits, to_16khz(samples, espeak().sample_rate), [starts[p] for p in positions])
+        raise UnusableSpeechError(f"{voice.name}: a word without a time")
+    sound = to_16khz(samples, espeak().sample_rate)
+    return clip(language, voice.name, digits, sound, [starts[p] for p in positions])
 
 
 def flite_clip(rng: random.Random, *, reserved: bool) -> Clip:
     """An English utterance by flite, of a random voice, pace and pitch."""
     digits = random_digits(rng, reserved=reserved)
-    words = spell("en", digits)
     voice, pitch = rng.choice(list((RESERVED_FLITE_PITCH_HZ if reserved else FLITE_PITCH_HZ).items()))
+    stretch, hertz = rng.uniform(0.75, 1.4), pitch * rng.uniform(0.8, 1.25)
+    return flite_digits(digits, punctuate(rng, spell("en", digits)), voice, stretch, hertz)
+
+
+def flite_digits(digits: tuple[int, ...], text: str, voice: str, stretch: float, hertz: float) -> Clip:
+    """`text`, which says `digits`, by a voice of flite; `stretch`: how long sounds are, 1 as it speaks by itself."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
-        settings = {"duration_stretch": rng.uniform(0.75, 1.4), "int_f0_target_mean": pitch * rng.uniform(0.8, 1.25)}
+        settings = {"duration_stretch": stretch, "int_f0_target_mean": hertz}
         options = [part for name, value in settings.items() for part in ("--setf", f"{name}={value:.3f}")]
-        command = ["flite", "-psdur", "-voice", voice, *options, "-t", punctuate(rng, words), "-o", str(path)]
+        command = ["flite", "-psdur", "-voice", voice, *options, "-t", text, "-o", str(path)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
         samples = read_wav(path)
     phones = [phone.rsplit(":", 1) for phone in output.split() if ":" in phone]
     phone_starts = [float(left[1]) for left, (name, _) in pairwise([["pau", "0"], *phones]) if name != "pau"]
+    words = spell("en", digits)
     if len(phone_starts) != sum(_PHONES[word] for word in words):
         raise UnusableSpeechError(f"flite {voice}: unexpected phones")
     starts, index = [], 0
@@ -134,10 +162,15 @@ def flite_clip(rng: random.Random, *, reserved: bool) -> Clip:
 def festival_clip(rng: random.Random) -> Clip:
     """An English utterance by festival's kal, which is for evaluation only."""
     digits = random_digits(rng, reserved=True)
+    return festival_digits(digits, punctuate(rng, spell("en", digits)))
+
+
+def festival_digits(digits: tuple[int, ...], text: str) -> Clip:
+    """`text`, which says `digits`, by festival's kal."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
         script = Path(folder, "speech.scm")
-        script.write_text(_FESTIVAL_SCRIPT.format(text=punctuate(rng, spell("en", digits)), path=path))
+        script.write_text(_FESTIVAL_SCRIPT.format(text=text, path=path))
         command = ["festival", "-b", str(script)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
         samples = read_wav(path)

@@ -1,0 +1,148 @@
+"""Score a diarization pipeline on held-out conversations (see benchmarks.conversations).
+
+    python -m benchmarks.diarization data/conversations --save
+
+Diarization error rates with a quarter of a second forgiven on each side of a boundary, overlaps scored: with the number
+of speakers found and given, by number of speakers and by length. The line that diarization-nano must hold: 10 % with the
+number of speakers unknown, 6 % for two speakers. Exit status 1 below it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from pyannote.core import Annotation, Segment
+from pyannote.metrics.diarization import DiarizationErrorRate
+
+from benchmarks.saved import save
+from serve_app.audio import SAMPLE_RATE
+from serve_app.diarization.pipeline import SpeakerPipeline
+from serve_app.options import DiarizationOptions
+from serve_app.settings import DiarizationSettings, VadSettings
+from serve_app.transcript import Turn
+
+COLLAR = 0.5
+"""pyannote.metrics counts both sides: a quarter of a second on each."""
+MAX_ERROR, MAX_ERROR_OF_TWO = 0.10, 0.06
+_LENGTHS = ((120, "1-2 min"), (300, "2-5 min"), (601, "5-10 min"))
+
+
+def read(path: Path) -> np.ndarray:
+    """A recording as 16 kHz mono."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        return np.concatenate([part.to_ndarray()[0] for part in [*frames, *resampler.resample(None)]])
+
+
+def annotation(turns: Iterable[tuple[float, float, str]]) -> Annotation:
+    """(start, end, speaker) as pyannote has them."""
+    result = Annotation()
+    for number, (start, end, speaker) in enumerate(turns):
+        result[Segment(start, end), number] = speaker
+    return result
+
+
+@dataclass(frozen=True)
+class Result:
+    """A conversation, and what was found with the number of speakers unknown and given."""
+
+    truth: dict[str, Any]
+    unknown: tuple[Turn, ...]
+    given: tuple[Turn, ...]
+    seconds: float
+
+    @property
+    def speakers(self) -> int:
+        return len(self.truth["voices"])
+
+
+def error(results: Sequence[Result], found: Callable[[Result], Iterable[Turn]]) -> dict[str, float]:
+    """The error rate of some conversations, and its parts."""
+    metric = DiarizationErrorRate(collar=COLLAR)
+    for result in results:
+        truth = annotation((turn["start"], turn["end"], turn["speaker"]) for turn in result.truth["turns"])
+        heard = annotation((turn.start, turn.end, turn.speaker) for turn in found(result))
+        metric(truth, heard, uem=Segment(0, result.truth["duration"]))
+    parts = metric[:]
+    return {
+        "error": round(abs(metric), 4),
+        **{name: round(parts[name] / parts["total"], 4) for name in ("missed detection", "false alarm", "confusion")},
+    }
+
+
+def figures(results: Sequence[Result]) -> dict[str, Any]:
+    """Error rates of some conversations, and how often the number of speakers was found."""
+    right = sum(len({turn.speaker for turn in result.unknown}) == result.speakers for result in results)
+    return {
+        "conversations": len(results),
+        "unknown": error(results, lambda result: result.unknown),
+        "given": error(results, lambda result: result.given),
+        "number_found": round(right / len(results), 4),
+    }
+
+
+def table(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Figures of all, by number of speakers, by length, clean and noisy."""
+    groups: dict[str, Callable[[Result], bool]] = {"all": lambda result: True}
+    for count in sorted({result.speakers for result in results}):
+        groups[f"{count} speakers"] = lambda result, count=count: result.speakers == count
+    for shortest, (longest, name) in zip((0, *(length for length, _ in _LENGTHS)), _LENGTHS, strict=False):
+        groups[name] = lambda result, a=shortest, b=longest: a <= result.truth["duration"] < b
+    groups["clean"] = lambda result: result.truth["snr_db"] is None
+    groups["noisy"] = lambda result: result.truth["snr_db"] is not None
+    chosen = {name: [result for result in results if belongs(result)] for name, belongs in groups.items()}
+    return {name: figures(some) for name, some in chosen.items() if some}
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+    """Prints the table."""
+    print(f"{'':12}{'files':>6}{'unknown':>9}{'missed':>8}{'false':>7}{'mixed up':>9}{'given':>8}{'number found':>14}")
+    for name, row in rows.items():
+        parts = row["unknown"]
+        print(
+            f"{name:12}{row['conversations']:6}{parts['error']:9.1%}{parts['missed detection']:8.1%}"
+            f"{parts['false alarm']:7.1%}{parts['confusion']:9.1%}{row['given']['error']:8.1%}{row['number_found']:14.0%}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="written by benchmarks.conversations")
+    parser.add_argument("--pipeline", default="diarization-nano", help="embedded, a folder or a hub id")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results/")
+    arguments = parser.parse_args()
+    settings = DiarizationSettings(pipeline=arguments.pipeline, device="cpu", threads=arguments.threads)
+    pipeline = SpeakerPipeline.load(settings, VadSettings())
+    pipeline.begin()
+    results: list[Result] = []
+    for truth in json.loads((arguments.folder / "truth.json").read_text())["conversations"]:
+        pcm = read(arguments.folder / truth["file"])
+        start = time.perf_counter()
+        unknown = pipeline.diarize(pcm, DiarizationOptions())
+        seconds = time.perf_counter() - start
+        given = pipeline.diarize(pcm, DiarizationOptions(num_speakers=len(truth["voices"])))
+        results.append(Result(truth, unknown, given, seconds))
+        one = figures(results[-1:])
+        print(f"{truth['file']} {results[-1].speakers} speakers {truth['duration']:.0f} s: {one['unknown']['error']:.1%}", flush=True)
+    rows = table(results)
+    show(rows)
+    speed = sum(result.truth["duration"] for result in results) / sum(result.seconds for result in results)
+    print(f"{speed:.0f} times real time on {arguments.threads} thread(s)")
+    if arguments.save:
+        about = {"pipeline": arguments.pipeline, "threads": arguments.threads, "times_real_time": round(speed, 1)}
+        save("diarization", ("torch", "pyannote.audio", "pyannote.metrics"), {**about, "figures": rows})
+    of_two = rows.get("2 speakers", rows["all"])["unknown"]["error"]
+    sys.exit(rows["all"]["unknown"]["error"] > MAX_ERROR or of_two > MAX_ERROR_OF_TWO)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Rooms, microphones, levels, noise and codecs, for a batch of conversations at once, on any device.
+
+Draws come from torch's own generator.
+"""
+
+import math
+
+import torch
+
+from serve_app.audio import SAMPLE_RATE
+
+_TAIL = 8_000
+"""Samples that an echo may outlast the sound by; it is cut there."""
+
+
+def uniform(low: float, high: float, *shape: int, like: torch.Tensor) -> torch.Tensor:
+    """Uniform draws on `like`'s device."""
+    return torch.rand(*shape, device=like.device) * (high - low) + low
+
+
+def chance(share: float, *shape: int, like: torch.Tensor) -> torch.Tensor:
+    """1.0 with the probability `share`, else 0.0."""
+    return (torch.rand(*shape, device=like.device) < share).to(torch.float32)
+
+
+def gain(decibels: torch.Tensor) -> torch.Tensor:
+    """Decibels as a factor."""
+    return torch.pow(10.0, decibels / 20)
+
+
+def curves(rows: int, hertz: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
+    """(rows, len(hertz)): a smooth random response about `decibels` (rows,) up or down, over the logarithm of Hz."""
+    place = (hertz.clamp(min=60) / 60).log() / math.log(8000 / 60) * math.pi
+    waves = torch.stack([torch.cos(order * place) for order in range(1, 7)])
+    weights = torch.randn(rows, 6, device=hertz.device) / torch.arange(1, 7, device=hertz.device).sqrt()
+    return gain(decibels.unsqueeze(1) * (weights @ waves))
+
+
+def rooms(rows: int, like: torch.Tensor) -> torch.Tensor:
+    """(rows, _TAIL): impulse responses, the direct sound and a noise that decays over 0.1-0.7 s."""
+    time = torch.arange(_TAIL, device=like.device) / SAMPLE_RATE
+    decay = uniform(0.1, 0.7, rows, 1, like=like)
+    tail = torch.randn(rows, _TAIL, device=like.device) * torch.exp(-6.9 * time / decay)
+    tail[:, :32] = 0
+    strength = gain(uniform(-22, 0, rows, 1, like=like)) / tail.square().sum(1, keepdim=True).sqrt()
+    response = tail * strength
+    response[:, 0] = 1
+    return response
+
+
+def through_rooms(voices: torch.Tensor) -> torch.Tensor:
+    """(rows, speakers, count): each speaker's microphone and place, half of the conversations in a room."""
+    rows, speakers, count = voices.shape
+    size = count + _TAIL
+    hertz = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE).to(voices.device)
+    spectrum = torch.fft.rfft(voices, size)
+    strength = uniform(0, 5, rows * speakers, like=voices) * chance(0.6, rows * speakers, like=voices)
+    spectrum = spectrum * curves(rows * speakers, hertz, strength).view(rows, speakers, -1)
+    response = rooms(rows * speakers, voices).view(rows, speakers, -1)
+    response[:, :, 1:] *= chance(0.5, rows, 1, 1, like=voices)
+    return torch.fft.irfft(spectrum * torch.fft.rfft(response, size), size)[:, :, :count]
+
+
+def coloured_noise(rows: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """(rows, count) of root mean square 1: any smooth spectrum, a third of them swelling and fading."""
+    spectrum = torch.fft.rfft(torch.randn(rows, count, device=like.device))
+    hertz = torch.fft.rfftfreq(count, 1 / SAMPLE_RATE).to(like.device)
+    tilt = (hertz.clamp(min=40) / 1000).unsqueeze(0) ** uniform(-1.2, 0.3, rows, 1, like=like)
+    sound = torch.fft.irfft(spectrum * tilt * curves(rows, hertz, uniform(0, 8, rows, like=like)), count)
+    swell = torch.nn.functional.interpolate(torch.rand(rows, 1, 24, device=like.device), count, mode="linear")[:, 0]
+    sound = torch.where(chance(0.33, rows, 1, like=like) > 0, sound * swell.square(), sound)
+    return sound / sound.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+
+
+def other_noise(noises: torch.Tensor, rows: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """(rows, count) of root mean square 1: hum, tones, clicks, sirens."""
+    kind = torch.randint(len(noises), (rows, 1), device=like.device)
+    start = torch.randint(max(1, noises.shape[1] - count), (rows, 1), device=like.device)
+    place = (start + torch.arange(count, device=like.device)) % noises.shape[1]
+    sound = noises[kind, place].to(torch.float32) / 32768
+    return sound / sound.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
+
+
+def band_limited(samples: torch.Tensor) -> torch.Tensor:
+    """Telephones and thin microphones: a third loses its top, a sixth its bottom."""
+    rows, count = samples.shape
+    hertz = torch.fft.rfftfreq(count, 1 / SAMPLE_RATE).to(samples.device)
+    top = torch.where(chance(0.35, rows, 1, like=samples) > 0, uniform(3200, 7600, rows, 1, like=samples), 9000.0)
+    bottom = torch.where(chance(0.17, rows, 1, like=samples) > 0, uniform(60, 320, rows, 1, like=samples), 1.0)
+    slope = uniform(4, 40, rows, 1, like=samples)
+    response = torch.sigmoid((top - hertz) / top * slope) * torch.sigmoid((hertz - bottom) / bottom * 6)
+    return torch.fft.irfft(torch.fft.rfft(samples) * response, count)
+
+
+def coded(samples: torch.Tensor) -> torch.Tensor:
+    """What a codec throws away: the parts of the spectrum far below the loudest of their moment."""
+    window = torch.hann_window(512, device=samples.device)
+    spectrum = torch.stft(samples, 512, 256, window=window, return_complex=True)
+    size = spectrum.abs()
+    least = size.amax(1, keepdim=True) * gain(uniform(-55, -26, len(samples), 1, 1, like=samples))
+    return torch.istft(spectrum * (size > least), 512, 256, window=window, length=samples.shape[1])
+
+
+def quantised(samples: torch.Tensor) -> torch.Tensor:
+    """16 bits at levels from -45 dBFS to clipping; some through 8-bit mu-law."""
+    rows = len(samples)
+    peak = samples.abs().amax(1, keepdim=True).clamp(min=1e-6)
+    level = torch.where(chance(0.06, rows, 1, like=samples) > 0, uniform(0, 8, rows, 1, like=samples), uniform(-45, 0, rows, 1, like=samples))
+    loud = (samples / peak * gain(level)).clamp(-1, 1)
+    small = torch.sign(loud) * torch.log1p(255 * loud.abs()) / math.log(256)
+    small = torch.round(small * 127) / 127
+    telephone = torch.sign(small) * torch.expm1(small.abs() * math.log(256)) / 255
+    return torch.where(chance(0.06, rows, 1, like=samples) > 0, telephone, torch.round(loud * 32767) / 32767)
+
+
+def recorded(voices: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
+    """(rows, speakers, count) clean voices to (rows, count): one recording of each conversation."""
+    rows, speakers, count = voices.shape
+    spread = uniform(0, 5, rows, 1, 1, like=voices)
+    apart = (torch.randn(rows, speakers, 1, device=voices.device) * spread).clamp(-9, 9)
+    mixed = (through_rooms(voices) * gain(apart)).sum(1)
+    speech = torch.where(mixed.abs() > 1e-5, mixed, 0.0).square()
+    level = (speech.sum(1, keepdim=True) / (speech > 0).sum(1, keepdim=True).clamp(min=SAMPLE_RATE)).sqrt().clamp(min=0.01)
+    ratio = uniform(2, 35, rows, 1, like=voices)
+    noisy = mixed + coloured_noise(rows, count, voices) * level * gain(-ratio) * chance(0.65, rows, 1, like=voices)
+    ratio = uniform(4, 35, rows, 1, like=voices)
+    noisy = noisy + other_noise(noises, rows, count, voices) * level * gain(-ratio) * chance(0.25, rows, 1, like=voices)
+    limited = band_limited(noisy)
+    heard = torch.where(chance(0.15, rows, 1, like=voices) > 0, coded(limited), limited)
+    # The end of a recording: nothing follows, and the last chunk is filled up with zeros.
+    end = torch.where(chance(0.06, rows, 1, like=voices) > 0, uniform(0.1, 1.0, rows, 1, like=voices), 2.0) * count
+    return quantised(heard) * (torch.arange(count, device=voices.device) < end)

@@ -1,0 +1,79 @@
+"""The training data: utterances of many speakers, and noises, from which conversations are composed.
+
+A folder with samples.npy (int16, 16 kHz), speech.npy (bool, 10 ms a frame), noises.npy ((kinds, samples) int16) and
+bank.json.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.diarization_nano.speech import FRAME, Utterance
+from training.diarization_nano.voices import Speaker
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker of the bank: the first frame and the number of frames of each utterance."""
+
+    timbre: str
+    family: str
+    utterances: tuple[tuple[int, int], ...]
+    weight: float
+
+
+class Bank:
+    """The data folder, read onto a device."""
+
+    def __init__(self, folder: Path, device: torch.device, kind: str = "train") -> None:
+        about = json.loads((folder / "bank.json").read_text())
+        self.voices = [
+            Voice(line["timbre"], line["family"], tuple((first, count) for first, count in line["utterances"]), line["weight"])
+            for line in about["voices"]
+            if line["kind"] == kind
+        ]
+        self.samples = torch.from_numpy(np.load(folder / "samples.npy")).to(device)
+        self.speech = torch.from_numpy(np.load(folder / "speech.npy")).to(device)
+        self.noises = torch.from_numpy(np.load(folder / "noises.npy")).to(device)
+        self.device = device
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What one speaker said; `kind`: "train" or "dev"; `weight`: how often it is chosen, 1 usually."""
+
+    speaker: Speaker
+    kind: str
+    weight: float
+    utterances: Sequence[Utterance]
+
+
+def write(folder: Path, spoken: Sequence[Spoken], noises: npt.NDArray[np.int16]) -> float:
+    """Writes a bank; returns its hours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    voices: list[dict[str, Any]] = []
+    samples: list[npt.NDArray[np.int16]] = []
+    speech: list[npt.NDArray[np.bool_]] = []
+    first = 0
+    for one in spoken:
+        places = []
+        for utterance in one.utterances:
+            places.append((first, len(utterance.speech)))
+            first += len(utterance.speech)
+            samples.append(utterance.samples)
+            speech.append(utterance.speech)
+        if places:
+            line = {"kind": one.kind, "weight": one.weight, "utterances": places, **asdict(one.speaker)}
+            line["family"] = one.speaker.family
+            voices.append(line)
+    np.save(folder / "samples.npy", np.concatenate(samples))
+    np.save(folder / "speech.npy", np.concatenate(speech))
+    np.save(folder / "noises.npy", noises)
+    (folder / "bank.json").write_text(json.dumps({"frame": FRAME, "voices": voices}))
+    return first / 100 / 3600

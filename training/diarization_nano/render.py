@@ -1,0 +1,96 @@
+"""Plans made sound, a batch at a time, on whatever device the bank is on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, frames
+from training.diarization_nano import augment
+from training.diarization_nano.bank import Bank
+from training.diarization_nano.plan import COLUMNS, Plan
+from training.diarization_nano.speech import FRAME as SPEECH_FRAME
+
+
+@dataclass(frozen=True)
+class Batch:
+    """samples (rows, count) float32; speaking (rows, SPEAKERS, frames) bool; identities (rows, SPEAKERS)."""
+
+    samples: torch.Tensor
+    speaking: torch.Tensor
+    identities: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Plans as tensors: events (rows, most, 4), those of length 0 are none; identities, speeds (rows, SPEAKERS)."""
+
+    events: torch.Tensor
+    identities: torch.Tensor
+    speeds: torch.Tensor
+
+
+def pack(plans: Sequence[Plan]) -> Packed:
+    """Plans in tensors of one shape."""
+    events = torch.zeros(len(plans), max(len(plan.events) for plan in plans), len(COLUMNS), dtype=torch.int64)
+    for row, plan in enumerate(plans):
+        events[row, : len(plan.events)] = torch.from_numpy(plan.events)
+    return Packed(
+        events,
+        torch.stack([torch.from_numpy(plan.identities) for plan in plans]),
+        torch.stack([torch.from_numpy(plan.speeds) for plan in plans]),
+    )
+
+
+def interpolated(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """16-bit samples read at fractional places, through the cubic of the four around each (Catmull-Rom)."""
+    whole = places.floor()
+    share = (places - whole).to(torch.float32)
+    index = whole.to(torch.int64)
+    last = len(samples) - 1
+    before, left, right, after = (samples[(index + step).clamp(0, last)].to(torch.float32) for step in (-1, 0, 1, 2))
+    cubic = left + 0.5 * share * (
+        right - before + share * (2 * before - 5 * left + 4 * right - after + share * (3 * (left - right) + after - before))
+    )
+    return cubic / 32768
+
+
+def voices_apart(bank: Bank, packed: Packed, count: int) -> torch.Tensor:
+    """(rows, SPEAKERS, count): what each speaker says, clean."""
+    rows, device = len(packed.events), bank.device
+    slot, start, length, source = packed.events.reshape(-1, len(COLUMNS)).T
+    row = torch.arange(rows, device=device).repeat_interleave(packed.events.shape[1])
+    skipped = (-start).clamp(min=0)
+    heard = (torch.minimum(length, count - start) - skipped).clamp(min=0)
+    total = int(heard.sum())
+    event = torch.repeat_interleave(torch.arange(len(heard), device=device), heard, output_size=total)
+    within = torch.arange(total, device=device) - (heard.cumsum(0) - heard)[event] + skipped[event]
+    speed = packed.speeds[row, slot].to(torch.float64)
+    sound = interpolated(bank.samples, source[event] + within * speed[event])
+    edge = torch.minimum(within, length[event] - 1 - within).clamp(max=80).to(torch.float32) / 80
+    voices = torch.zeros(rows * SPEAKERS * count, device=device)
+    voices[(row[event] * SPEAKERS + slot[event]) * count + start[event] + within] = sound * edge
+    return voices.view(rows, SPEAKERS, count)
+
+
+def speaking(bank: Bank, packed: Packed, count: int) -> torch.Tensor:
+    """(rows, SPEAKERS, frames) bool: who speaks in the middle of each of the networks' frames."""
+    device = bank.device
+    centres = torch.arange(frames(count), device=device) * FRAME + FIRST_CENTRE
+    slot, start, length, source = (column.unsqueeze(2) for column in packed.events.unbind(2))
+    speed = packed.speeds.gather(1, slot.squeeze(2)).unsqueeze(2)
+    inside = (centres >= start) & (centres < start + length)
+    place = (source + (centres - start).clamp(min=0) * speed).to(torch.int64) // SPEECH_FRAME
+    on = bank.speech[place.clamp(0, len(bank.speech) - 1)] & inside
+    slots = torch.arange(SPEAKERS, device=device).view(1, 1, -1) == slot
+    return torch.einsum("bes,bet->bst", slots.to(torch.float32), on.to(torch.float32)) > 0
+
+
+def render(bank: Bank, packed: Packed, seconds: float, *, clean: bool = False) -> Batch:
+    """Sound and truth; `clean` leaves rooms, noise, codecs and levels out."""
+    count = round(seconds * SAMPLE_RATE)
+    packed = Packed(*(tensor.to(bank.device) for tensor in (packed.events, packed.identities, packed.speeds)))
+    voices = voices_apart(bank, packed, count)
+    samples = voices.sum(1) if clean else augment.recorded(voices, bank.noises)
+    return Batch(samples, speaking(bank, packed, count), packed.identities)

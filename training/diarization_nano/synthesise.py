@@ -1,0 +1,123 @@
+"""Synthesise the training data: utterances of about two thousand speakers (20 hours), in minutes.
+
+    python -m training.diarization_nano.synthesise data/training/diarization-nano
+
+No reserved voice is among them. Needs espeak-ng, flite and festival with these voices:
+
+    apt-get install espeak-ng flite festival festvox-us-slt-hts festvox-kdlpc16k festvox-ca-ona-hts festival-ca \\
+        festvox-suopuhe-lj festvox-suopuhe-mv festvox-italp16k festvox-itapc16k festival-czech festvox-czech-dita \\
+        festvox-czech-krb festvox-czech-machac festvox-czech-ph festvox-ru festival-hi festvox-hi-nsk \\
+        festival-te festvox-te-nsk
+"""
+
+import argparse
+import multiprocessing
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from serve_app.audio import SAMPLE_RATE
+from training.diarization_nano import bank
+from training.diarization_nano.speech import speak
+from training.diarization_nano.voices import (
+    DEV_FESTIVAL_ALPHABETS,
+    DEV_VARIANTS,
+    FESTIVAL_ALPHABETS,
+    FLITE_PITCH_HZ,
+    TRAINING_VARIANTS,
+    Speaker,
+    espeak_data,
+    espeak_speaker,
+    made_up_families,
+)
+from training.whisper_nano import noise
+
+SYSTEM_DATA = Path("/usr/lib/x86_64-linux-gnu/espeak-ng-data")
+NOISE_S = 40
+RECORDED_WEIGHT = 12.0
+"""Synthesisers made of recordings have few voices: each is chosen as often as this many of espeak-ng's."""
+
+Part = tuple[Speaker, str, float, float, int]
+
+
+def espeak_parts(rng: random.Random, made_up: list[str], shipped: int, dev: int, seconds: float) -> list[Part]:
+    """Speakers of made-up variants, one each; several of each shipped one; some that only tuning hears."""
+    parts: list[Part] = []
+    for variant in made_up:
+        speaker = replace(espeak_speaker(rng, variant), pitch=min(75, max(25, rng.gauss(50, 5))))
+        parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
+    for index in range(shipped):
+        speaker = espeak_speaker(rng, TRAINING_VARIANTS[index % len(TRAINING_VARIANTS)])
+        parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
+    for index in range(dev):
+        speaker = espeak_speaker(rng, DEV_VARIANTS[index % len(DEV_VARIANTS)])
+        language = ("en-us", "en", "de", "fr", "es")[index % 5]
+        parts.append((replace(speaker, language=language), "dev", 1.0, 2 * seconds, rng.getrandbits(32)))
+    return parts
+
+
+def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
+    """Speakers of flite and festival: three of each flite voice, with pitches of their own."""
+    parts: list[Part] = []
+    for voice, hertz in FLITE_PITCH_HZ.items():
+        for shift in (0.85, 1.0, 1.18):
+            speaker = Speaker("flite", voice, "en", hertz * shift, 0, rng.uniform(0.85, 1.25), 0)
+            parts.append((speaker, "train", RECORDED_WEIGHT / 2, seconds, rng.getrandbits(32)))
+    for kind, voices in (("train", FESTIVAL_ALPHABETS), ("dev", DEV_FESTIVAL_ALPHABETS)):
+        for voice in voices:
+            rate = rng.uniform(0.9, 1.2)
+            speaker = Speaker("festival", voice, "en" if voice in ("ked_diphone", "cmu_us_slt_arctic_hts") else "xx", 0, 0, rate, 0)
+            parts.append((speaker, kind, RECORDED_WEIGHT, seconds, rng.getrandbits(32)))
+    return parts
+
+
+def synthesise(part: Part) -> bank.Spoken:
+    """One speaker's utterances. The same in every fresh process."""
+    torch.set_num_threads(1)
+    speaker, kind, weight, seconds, seed = part
+    alphabet = {**FESTIVAL_ALPHABETS, **DEV_FESTIVAL_ALPHABETS}.get(speaker.timbre, "latin")
+    return bank.Spoken(speaker, kind, weight, speak(random.Random(seed), speaker, seconds, alphabet))
+
+
+def noises(seed: int) -> np.ndarray:
+    """NOISE_S seconds of every kind of noise, three times."""
+    rng = np.random.default_rng(seed)
+    kinds = [noise.make(rng, kind, NOISE_S * SAMPLE_RATE) for kind in noise.KINDS for _ in range(3)]
+    return (np.clip(np.stack(kinds) / 4, -1, 1) * 32767).astype(np.int16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--made-up", type=int, default=1500, help="made-up voices of espeak-ng (1500)")
+    parser.add_argument("--shipped", type=int, default=600, help="speakers with a variant that espeak-ng ships (600)")
+    parser.add_argument("--dev", type=int, default=60, help="speakers of espeak-ng for tuning alone (60)")
+    parser.add_argument("--seconds", type=float, default=35.0, help="speech of each (35)")
+    parser.add_argument("--recorded-seconds", type=float, default=240.0, help="of each of flite and festival (240); 0: none")
+    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    rng = random.Random(arguments.seed)
+    variants = made_up_families(rng, arguments.made_up)
+    espeak_data(arguments.folder, variants, SYSTEM_DATA)
+    parts = espeak_parts(rng, list(variants), arguments.shipped, arguments.dev, arguments.seconds)
+    if arguments.recorded_seconds:
+        parts += recorded_parts(rng, arguments.recorded_seconds)
+    spoken: list[bank.Spoken] = []
+    # A process a few speakers: espeak-ng carries state from one utterance to the next.
+    with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=20) as pool:
+        for done, one in enumerate(pool.imap(synthesise, reversed(parts)), 1):
+            spoken.append(one)
+            if done % 100 == 0 or done == len(parts):
+                print(f"{done}/{len(parts)} speakers in {time.perf_counter() - start:.0f} s", flush=True)
+    hours = bank.write(arguments.folder, spoken, noises(arguments.seed))
+    print(f"wrote {hours:.1f} h of {len(spoken)} speakers to {arguments.folder}")
+
+
+if __name__ == "__main__":
+    main()

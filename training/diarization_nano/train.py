@@ -1,0 +1,215 @@
+"""Train both networks, side by side on the same composed conversations.
+
+    python -m training.diarization_nano.train data/training/diarization-nano data/training/diarization-nano/run
+
+Runs for `--minutes`, on a GPU if there is one: the learning rate follows the clock. Prints a line every ten seconds;
+every minute the errors on voices that are not trained on, and writes RUN/embedding.pt and RUN/segmentation.pt. The same
+command again goes on from those weights.
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
+
+from serve_app.diarization.nets import CHUNK_S, EmbeddingNet, SegmentationNet
+from training.diarization_nano import objectives
+from training.diarization_nano.bank import Bank, Voice
+from training.diarization_nano.plan import Planner
+from training.diarization_nano.render import Batch, Packed, pack, render
+
+WARM_UP = 0.02
+"""Share of the run in which the learning rate grows."""
+AVERAGE_DECAY = 0.998
+POOL_SHARE = 0.3
+"""Voices in a batch, as a share of its windows: each is heard about seven times."""
+
+
+def averaging(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+    """Moves the averaged weights, quickly at first; counters are copied."""
+    if not average[0].is_floating_point():
+        torch._foreach_copy_(average, current)
+        return
+    decay = min(AVERAGE_DECAY, (int(count) + 1) / (int(count) + 10))
+    torch._foreach_lerp_(average, current, 1 - decay)
+
+
+def learning_rate(peak: float, progress: float) -> float:
+    """Warm-up, then a cosine to nearly nothing."""
+    return peak * min(1.0, progress / WARM_UP + 0.01) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+
+
+class Windows(Dataset[Packed]):
+    """Planned batches of windows, each seeded by its number alone."""
+
+    def __init__(self, voices: list[Voice], rows: int, seed: int) -> None:
+        self._planner, self._rows, self._seed = Planner(voices, CHUNK_S), rows, seed
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, step: int) -> Packed:
+        rng = random.Random(self._seed * 1_000_003 + step)
+        pool = self._planner.pool(rng, max(4, round(POOL_SHARE * self._rows)))
+        return pack([self._planner.window(rng, pool) for _ in range(self._rows)])
+
+
+class Learner:
+    """One network, its averaged weights, and its optimizer."""
+
+    def __init__(self, net: nn.Module, path: Path, device: torch.device, peak: float) -> None:
+        self.net, self._path, self._peak = net, path, peak
+        if path.exists():
+            net.load_state_dict(torch.load(path, weights_only=True)["average"])
+        net.to(device)
+        self.average = AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
+        self._optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-3)
+
+    def step(self, loss: torch.Tensor, progress: float) -> None:
+        """One step of the optimizer."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._peak, progress)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.average.update_parameters(self.net)
+
+    def save(self) -> None:
+        """Replaces its file in one move."""
+        weights = {name: tensor.cpu() for name, tensor in self.average.module.state_dict().items()}
+        torch.save({"average": weights}, self._path.with_suffix(".new"))
+        os.replace(self._path.with_suffix(".new"), self._path)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a run: `rows` windows a step, `peak` learning rate, `seconds` of training, processes that plan."""
+
+    rows: int
+    peak: float
+    seconds: float
+    seed: int
+    workers: int
+
+
+class Trainer:
+    """Both networks."""
+
+    def __init__(self, bank: Bank, run: Path, settings: Settings) -> None:
+        torch.manual_seed(settings.seed)
+        self.bank, self.settings = bank, settings
+        self.embedding_net, self.segmentation_net = EmbeddingNet(), SegmentationNet()
+        self.embedding = Learner(self.embedding_net, run / "embedding.pt", bank.device, settings.peak)
+        self.segmentation = Learner(self.segmentation_net, run / "segmentation.pt", bank.device, settings.peak)
+
+    def step(self, packed: Packed, progress: float) -> torch.Tensor:
+        """One step of each; their losses are on the device."""
+        with torch.no_grad():
+            batch = render(self.bank, packed, CHUNK_S)
+            features = self.embedding_net.features(batch.samples)
+        embedding, segmentation = self.embedding_loss(features, batch), self.segmentation_loss(features, batch)
+        self.embedding.step(embedding, progress)
+        self.segmentation.step(segmentation, progress)
+        return torch.stack([embedding.detach(), segmentation.detach()])
+
+    def embedding_loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        with torch.autocast(self.bank.device.type, torch.bfloat16):
+            frames = self.embedding_net.frames(features)
+        known = objectives.long_enough(batch.speaking, batch.identities)
+        embeddings = self.embedding_net.pooled(frames.float(), objectives.masks(batch.speaking, vary=True))
+        return objectives.likeness_loss(embeddings[known], batch.identities[known])
+
+    def segmentation_loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        with torch.autocast(self.bank.device.type, torch.bfloat16):
+            scores = self.segmentation_net.scores(features)
+        return objectives.segmentation_loss(scores, batch.speaking)
+
+    @torch.no_grad()
+    def errors(self, bank: Bank, batches: int, rows: int = 64) -> tuple[float, float]:
+        """Of the averaged weights on a bank's voices: equal error rate, diarization error rate within chunks."""
+        embedding, segmentation = self.embedding.average.module.eval(), self.segmentation.average.module.eval()
+        windows = Windows(bank.voices, rows, 7)
+        errors, embeddings, identities = [], [], []
+        with torch.random.fork_rng(devices=[0] if bank.device.type == "cuda" else []):
+            torch.manual_seed(5)
+            for number in range(batches):
+                batch = render(bank, windows[number], CHUNK_S)
+                errors.append(objectives.segmentation_error(segmentation(batch.samples), batch.speaking))
+                known = objectives.long_enough(batch.speaking, batch.identities)
+                embeddings.append(embedding(batch.samples, objectives.masks(batch.speaking, vary=False))[known])
+                identities.append(batch.identities[known])
+        embedding.train()
+        segmentation.train()
+        return objectives.equal_error(torch.cat(embeddings), torch.cat(identities)), sum(errors) / len(errors)
+
+
+def train(trainer: Trainer, dev: Bank, log_every_s: float, save_every_s: float) -> None:
+    """Runs until its time is over."""
+    settings = trainer.settings
+    windows = Windows(trainer.bank.voices, settings.rows, settings.seed)
+    loader: DataLoader[Any] = DataLoader(
+        windows, batch_size=None, num_workers=settings.workers, prefetch_factor=4 if settings.workers else None
+    )
+    losses: list[torch.Tensor] = []
+    steps = 0
+    began = logged = saved = time.perf_counter()
+    for packed in loader:
+        progress = (time.perf_counter() - began) / settings.seconds
+        if progress >= 1:
+            break
+        losses.append(trainer.step(packed, progress))
+        steps += 1
+        now = time.perf_counter()
+        if now - logged > log_every_s:
+            embedding, segmentation = torch.stack(losses).mean(0).tolist()  # waits for the device
+            now = time.perf_counter()
+            pace = (now - began) / steps * 1000
+            print(f"{progress:4.0%} {steps} steps, {pace:.0f} ms each, losses {embedding:.3f} {segmentation:.3f}", flush=True)
+            losses, logged = [], now
+        if now - saved > save_every_s:
+            trainer.embedding.save()
+            trainer.segmentation.save()
+            print("     errors on other voices: pairs {:.1%}, chunks {:.1%}".format(*trainer.errors(dev, 2)), flush=True)
+            saved = time.perf_counter()
+    trainer.embedding.save()
+    trainer.segmentation.save()
+    print(f"{steps} steps; errors on other voices: pairs {{:.1%}}, chunks {{:.1%}}".format(*trainer.errors(dev, 4)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="written by training.diarization_nano.synthesise")
+    parser.add_argument("run", type=Path, help="folder of the weights; made if absent")
+    parser.add_argument("--minutes", type=float, default=8.0, help="length of the run (8: enough on a fast GPU)")
+    parser.add_argument("--rows", type=int, default=256, help="windows of 10 s in a step (256)")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="its peak (0.002)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=min(8, (os.cpu_count() or 2) // 2), help="processes that plan")
+    parser.add_argument("--log-every", type=float, default=10, help="seconds (10)")
+    parser.add_argument("--save-every", type=float, default=60, help="seconds (60)")
+    arguments = parser.parse_args()
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    device = torch.device(arguments.device)
+    torch.backends.cudnn.benchmark = True
+    settings = Settings(
+        arguments.rows, arguments.learning_rate, arguments.minutes * 60, arguments.seed, arguments.workers
+    )
+    bank, dev = Bank(arguments.data, device), Bank(arguments.data, device, "dev")
+    trainer = Trainer(bank, arguments.run, settings)
+    print(f"{len(bank.voices)} voices, {arguments.minutes:g} minutes on {device}", flush=True)
+    train(trainer, dev, arguments.log_every, arguments.save_every)
+
+
+if __name__ == "__main__":
+    main()

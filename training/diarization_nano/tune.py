@@ -1,0 +1,171 @@
+"""Choose how pyannote.audio clusters, on conversations of voices that are neither trained on nor reserved.
+
+    python -m training.diarization_nano.tune data/training/diarization-nano serve_app/models/diarization-nano
+
+Composes 60 conversations, runs both networks once on each, and tries every combination of parameters on what they said.
+Writes the best one to the folder's config.yaml, and prints a table of those near it.
+"""
+
+import argparse
+import os
+import random
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import torch
+from pyannote.audio import Pipeline
+from pyannote.core import Annotation, Segment
+from pyannote.metrics.diarization import DiarizationErrorRate
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.diarization.nets import FIRST_CENTRE, FRAME
+from serve_app.diarization.one_pass import OnePass
+from training.diarization_nano.bank import Bank
+from training.diarization_nano.export import STEP, write_config
+from training.diarization_nano.plan import Planner
+from training.diarization_nano.render import pack, render
+
+COLLAR = 0.5
+"""Seconds about a boundary that are not scored, in all: a quarter on each side."""
+THRESHOLDS = tuple(np.round(np.arange(0.3, 1.25, 0.05), 2).tolist())
+METHODS = ("centroid", "average")
+SMALLEST = (1, 3, 6, 10)
+PAUSES = (0.1, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A conversation's truth, and what the networks said of it."""
+
+    file: dict[str, Any]
+    truth: Annotation
+    segmentations: Any
+    embeddings: Any
+
+
+def spoken(speaking: torch.Tensor, identities: torch.Tensor) -> Annotation:
+    """(speakers, frames) as an annotation; pauses below 0.3 s are speech in the bank."""
+    truth = Annotation()
+    for row, identity in zip(speaking.numpy(), identities.tolist(), strict=True):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+        for first, last in edges.reshape(-1, 2):
+            start, end = ((FIRST_CENTRE + FRAME * (edge - 0.5)) / SAMPLE_RATE for edge in (first, last))
+            truth[Segment(float(start), float(end)), len(truth)] = f"voice {identity}"
+    return truth
+
+
+def conversations(bank: Bank, count: int, seed: int) -> list[tuple[dict[str, Any], Annotation]]:
+    """`count` conversations of 1-5 minutes with two speakers or more."""
+    rng, made = random.Random(seed), []
+    torch.manual_seed(seed)
+    while len(made) < count:
+        seconds = float(np.exp(rng.uniform(np.log(60), np.log(300))))
+        planner = Planner(bank.voices, seconds)
+        batch = render(bank, pack([planner.window(rng, planner.pool(rng, 40))]), seconds)
+        truth = spoken(batch.speaking[0], batch.identities[0])
+        if len(truth.labels()) >= 2:
+            file = {"waveform": batch.samples, "sample_rate": SAMPLE_RATE, "uri": str(len(made))}
+            made.append((file, truth))
+    return made
+
+
+def hear(pipeline: OnePass, made: list[tuple[dict[str, Any], Annotation]]) -> list[Heard]:
+    """Runs the networks, with a line every ten conversations."""
+    heard, start = [], time.perf_counter()
+    for file, truth in made:
+        segmentations = pipeline.get_segmentations(file)
+        embeddings = pipeline.get_embeddings(file, segmentations, exclude_overlap=True)
+        heard.append(Heard(file, truth, segmentations, embeddings))
+        if len(heard) % 10 == 0:
+            print(f"{len(heard)}/{len(made)} conversations heard in {time.perf_counter() - start:.0f} s", flush=True)
+    return heard
+
+
+def score(pipeline: OnePass, heard: list[Heard], params: dict[str, Any], *, given: bool) -> dict[str, float]:
+    """Error rates over all conversations, and the share in which the number of speakers was found."""
+    pipeline.instantiate(params)
+    metric, right = DiarizationErrorRate(collar=COLLAR), 0
+    for one in heard:
+        speakers = len(one.truth.labels())
+        # What the networks said does not depend on the parameters.
+        pipeline.get_segmentations = lambda *_, one=one, **__: one.segmentations
+        pipeline.get_embeddings = lambda *_, one=one, **__: one.embeddings.copy()
+        found = pipeline.apply(one.file, num_speakers=speakers if given else None).speaker_diarization
+        length = one.file["waveform"].shape[1] / SAMPLE_RATE
+        metric(one.truth, found, uem=Segment(0, length))
+        right += len(found.labels()) == speakers
+    parts = metric[:]
+    return {
+        "der": abs(metric),
+        "missed": parts["missed detection"] / parts["total"],
+        "false_alarm": parts["false alarm"] / parts["total"],
+        "confusion": parts["confusion"] / parts["total"],
+        "count_right": right / len(heard),
+    }
+
+
+def line(params: dict[str, Any], result: dict[str, float]) -> str:
+    """One line of the table."""
+    clustering = params["clustering"]
+    figures = " ".join(f"{name} {value:.1%}" for name, value in result.items())
+    return (
+        f"{clustering['method']:8} threshold {clustering['threshold']:.2f} at least {clustering['min_cluster_size']:2} "
+        f"pause {params['segmentation']['min_duration_off']:.1f}: {figures}"
+    )
+
+
+def combination(method: str, threshold: float, smallest: int, pause: float) -> dict[str, Any]:
+    """The pipeline's parameters."""
+    return {
+        "segmentation": {"min_duration_off": pause},
+        "clustering": {"method": method, "min_cluster_size": smallest, "threshold": threshold},
+    }
+
+
+def best(pipeline: OnePass, heard: list[Heard]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The combination of the least error; pauses last, as they matter apart from the rest."""
+    results = []
+    for method, smallest, threshold in product(METHODS, SMALLEST, THRESHOLDS):
+        params = combination(method, threshold, smallest, 0.3)
+        results.append((score(pipeline, heard, params, given=False), params))
+    results.sort(key=lambda result: result[0]["der"])
+    for result, params in results[:12]:
+        print(line(params, result), flush=True)
+    found = results[0][1]["clustering"]
+    last = []
+    for pause in PAUSES:
+        params = combination(found["method"], found["threshold"], found["min_cluster_size"], pause)
+        last.append((score(pipeline, heard, params, given=False), params))
+        print(line(params, last[-1][0]), flush=True)
+    result, params = min(last, key=lambda result: result[0]["der"])
+    return params, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="written by training.diarization_nano.synthesise")
+    parser.add_argument("folder", type=Path, help="written by training.diarization_nano.export")
+    parser.add_argument("--conversations", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    pipeline = Pipeline.from_pretrained(arguments.folder)
+    pipeline.__class__ = OnePass
+    pipeline.segmentation_batch_size = pipeline.embedding_batch_size = 8
+    with torch.inference_mode():
+        made = conversations(Bank(arguments.data, torch.device("cpu"), "dev"), arguments.conversations, arguments.seed)
+        heard = hear(pipeline, made)
+        params, result = best(pipeline, heard)
+        print(f"number of speakers given: {line(params, score(pipeline, heard, params, given=True))}")
+    write_config(arguments.folder, params, STEP)
+    print(f"wrote to {arguments.folder}: {line(params, result)}")
+
+
+if __name__ == "__main__":
+    main()

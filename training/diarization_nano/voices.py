@@ -1,0 +1,163 @@
+"""Who speaks in the training data: hundreds of made-up voices of espeak-ng, and those that come with the synthesisers.
+
+A made-up voice is a variant file of espeak-ng with formants, pitch, breath and roughness of its own.
+"""
+
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.whisper_nano.espeak import espeak
+from training.whisper_nano.speech import (
+    ESPEAK_CHARACTERS,
+    ESPEAK_VARIANTS,
+    RESERVED_ESPEAK_VARIANTS,
+)
+
+DEV_VARIANTS = ("m8", "f5", "Alicia", "Annie", "Diogo", "Mike", "paul", "robert", "steph", "antonio")
+"""Shipped variants that only tuning hears."""
+TRAINING_VARIANTS = tuple(
+    variant
+    for variant in [*ESPEAK_VARIANTS, *ESPEAK_CHARACTERS]
+    if variant not in (*DEV_VARIANTS, *RESERVED_ESPEAK_VARIANTS, "whisper", "whisperf")
+)
+LANGUAGES = ("en-us", "en", "en-gb-scotland", "de", "fr", "es", "es-419", "it", "pt", "nl", "pl", "sv", "fi", "cs", "ro", "tr")
+_LANGUAGE_WEIGHTS = (6, 5, 2, 5, 5, 4, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+FLITE_PITCH_HZ = {"awb": 130, "rms": 105, "slt": 180}
+"""Not kal: kal16 and festival's kal, the same person, are reserved for evaluation."""
+FESTIVAL_ALPHABETS = {
+    "cmu_us_slt_arctic_hts": "latin",
+    "upc_ca_ona_hts": "latin",
+    "hy_fi_mv_diphone": "latin",
+    "lp_diphone": "latin",
+    "pc_diphone": "latin",
+    "czech_dita": "latin",
+    "czech_krb": "latin",
+    "czech_ph": "latin",
+    "msu_ru_nsh_clunits": "cyrillic",
+    "hindi_NSK_diphone": "devanagari",
+    "telugu_NSK_diphone": "telugu",
+}
+DEV_FESTIVAL_ALPHABETS = {"ked_diphone": "latin", "czech_machac": "latin", "suo_fi_lj_diphone": "latin"}
+
+
+FAMILY = 4
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One voice as somebody's: `timbre` is what it shares with others of another pitch.
+
+    `pitch`, `pitch_range`: espeak-ng's, 0-100; for flite the mean in Hz. `rate`: words a minute for espeak-ng, length of
+    sounds for flite. `wander`: how far pitch goes from one utterance to the next.
+    """
+
+    engine: str
+    timbre: str
+    language: str
+    pitch: float
+    pitch_range: int
+    rate: float
+    wander: float
+
+    @property
+    def family(self) -> str:
+        """Who sounds nearly the same: siblings, and one timbre of other pitches."""
+        return self.timbre.split(".")[0]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A speaker who does not exist. `pitch`: Hz, low and high; `formants`: percent of (frequency, height, width)."""
+
+    pitch: tuple[float, float]
+    formants: tuple[tuple[float, float, float], ...]
+    extras: tuple[str, ...]
+
+    def text(self) -> str:
+        """The variant file."""
+        lines = ["language variant", f"pitch {self.pitch[0]:.0f} {self.pitch[1]:.0f}", *self.extras]
+        for number, (frequency, height, width) in enumerate(self.formants):
+            lines.append(f"formant {number} {frequency:.0f} {height:.0f} {width:.0f}")
+        return "\n".join(lines) + "\n"
+
+    def sibling(self, rng: random.Random) -> "Variant":
+        """Somebody who sounds nearly the same: voices that are hard to tell apart teach the most."""
+        pitch = 2 ** rng.gauss(0, 0.1)
+        tract = rng.gauss(1, 0.03)
+        formants = tuple(
+            (frequency * tract * rng.gauss(1, 0.04), height * rng.uniform(0.8, 1.2), width * rng.uniform(0.85, 1.15))
+            for frequency, height, width in self.formants
+        )
+        low = self.pitch[0] * pitch
+        extras = self.extras if rng.random() < 0.5 else made_up(rng).extras
+        return Variant((low, low * rng.uniform(1.15, 1.7)), formants, extras)
+
+
+def made_up(rng: random.Random) -> Variant:
+    """Somebody: a vocal tract and a pitch, and often breath, an echo or a colour."""
+    tract = rng.uniform(0.84, 1.27)  # of a long vocal tract to a short one
+    low = min(260.0, max(55.0, 105 * tract**2.2 * 2 ** rng.gauss(0, 0.3)))
+    extras = [
+        f"flutter {rng.randint(0, 12)}",
+        f"roughness {rng.choice([0, 1, 2, 2, 3, 4, 5])}",
+        f"voicing {rng.randint(60, 150)}",
+        f"consonants {rng.randint(60, 140)} {rng.randint(60, 140)}",
+    ]
+    formants = [(rng.uniform(90, 120), rng.uniform(55, 125), rng.uniform(70, 190))]
+    for _ in range(8):
+        formants.append((100 * tract * rng.gauss(1, 0.06), rng.uniform(55, 125), rng.uniform(70, 190)))
+    if rng.random() < 0.3:
+        extras.append("breath " + " ".join(str(rng.randint(0, 12)) for _ in range(8)))
+    if rng.random() < 0.2:
+        extras.append(f"echo {rng.randint(40, 200)} {rng.randint(5, 20)}")
+    if rng.random() < 0.4:
+        tone = [(hertz, rng.randint(60, 255)) for hertz in (600, 1200, 2000, 3000)]
+        extras.append("tone " + " ".join(f"{hertz} {level}" for hertz, level in tone))
+    if rng.random() < 0.12:
+        extras.append(f"klatt {rng.choice([1, 2, 3, 4])}")
+    return Variant((low, low * rng.uniform(1.15, 1.7)), tuple(formants), tuple(extras))
+
+
+def made_up_families(rng: random.Random, count: int) -> dict[str, str]:
+    """`count` variant files by name, in families of FAMILY siblings: `made3.0`, `made3.1` …"""
+    files: dict[str, str] = {}
+    while len(files) < count:
+        family, first = len(files) // FAMILY, made_up(rng)
+        for number in range(min(FAMILY, count - len(files))):
+            files[f"made{family}.{number}"] = (first.sibling(rng) if number else first).text()
+    return files
+
+
+def espeak_data(folder: Path, variants: dict[str, str], system: Path) -> None:
+    """A data folder for espeak-ng in `folder`: the system's, with variants of our own."""
+    data = folder / "espeak-ng-data"
+    (data / "voices").mkdir(parents=True, exist_ok=True)
+    for path in system.iterdir():
+        if path.name != "voices" and not (data / path.name).exists():
+            (data / path.name).symlink_to(path)
+    ours = data / "voices" / "!v"
+    ours.mkdir(exist_ok=True)
+    for path in (system / "voices" / "!v").iterdir():
+        if not (ours / path.name).exists():
+            (ours / path.name).symlink_to(path)
+    os.environ["ESPEAK_DATA_PATH"] = str(folder)
+    # It lists 350 voices at most, when the first one is chosen: ours must come later, or languages are left out.
+    espeak().synthesise("a", "en", rate=170, pitch=50, pitch_range=50, word_gap=0)
+    for name, text in variants.items():
+        (ours / name).write_text(text)
+
+
+def espeak_speaker(rng: random.Random, variant: str) -> Speaker:
+    """Somebody with this variant."""
+    language = rng.choices(LANGUAGES, _LANGUAGE_WEIGHTS)[0]
+    return Speaker(
+        engine="espeak",
+        timbre=variant,
+        language=language,
+        pitch=min(95, max(5, rng.gauss(50, 20))),
+        pitch_range=rng.randint(20, 85),
+        rate=min(240, max(110, rng.gauss(168, 25))),
+        wander=rng.choice([1, 2, 3, 6]),
+    )
