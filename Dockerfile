@@ -16,7 +16,7 @@ WORKDIR /app
 # The dependencies change less often than the code: a layer of their own.
 COPY pyproject.toml constraints.txt README.md ./
 RUN mkdir serve_app deployments \
-    && pip install --constraint constraints.txt '.[s3]' \
+    && pip install --constraint constraints.txt '.[diarization,s3]' \
     && pip uninstall -y whisper-serve
 COPY serve_app serve_app
 COPY deployments deployments

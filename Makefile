@@ -6,17 +6,20 @@ PYTHON   ?= python3
 
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint chaos bench bench-gpu bench-audio bench-service bench-jobs install clean
+# Telling speakers apart brings pyannote.audio, which nobody else needs to install.
+SERVICE := .venv/installed $(if $(STT_DIARIZATION__PIPELINE),.venv/installed-diarization)
+
+.PHONY: help demo serve test lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 	@echo "Variables: PORT=$(PORT) DATA_DIR=$(DATA_DIR) CONFIG=$(CONFIG) PYTHON=$(PYTHON)"
 
-demo: .venv/installed ## start the service, transcribe a sample over HTTP twice, stop
+demo: $(SERVICE) ## start the service, transcribe a sample over HTTP twice, stop
 	$(BIN)/python examples/demo.py --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
 
-serve: .venv/installed ## run the service in the foreground until Ctrl-C
+serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
 	$(BIN)/python -m deployments --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
 
 test: lint ## lint, types, import rules and all tests
@@ -46,6 +49,9 @@ bench-service: .venv/installed ## measure the running service: efficiency, fairn
 bench-jobs: .venv/installed ## measure submits and lists under a long queue (about 1 minute)
 	$(BIN)/python -m benchmarks.jobs --save
 
+bench-diarization: .venv/installed-diarization ## measure telling speakers apart against pyannote's own pipeline (about 10 minutes)
+	$(BIN)/python -m benchmarks.diarization_speed --save
+
 install: .venv/installed-dev ## create .venv with everything, tests and linters included
 
 # Stamps of their own, so that a newcomer's demo need not wait for the linters or the benchmark's peers.
@@ -60,6 +66,10 @@ install: .venv/installed-dev ## create .venv with everything, tests and linters 
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@# A client to test with. It asks for an older numpy and pillow than ours, but runs with these: in a folder of its own.
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target .venv/octoai-sdk octoai-sdk
+	@touch $@
+
+.venv/installed-diarization: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[diarization]'
 	@touch $@
 
 .venv/installed-bench: .venv/installed

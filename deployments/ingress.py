@@ -1,6 +1,7 @@
 """The HTTP ingress: the fronts, in front of the deployments."""
 
 import asyncio
+import logging
 import tempfile
 
 from fastapi import FastAPI
@@ -16,6 +17,8 @@ from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.service import Service
 from serve_app.settings import AppSettings
 from serve_app.whisper.card import ModelCard
+
+logger = logging.getLogger(__name__)
 
 
 class Ingress:
@@ -43,6 +46,10 @@ class Ingress:
         return create_app(self.service)
 
     async def ready(self) -> bool:
-        """Whether every deployment of this application is healthy."""
-        status = await asyncio.to_thread(serve.status)
-        return status.applications[self.app_name].status == ApplicationStatus.RUNNING
+        """Whether every deployment of this application is healthy; if Serve can't say, it is not."""
+        try:
+            status = await asyncio.to_thread(serve.status)
+            return status.applications[self.app_name].status == ApplicationStatus.RUNNING
+        except Exception:
+            logger.warning("Serve does not say whether the service is ready", exc_info=True)
+            return False

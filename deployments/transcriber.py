@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,9 @@ from deployments.job_manager import RemoteJobs
 from serve_app.errors import NotFound, ServiceError, Unavailable
 from serve_app.guard import guarded_session
 from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import Job
+from serve_app.jobs.models import PROGRESS_S, Job
 from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
+from serve_app.reports import Reports
 from serve_app.settings import AppSettings
 from serve_app.telling import telling
 from serve_app.transcript import Said, Tell, Transcript, Turn
@@ -72,7 +73,6 @@ class Transcriber:
         self.jobs = RemoteJobs(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
-        self.reports: set[asyncio.Task[None]] = set()
         self.runs: dict[str, tuple[int, asyncio.Task[Any]]] = {}
 
     async def transcribe(self, job: Job, tell: Tell | None = None) -> Transcript:
@@ -82,13 +82,10 @@ class Transcriber:
             with suppress(ServiceError):  # the manager is away, or the job has ended
                 await self.jobs.progress(job.id, job.attempts, progress)
 
-        def report(progress: float) -> None:
-            task = asyncio.create_task(send(progress))
-            self.reports.add(task)
-            task.add_done_callback(self.reports.discard)
-
+        # A text that is streamed has a report for every window, of which the manager would write down one a second.
+        report = Reports(send, PROGRESS_S)
         waited_for = job.mode == "sync"
-        with self._last_run(job):
+        with self._last_run(job), closing(report):
             return await self._transcribe(
                 job.request,
                 job.id,

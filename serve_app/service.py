@@ -101,6 +101,12 @@ class Service:
             job = await self.jobs.get(job.id)
         return job
 
+    async def outcome(self, job: Job) -> Transcript:
+        """What came of a job that has ended. Raises what it failed of, and Conflict of one that was cancelled."""
+        if job.error is not None:
+            raise job.error.raised()
+        return await self.jobs.result(job.id)
+
     async def transcribe(
         self, request: JobRequest, owner: str = "", job_id: str | None = None, tell: Tell | None = None
     ) -> Transcript:

@@ -111,8 +111,12 @@ class DiarizationSettings(Section):
     batch_size: PositiveInt | None = Field(
         None, description="Chunks of sound computed together; null: 8 on a CPU, 32 on a GPU."
     )
-    known_similarity: float = Field(
-        0.5, gt=0, le=1, description="A speaker is a known one from this cosine similarity of their voices on."
+    known_similarity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="A speaker is a known one from this cosine similarity of their voices on; null: 0.75 for "
+        "diarization-nano, else 0.5.",
     )
     max_audio_s: PositiveFloat = Field(
         4 * 3600.0, description="Longer recordings go without speakers: memory and time grow with a length's square."

@@ -1,4 +1,4 @@
-"""One Ray cluster for the whole test session, with the service on it as `configs/local.yaml` says."""
+"""One Ray cluster for the whole test session, with the service on it as `configs/local.yaml` says, and who speaks."""
 
 import os
 import shutil
@@ -49,6 +49,7 @@ def running() -> Iterator[Running]:
         config = load(ROOT / "configs/local.yaml")
         config.http_options.port = free_port()
         config.applications[0].args["data_dir"] = str(folder / "data")
+        config.applications[0].args["diarization"] = {"pipeline": "diarization-nano", "threads": 1}
         deploy(config)
         assert wait_until_running(config)
         yield Running(f"http://127.0.0.1:{config.http_options.port}", folder / "data", config)

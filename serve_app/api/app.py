@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from serve_app.api import (
@@ -19,17 +19,18 @@ from serve_app.api import (
 )
 from serve_app.api.auth import SCHEMES, RequireKey
 from serve_app.api.dialect import Dialect, refusing
-from serve_app.api.limits import BodyLimit
+from serve_app.api.document import described
+from serve_app.api.limits import BodyLimit, no_unknown_query
 from serve_app.service import Service
 from serve_app.settings import Front
 
-FRONTS: dict[Front, tuple[APIRouter, Dialect | None]] = {
-    "openai": (openai.router, None),
-    "insanely_fast": (insanely_fast.router, insanely_fast.DIALECT),
-    "octoai": (octoai.router, octoai.DIALECT),
-    "tiyaro": (tiyaro.router, tiyaro.DIALECT),
+FRONTS: dict[Front, tuple[APIRouter, tuple[Dialect, ...]]] = {
+    "openai": (openai.router, ()),
+    "insanely_fast": (insanely_fast.router, (insanely_fast.DIALECT,)),
+    "octoai": (octoai.router, (octoai.DIALECT,)),
+    "tiyaro": (tiyaro.router, (tiyaro.DIALECT,)),
     # The last: what any other front has under a first folder is not a deployment's.
-    "verda": (verda.router, verda.DIALECT),
+    "verda": (verda.router, (verda.DIALECT, verda.STATUSES)),
 }
 """The APIs of other services, and how those say what went wrong that have a shape of their own for it."""
 
@@ -44,11 +45,12 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     chosen = [front for name, front in FRONTS.items() if name in service.settings.fronts]
-    refuse = refusing([dialect for _, dialect in chosen if dialect])
+    refuse = refusing([dialect for _, dialects in chosen for dialect in dialects])
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
     errors.install(app, refuse)
     app.include_router(health.router)
     for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
-        app.include_router(router, dependencies=SCHEMES)
+        app.include_router(router, dependencies=[*SCHEMES, Depends(no_unknown_query)])
+    app.openapi = described(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
     return app

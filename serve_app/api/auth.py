@@ -48,7 +48,7 @@ class RequireKey:
             None,
             "invalid_api_key",
         )
-        return await self._refuse(scope["path"], error)(scope, receive, send)
+        return await self._refuse(scope, error)(scope, receive, send)
 
     def _admitted(self, headers: Headers) -> bytes | None:
         """The configured key that a request has."""

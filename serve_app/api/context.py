@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from serve_app.service import Service
 
@@ -27,5 +27,6 @@ def base_url(service: Service, request: Request) -> str:
 OWNER = "whisper.owner"
 """Where the check of the keys leaves it, in the ASGI scope."""
 
+KnownId = Annotated[str, Path(description="The id that it was given, or gave itself.", examples=["call-17"])]
 OwnerDep = Annotated[str, Depends(owner_of)]
 ServiceDep = Annotated[Service, Depends(service_of)]

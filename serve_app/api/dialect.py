@@ -14,13 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from serve_app.api.document import EVERYWHERE, Entries, errors_as
 from serve_app.api.errors import answer, invalid
 from serve_app.errors import ServiceError
 
 Render = Callable[[ServiceError], Response]
 
-Refuse = Callable[[str, ServiceError], Response]
-"""Takes a path too: an error that was found before any route was (a missing key, a body that is too large)."""
+Refuse = Callable[[Scope, ServiceError], Response]
+"""Takes the scope too: an error that was found before any route was (a missing key, a body that is too large)."""
 
 
 class Detail(BaseModel):
@@ -31,15 +32,29 @@ class Detail(BaseModel):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a front says what went wrong: `render`, for the paths that match `paths` wholly."""
+    """How a front says what went wrong: `render`, as a `body`, for the paths that match `paths` wholly.
+
+    `header`: only of requests that have it; of the others such a path is another front's.
+    """
 
     paths: re.Pattern[str]
     render: Render
+    body: type[BaseModel] = Detail
+    header: str | None = None
+
+    def speaks(self, scope: Scope) -> bool:
+        """Whether a request is this front's."""
+        given = self.header is None or self.header in Headers(scope=scope)
+        return given and self.paths.fullmatch(scope["path"]) is not None
+
+    def errors(self, *statuses: int) -> Entries:
+        """The OpenAPI entries of the errors a path of this front may answer with, beside those that any may."""
+        return errors_as(self.render, self.body, *EVERYWHERE, *statuses)
 
     @property
     def route(self) -> type[APIRoute]:
         """The class of the front's routes (`APIRouter(route_class=…)`)."""
-        return self.route_if(None, given=False)
+        return self.route_if(self.header, given=True)
 
     def route_if(self, header: str | None, given: bool) -> type[APIRoute]:
         """The class of a route for requests that have a header, or have it not: else its path is another front's."""
@@ -68,10 +83,11 @@ class Dialect:
 
 
 def refusing(dialects: Sequence[Dialect]) -> Refuse:
-    """Errors in the shape of the front whose path it is, else in the common one."""
+    """Errors in the shape of the front whose request it is, else in the common one."""
+    headed_first = sorted(dialects, key=lambda dialect: dialect.header is None)
 
-    def refuse(path: str, error: ServiceError) -> Response:
-        render = next((dialect.render for dialect in dialects if dialect.paths.fullmatch(path)), answer)
+    def refuse(scope: Scope, error: ServiceError) -> Response:
+        render = next((dialect.render for dialect in headed_first if dialect.speaks(scope)), answer)
         return render(error)
 
     return refuse

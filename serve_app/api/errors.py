@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,7 +9,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
+from serve_app.api.document import EVERYWHERE, Entries, errors_as
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 from serve_app.jobs.models import JobError
 
@@ -95,35 +97,45 @@ def headers_of(error: ServiceError) -> dict[str, str]:
     return _HEADERS.get(error.status, {})
 
 
-def install(app: FastAPI, refuse: Callable[[str, ServiceError], Response]) -> None:
-    """Make every failure of `app` answer in the shape that `refuse` has for its path."""
+def install(app: FastAPI, refuse: Callable[[Scope, ServiceError], Response]) -> None:
+    """Make every failure of `app` answer in the shape that `refuse` has for its request."""
 
     @app.exception_handler(ServiceError)
     async def told(request: Request, error: ServiceError) -> Response:
-        return refuse(request.url.path, error)
+        return refuse(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        return refuse(request.url.path, invalid(error))
+        return refuse(request.scope, invalid(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         path = request.url.path
         if error.status_code == 404:
-            return refuse(path, NotFound(f"there is no {request.method} {path}", None, "not_found"))
+            return refuse(request.scope, NotFound(f"there is no {request.method} {path}", None, "not_found"))
         code = BODY_TOO_LARGE if error.status_code == 413 else None
         refused = InvalidRequest(str(error.detail), None, code)
         refused.status = error.status_code
-        response = refuse(path, refused)
+        response = refuse(request.scope, refused)
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods(app, request.scope))
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        path = request.url.path
-        return refuse(path, known(error, f"{request.method} {path}"))
+        return refuse(request.scope, known(error, f"{request.method} {request.url.path}"))
 
 
-def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of the error answers a path may give, their bodies in a front's own shape."""
-    return {status: {"model": model} for status in (400, 401, 413, *statuses)}
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """Those that its path has; of several routes Starlette names only the first one's."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "DELETE")
+        if any(route.matches(dict(scope, method=method))[0] is Match.FULL for route in app.routes)
+    ]
+
+
+def responses(*statuses: int) -> Entries:
+    """The OpenAPI entries of the errors a path of this shape may answer with, beside those that any may."""
+    return errors_as(answer, ErrorBody, *EVERYWHERE, *statuses)

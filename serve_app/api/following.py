@@ -5,13 +5,15 @@ from contextlib import suppress
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header
-from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
+from fastapi.sse import EventSourceResponse, ServerSentEvent, format_sse_event
+from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.api.context import ServiceDep
+from serve_app.api.context import KnownId, ServiceDep
+from serve_app.api.document import answers
 from serve_app.api.errors import responses
+from serve_app.api.examples import NOW
 from serve_app.errors import NotFound
-from serve_app.jobs.models import DeliveryView, JobEvent
+from serve_app.jobs.models import MOST_EVENTS, DeliveryView, JobEvent, JobState, Try
 from serve_app.options import Strict
 from serve_app.service import LONG_POLL_S
 
@@ -19,7 +21,12 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 LastEventId = Annotated[
     int,
-    Header(ge=0, alias="Last-Event-ID", description="The number of the last event seen: the ones after it come."),
+    Header(
+        ge=0,
+        le=MOST_EVENTS,
+        alias="Last-Event-ID",
+        description="The number of the last event seen: the ones after it come.",
+    ),
 ]
 
 
@@ -33,10 +40,35 @@ class DeliveryList(BaseModel):
 class Redelivery(Strict):
     """What to send again."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"id": "msg_2mXZ"}})
+
     id: str | None = Field(None, description="A delivery's id; null: all of the job's that are delivered or failed.")
 
 
-async def first_events(service: ServiceDep, job_id: str, last_event_id: LastEventId = 0) -> tuple[JobEvent, ...]:
+_SENT = DeliveryList(
+    data=(
+        DeliveryView(
+            id="msg_2mXZ",
+            event="completed",
+            state="delivered",
+            created_at=NOW,
+            due_at=None,
+            tries=(Try(at=NOW, seconds=0.12, status=200),),
+        ),
+    )
+).model_dump(mode="json")
+_EVENT = JobEvent(number=3, type="completed", at=NOW, status=JobState.SUCCEEDED, progress=1.0, attempts=1)
+_STREAM = {
+    "description": "The events; a comment now and then where nothing happens.",
+    "content": {
+        "text/event-stream": {
+            "example": format_sse_event(data_str=_EVENT.model_dump_json(), event="completed", id="3").decode()
+        }
+    },
+}
+
+
+async def first_events(service: ServiceDep, job_id: KnownId, last_event_id: LastEventId = 0) -> tuple[JobEvent, ...]:
     """The events there are already. Before the stream begins: an unknown job is a 404."""
     await service.jobs.get(job_id)
     return await service.jobs.events(job_id, last_event_id, 0.0)
@@ -46,11 +78,11 @@ async def first_events(service: ServiceDep, job_id: str, last_event_id: LastEven
     "/events",
     summary="What happens to a job, as server-sent events",
     response_class=EventSourceResponse,
-    responses=responses(404),
+    responses=responses(404) | {200: _STREAM},
 )
 async def events(
     service: ServiceDep,
-    job_id: str,
+    job_id: KnownId,
     found: Annotated[tuple[JobEvent, ...], Depends(first_events)],
     last_event_id: LastEventId = 0,
 ) -> AsyncIterable[ServerSentEvent]:
@@ -64,11 +96,20 @@ async def events(
             found = await service.jobs.events(job_id, seen, LONG_POLL_S)
 
 
-@router.get("/deliveries", summary="A job's webhooks, and every try at them", responses=responses(404))
-async def deliveries(service: ServiceDep, job_id: str) -> DeliveryList:
+@router.get(
+    "/deliveries",
+    summary="A job's webhooks, and every try at them",
+    responses=responses(404) | {200: answers("All of them.", _SENT)},
+)
+async def deliveries(service: ServiceDep, job_id: KnownId) -> DeliveryList:
     return DeliveryList(data=await service.jobs.deliveries(job_id))
 
 
-@router.post("/deliveries", status_code=202, summary="Send a job's webhooks again", responses=responses(404, 409))
-async def redeliver(service: ServiceDep, job_id: str, body: Redelivery | None = None) -> DeliveryList:
+@router.post(
+    "/deliveries",
+    status_code=202,
+    summary="Send a job's webhooks again",
+    responses=responses(404, 409) | {202: answers("They will be.", _SENT)},
+)
+async def redeliver(service: ServiceDep, job_id: KnownId, body: Redelivery | None = None) -> DeliveryList:
     return DeliveryList(data=await service.jobs.redeliver(job_id, body.id if body else None))

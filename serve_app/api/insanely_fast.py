@@ -7,14 +7,18 @@ import re
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from serve_app.api.context import OwnerDep, ServiceDep
+from serve_app.api.bodies import ChunkedText
+from serve_app.api.context import KnownId, OwnerDep, ServiceDep
 from serve_app.api.dialect import Detail, Dialect
-from serve_app.api.errors import headers_of, invalid, responses, with_field
+from serve_app.api.document import answers
+from serve_app.api.errors import headers_of, invalid, with_field
+from serve_app.api.examples import TRANSCRIPT
 from serve_app.api.native import JobId
+from serve_app.api.prefer import PreferredDep
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
 from serve_app.formats import chunked
 from serve_app.jobs.models import Job, JobState
@@ -115,51 +119,89 @@ _EXAMPLES: dict[str, Any] = {
         }
     },
 }
-_OUTPUT = {"text": "three one four", "chunks": [{"timestamp": [0.24, 1.38], "text": " three one four"}]}
-_COMPLETED = {"status": "completed", "output": _OUTPUT}
+
+
+class Standing(BaseModel):
+    """How a task stands."""
+
+    status: Literal["processing", "completed", "error", "cancelled"]
+    output: ChunkedText | None = Field(None, description="Of one that is completed.")
+    error: str | None = Field(None, description="Why one has failed.")
+
+
+class Answer(Standing):
+    """The same to who has sent it."""
+
+    task_id: str
+    detail: str | None = Field(None, description="Of one in the background.")
+
+
+class Tasks(BaseModel):
+    """Which there are."""
+
+    tasks: tuple[str, ...]
+
+
+_COMPLETED = {"status": "completed", "output": chunked(TRANSCRIPT)}
 _BACKGROUND = {"detail": "Task is being processed in the background", "status": "processing"}
-_STATES: dict[str, Any] = {
-    "processing": {"value": {"status": "processing"}},
-    "completed": {"value": _COMPLETED},
-    "error": {"value": {"status": "error", "error": "the URL answered 404 Not Found"}},
-    "cancelled": {"value": {"status": "cancelled"}},
-}
-
-
-def _examples(examples: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"examples": examples}}}}
+_ERROR = {"status": "error", "error": "the URL answered 404 Not Found"}
+_CANCELLED = {"status": "cancelled"}
+_GIVEN = ("Location", "Preference-Applied")
 
 
 @router.post(
     "/",
     summary="Transcribe the audio behind a URL: wait for the text, or have it sent to a webhook",
-    responses=responses(408, 409, 422, 429, model=Detail)
-    | _examples(
-        {
-            "completed": {"value": _COMPLETED | {"task_id": "call-17"}},
-            "is_async": {"value": _BACKGROUND | {"task_id": "call-17"}},
-        }
-    ),
+    response_model=None,
+    responses=DIALECT.errors(408, 409, 422, 429)
+    | {
+        200: answers(
+            "The text; with `is_async` that it will be sent.",
+            _COMPLETED | {"task_id": "call-17"},
+            _BACKGROUND | {"task_id": "call-17"},
+            headers=_GIVEN,
+            model=Answer,
+        ),
+        202: answers(
+            "It runs in the background, as preferred.",
+            _BACKGROUND | {"task_id": "call-17"},
+            headers=_GIVEN,
+            model=Answer,
+        ),
+    },
 )
 async def transcribe(
-    service: ServiceDep, owner: OwnerDep, body: Annotated[TaskBody, Body(openapi_examples=_EXAMPLES)]
+    service: ServiceDep,
+    owner: OwnerDep,
+    response: Response,
+    body: Annotated[TaskBody, Body(openapi_examples=_EXAMPLES)],
+    preferred: PreferredDep,
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
-    if not body.is_async:
+    if not (body.is_async or preferred.in_background):
         transcript = await service.transcribe(body.request(), owner, job_id=task_id)
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
-    job = await service.submit(body.request(), task_id, owner)
-    if not job.state.terminal:
-        return _BACKGROUND | {"task_id": task_id}
-    return await _state(service, job) | {"task_id": task_id}  # the same task was submitted before
+    waited = await preferred.waited(service, await service.submit(body.request(), task_id, owner))
+    response.headers.update(waited.headers | {"Location": f"/status/{task_id}"})
+    if waited.job.state.terminal:  # in that time, or the same task was submitted before
+        if not body.is_async:
+            await service.outcome(waited.job)
+        return await _state(service, waited.job) | {"task_id": task_id}
+    # The original's clients look for 200; who prefers has the text in a 200, and tells the two apart by that.
+    response.status_code = 202 if preferred.in_background else 200
+    return _BACKGROUND | {"task_id": task_id}
 
 
-@router.get("/tasks", summary="The ids of all tasks that have not ended", responses=responses(model=Detail))
-async def tasks(service: ServiceDep) -> dict[str, tuple[str, ...]]:
-    return {"tasks": await service.jobs.active()}
+@router.get(
+    "/tasks",
+    summary="The ids of all tasks that have not ended",
+    responses=DIALECT.errors() | {200: answers("Oldest first.", {"tasks": ["call-17"]})},
+)
+async def tasks(service: ServiceDep) -> Tasks:
+    return Tasks(tasks=await service.jobs.active())
 
 
-async def status(service: ServiceDep, task_id: str) -> dict[str, Any]:
+async def status(service: ServiceDep, task_id: KnownId) -> dict[str, Any]:
     return await _state(service, await service.jobs.get(task_id))
 
 
@@ -168,16 +210,20 @@ router.add_api_route(
     status,
     route_class_override=DIALECT.route_if(VERDAS, given=False),
     summary="How a task stands; of one that has ended until it is forgotten",
-    responses=responses(404, model=Detail) | _examples(_STATES),
+    response_model=None,
+    responses=DIALECT.errors(404)
+    | {200: answers("How it stands.", {"status": "processing"}, _COMPLETED, _ERROR, _CANCELLED, model=Standing)},
 )
 
 
 @router.delete(
     "/cancel/{task_id}",
     summary="Stop a background task; one that has ended is shown as it is",
-    responses=responses(404, model=Detail) | _examples({name: _STATES[name] for name in ("cancelled", "completed")}),
+    response_model=None,
+    responses=DIALECT.errors(404)
+    | {200: answers("How it stands now.", _CANCELLED, _COMPLETED, _ERROR, model=Standing)},
 )
-async def cancel(service: ServiceDep, task_id: str) -> dict[str, Any]:
+async def cancel(service: ServiceDep, task_id: KnownId) -> dict[str, Any]:
     try:
         job = await service.jobs.cancel(task_id)
     except Conflict:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.dialect import Refuse
 from serve_app.api.errors import BODY_TOO_LARGE
-from serve_app.errors import TooLarge, UnsupportedMediaType
+from serve_app.errors import InvalidRequest, TooLarge, UnsupportedMediaType
 
 
 def charset_of(content_type: str) -> str:
@@ -24,6 +24,13 @@ def only_json(request: Request) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != "application/json":
         raise UnsupportedMediaType(f"content-type {given!r}: send application/json", "content-type")
+
+
+def no_unknown_query(request: Request) -> None:
+    """A dependency of every route: a POST takes no parameter in its URL but those it declares, which refuses others."""
+    if request.method == "POST" and not request.scope["route"].dependant.query_params:
+        for name in request.query_params:
+            raise InvalidRequest(f"unknown parameter {name!r} in the URL", name, "extra_forbidden")
 
 
 class BodyLimit:
@@ -41,11 +48,11 @@ class BodyLimit:
         charset = charset_of(headers.get("content-type", ""))
         if charset not in ("utf-8", "utf8"):
             error = UnsupportedMediaType(f"charset {charset!r}: send text as utf-8", "content-type")
-            return await self._refuse(scope["path"], error)(scope, receive, send)
+            return await self._refuse(scope, error)(scope, receive, send)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self.max_bytes:
             too_large = TooLarge(self._message(), None, BODY_TOO_LARGE)
-            return await self._refuse(scope["path"], too_large)(scope, receive, send)
+            return await self._refuse(scope, too_large)(scope, receive, send)
         read = 0
 
         async def counted() -> Message:

@@ -1,16 +1,18 @@
 """The native jobs API: `/v1/jobs`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field, Json, ValidationError, model_validator
 from starlette.datastructures import UploadFile
 
-from serve_app.api.context import OwnerDep, ServiceDep
+from serve_app.api.context import KnownId, OwnerDep, ServiceDep
+from serve_app.api.document import answers
 from serve_app.api.errors import invalid, responses
+from serve_app.api.examples import QUEUED, SUCCEEDED, URL
 from serve_app.api.forms import read_form, refuse_repeats
-from serve_app.api.openai import respond
-from serve_app.api.prefer import preferences, seconds_to_wait
+from serve_app.api.openai import RENDERED, respond
+from serve_app.api.prefer import PreferredDep
 from serve_app.api.schema import schema_of
 from serve_app.api.uploads import store, store_base64
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
@@ -54,12 +56,6 @@ IdempotencyKey = Annotated[
 ]
 
 
-Prefer = Annotated[
-    list[str] | None,
-    Header(description="`wait=N`: the answer comes when the job has ended (200), or after N seconds (202)."),
-]
-
-
 class JobBody(TranscriptionOptions):
     """A job as JSON: one of `url`, `upload_id` and `audio`, a webhook if wanted, and the options."""
 
@@ -85,6 +81,14 @@ class JobForm(TranscriptionOptions):
     webhook: Json[Webhook] | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
     id: JobId = None
+
+
+class Deleted(BaseModel):
+    """A job that is forgotten."""
+
+    id: str
+    object: Literal["job.deleted"] = "job.deleted"
+    deleted: Literal[True] = True
 
 
 class JobsQuery(Strict):
@@ -117,7 +121,7 @@ _BODY = {
     "content": {
         "application/json": {
             "schema": schema_of(JobBody),
-            "example": {"url": "https://example.com/talk.mp3", "webhook": {"url": "https://example.com/done"}},
+            "example": {"url": URL, "webhook": {"url": "https://example.com/done"}},
         },
         "multipart/form-data": {
             "schema": {
@@ -127,17 +131,28 @@ _BODY = {
                     "file": {"type": "string", "format": "binary"},
                     **schema_of(JobForm)["properties"],
                 },
-            }
+                "additionalProperties": False,
+            },
+            "example": {"file": "(a recording)", "language": "en", "timestamps": "word"},
         },
     },
 }
+JOB = view(QUEUED).model_dump(mode="json")
+"""A job, as clients see it."""
+
+ENDED = view(SUCCEEDED).model_dump(mode="json")
+_GIVEN = ("Location", "Preference-Applied")
 
 
 @router.post(
     "",
     status_code=202,
     summary="Submit a recording; the answer comes at once",
-    responses=responses(404, 415, 422, 429),
+    responses=responses(404, 422, 429)
+    | {
+        200: answers("It has ended within the time to wait.", ENDED, headers=_GIVEN, model=JobView),
+        202: answers("Accepted.", JOB, headers=_GIVEN),
+    },
     openapi_extra={"requestBody": _BODY},
 )
 async def submit(
@@ -145,8 +160,8 @@ async def submit(
     owner: OwnerDep,
     request: Request,
     response: Response,
+    preferred: PreferredDep,
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
 ) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
@@ -158,13 +173,10 @@ async def submit(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
     job = await service.submit(job_request, job_id, owner, idempotency_key)
-    wait_s = seconds_to_wait(preferences(prefer or ()))
-    if wait_s is not None:
-        job = await service.wait(job, wait_s)
-        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
-        response.status_code = 200 if job.state.terminal else 202
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return view(job)
+    waited = await preferred.waited(service, job)
+    response.status_code = 200 if waited.ended else 202
+    response.headers.update(waited.headers | {"Location": f"/v1/jobs/{job.id}"})
+    return view(waited.job)
 
 
 async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
@@ -200,30 +212,42 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
         return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 
-@router.get("", summary="Jobs, newest first", responses=responses())
+_PAGE = {"object": "list", "data": [ENDED], "next_cursor": None}
+
+
+@router.get("", summary="Jobs, newest first", responses=responses() | {200: answers("A page.", _PAGE)})
 async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
     page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
     return JobList(data=[view(job) for job in page.data], next_cursor=page.next_cursor)
 
 
-@router.get("/{job_id}", summary="One job", responses=responses(404))
-async def job(service: ServiceDep, job_id: str) -> JobView:
+@router.get("/{job_id}", summary="One job", responses=responses(404) | {200: answers("The job.", ENDED)})
+async def job(service: ServiceDep, job_id: KnownId) -> JobView:
     return view(await service.jobs.get(job_id))
 
 
-@router.get("/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409))
-async def transcript(service: ServiceDep, job_id: str, query: Annotated[TranscriptQuery, Query()]) -> Response:
+@router.get(
+    "/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409) | {200: RENDERED}
+)
+async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[TranscriptQuery, Query()]) -> Response:
     found = await service.jobs.result(job_id)
     check_speakers(found, query.format)
     return respond(found, query.format, query, job_id)
 
 
 @router.delete(
-    "/{job_id}", summary="Cancel a job that has not ended; forget one that has", responses=responses(404, 409)
+    "/{job_id}",
+    summary="Cancel a job that has not ended; forget one that has",
+    responses=responses(404, 409)
+    | {
+        200: answers(
+            "The job, or that it is forgotten.", JOB | {"status": "cancelled"}, Deleted(id="call-17").model_dump()
+        )
+    },
 )
-async def delete(service: ServiceDep, job_id: str) -> dict[str, Any]:
+async def delete(service: ServiceDep, job_id: KnownId) -> JobView | Deleted:
     job = await service.jobs.get(job_id)
     if not job.state.terminal:
-        return view(await service.jobs.cancel(job_id)).model_dump(mode="json")
+        return view(await service.jobs.cancel(job_id))
     await service.jobs.delete(job_id)
-    return {"id": job_id, "object": "job.deleted", "deleted": True}
+    return Deleted(id=job_id)

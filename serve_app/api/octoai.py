@@ -8,10 +8,13 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serve_app.api.context import OwnerDep, ServiceDep, base_url
+from serve_app.api.context import KnownId, OwnerDep, ServiceDep, base_url
 from serve_app.api.dialect import Detail, Dialect
-from serve_app.api.errors import headers_of, responses, with_field
+from serve_app.api.document import answers
+from serve_app.api.errors import headers_of, with_field
+from serve_app.api.examples import TRANSCRIPT, URL
 from serve_app.api.limits import only_json
+from serve_app.api.prefer import PreferredDep
 from serve_app.api.uploads import store_base64
 from serve_app.errors import ServiceError
 from serve_app.formats import as_whisper
@@ -38,9 +41,7 @@ router = APIRouter(tags=["octoai"], route_class=DIALECT.route)
 class InferBody(TranscriptionOptions):
     """A recording, and the options."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"audio": "SUQzBAAAAAAA…", "language": "en", "task": "transcribe"}}
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"url": URL, "language": "en", "task": "transcribe"}})
 
     audio: str | None = Field(
         None,
@@ -90,19 +91,41 @@ class Progress(BaseModel):
     detail: str | None = Field(None, description="Why it failed.")
 
 
+def _inference(transcript: Transcript) -> Inference:
+    return Inference(
+        prediction_time_ms=round(1000 * sum(transcript.timings.values()), 3),
+        response=as_whisper(transcript),
+        transcription=transcript.text,
+    )
+
+
+_HERE = "https://stt.example.com"
+_TEXT = _inference(TRANSCRIPT).model_dump()
+_PROGRESS = {"response_id": "call-17", "status": "running", "response_url": f"{_HERE}/v1/responses/call-17"}
+
+
 @router.post(
     "/infer",
     summary="Transcribe a recording, as OctoAI's client asks for it",
     response_model=Inference,
     dependencies=[Depends(only_json)],
-    responses=responses(404, 408, 415, 429, model=Detail)
-    | {201: {"model": Future, "description": "With `X-OctoAI-Async: 1`: accepted"}},
+    responses=DIALECT.errors(404, 408, 409, 429)
+    | {
+        200: answers("The text.", _TEXT, headers=(REQUEST_ID, "Preference-Applied")),
+        201: answers(
+            "Accepted: with `X-OctoAI-Async: 1`, or as preferred.",
+            {"response_id": "call-17", "poll_url": f"{_HERE}/v1/requests/call-17"},
+            headers=(REQUEST_ID, "Location", "Preference-Applied"),
+            model=Future,
+        ),
+    },
 )
 async def infer(
     service: ServiceDep,
     owner: OwnerDep,
     request: Request,
     body: InferBody,
+    preferred: PreferredDep,
     in_background: Annotated[
         bool, Header(alias="X-OctoAI-Async", description="1: answer at once, with a URL to poll.")
     ] = False,
@@ -112,11 +135,16 @@ async def infer(
     request_id = uuid4().hex
     headers = {REQUEST_ID: request_id}
     try:
-        if in_background:
-            await service.submit(job_request, request_id, owner)
-            poll_url = f"{base_url(service, request)}/v1/requests/{request_id}"
-            return JSONResponse(Future(response_id=request_id, poll_url=poll_url).model_dump(), 201, headers)
-        transcript = await service.transcribe(job_request, owner, request_id)
+        if in_background or preferred.in_background:
+            waited = await preferred.waited(service, await service.submit(job_request, request_id, owner))
+            headers |= waited.headers
+            if not waited.ended:
+                poll_url = f"{base_url(service, request)}/v1/requests/{request_id}"
+                future = Future(response_id=request_id, poll_url=poll_url)
+                return JSONResponse(future.model_dump(), 201, headers | {"Location": poll_url})
+            transcript = await service.outcome(waited.job)
+        else:
+            transcript = await service.transcribe(job_request, owner, request_id)
     except ServiceError as error:
         return refused(error, request_id)
     return JSONResponse(_inference(transcript).model_dump(), headers=headers)
@@ -132,9 +160,18 @@ async def _source(service: Service, body: InferBody) -> Source:
     "/v1/requests/{response_id}",
     summary="How far a request in the background is",
     response_model=Progress,
-    responses=responses(404, model=Detail) | {202: {"model": Progress, "description": "Not ended yet"}},
+    responses=DIALECT.errors(404)
+    | {
+        200: answers(
+            "It has ended.",
+            _PROGRESS | {"status": "completed"},
+            _PROGRESS | {"status": "failed", "detail": "the URL answered 404 Not Found"},
+            headers=(REQUEST_ID,),
+        ),
+        202: answers("It has not.", _PROGRESS, headers=(REQUEST_ID,), model=Progress),
+    },
 )
-async def poll(service: ServiceDep, request: Request, response_id: str) -> JSONResponse:
+async def poll(service: ServiceDep, request: Request, response_id: KnownId) -> JSONResponse:
     job = await service.jobs.get(response_id)
     progress = Progress(
         response_id=response_id,
@@ -162,19 +199,12 @@ def _status(job: Job) -> Literal["pending", "running", "completed", "failed"]:
     "/v1/responses/{response_id}",
     summary="The answer to a request in the background, or the error it failed with",
     response_model=Inference,
-    responses=responses(404, 409, model=Detail),
+    responses=DIALECT.errors(404, 409) | {200: answers("The text.", _TEXT, headers=(REQUEST_ID,))},
 )
-async def result(service: ServiceDep, response_id: str) -> JSONResponse:
+async def result(service: ServiceDep, response_id: KnownId) -> JSONResponse:
     job = await service.jobs.get(response_id)
-    if job.error is not None:
-        return refused(job.error.raised(), response_id)
-    transcript = await service.jobs.result(response_id)
+    try:
+        transcript = await service.outcome(job)
+    except ServiceError as error:
+        return refused(error, response_id)
     return JSONResponse(_inference(transcript).model_dump(), headers={REQUEST_ID: response_id})
-
-
-def _inference(transcript: Transcript) -> Inference:
-    return Inference(
-        prediction_time_ms=round(1000 * sum(transcript.timings.values()), 3),
-        response=as_whisper(transcript),
-        transcription=transcript.text,
-    )

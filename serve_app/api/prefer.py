@@ -1,7 +1,14 @@
-"""`Prefer` headers, as RFC 7240 has them."""
+"""`Prefer` headers, as RFC 7240 has them: whether a client waits for its text, and for how long."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header
+
+from serve_app.jobs.models import Job
+from serve_app.service import Service
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
@@ -29,7 +36,52 @@ def preferences(headers: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def seconds_to_wait(preferred: Mapping[str, str]) -> float | None:
-    """How long a client prefers to wait for an answer (`wait`, section 4.3); null: it does not say."""
-    wait = preferred.get("wait", "")
-    return float(wait) if wait.isascii() and wait.isdigit() else None
+@dataclass(frozen=True)
+class Preferred:
+    """What a client prefers, by name; names that mean nothing here are passed over."""
+
+    given: dict[str, str]
+
+    @property
+    def in_background(self) -> bool:
+        """It would not wait for the text (`respond-async`, section 4.1)."""
+        return "respond-async" in self.given
+
+    async def waited(self, service: Service, job: Job) -> "Waited":
+        """A submitted job after the seconds that its client would wait (`wait`, section 4.3). Raises NotFound."""
+        wait = self.given.get("wait", "")
+        if not (wait.isascii() and wait.isdigit()):
+            return Waited(job, False, applied("respond-async" if self.in_background else None))
+        job = await service.wait(job, float(wait))
+        ended = job.state.terminal
+        return Waited(job, ended, applied("respond-async" if self.in_background and not ended else f"wait={wait}"))
+
+
+@dataclass(frozen=True)
+class Waited:
+    """A job that was waited for: whether it has `ended` in that time, and the header that says what was followed."""
+
+    job: Job
+    ended: bool
+    headers: dict[str, str]
+
+
+def applied(preference: str | None) -> dict[str, str]:
+    """The header that says which preference was followed; null: none."""
+    return {} if preference is None else {"Preference-Applied": preference}
+
+
+def _preferred(
+    prefer: Annotated[
+        list[str] | None,
+        Header(
+            alias="Prefer",
+            description="`respond-async`: answer at once, the text comes later; `wait=N`, beside it or where that is "
+            "so in any case: unless it is there within N seconds. Anything else is passed over (RFC 7240).",
+        ),
+    ] = None,
+) -> Preferred:
+    return Preferred(preferences(prefer or ()))
+
+
+PreferredDep = Annotated[Preferred, Depends(_preferred)]

@@ -1,14 +1,16 @@
 """Uploads without a job's body: `/v1/uploads`, signed URLs to put recordings to."""
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from yarl import URL
 
 from serve_app.api.context import ServiceDep, base_url
+from serve_app.api.document import answers
 from serve_app.api.errors import responses
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.uploads import Ticket
@@ -20,6 +22,8 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 class UploadBody(Strict):
     """Nothing can be asked for yet."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {}})
 
 
 class UploadView(BaseModel):
@@ -48,7 +52,7 @@ class StoredView(BaseModel):
     sha256: str = Field(description="Of the bytes, in hex.")
 
 
-_EXAMPLE = {
+EXAMPLE = {
     "id": "0b5e6f3c9a1d4c7e8f2a6b4d1c3e5f70",
     "object": "upload",
     "url": "https://stt.example.com/v1/uploads/0b5e6f3c9a1d4c7e8f2a6b4d1c3e5f70?expires=1767225600&signature=9f86d081…",
@@ -56,13 +60,14 @@ _EXAMPLE = {
     "expires_at": "2026-01-01T00:00:00Z",
     "max_bytes": 536870912,
 }
+_STORED = {"id": EXAMPLE["id"], "object": "upload", "sha256": sha256(b"(a recording)").hexdigest()}
 
 
 @router.post(
     "",
     status_code=201,
     summary="A URL to put a recording to, for a job to come",
-    responses=responses() | {201: {"content": {"application/json": {"example": _EXAMPLE}}}},
+    responses=responses() | {201: answers("An upload.", EXAMPLE)},
 )
 async def create(service: ServiceDep, request: Request, body: UploadBody | None = None) -> UploadView:
     return invite(service, request)
@@ -98,11 +103,16 @@ def upload_of(service: Service, url: str) -> str | None:
 @router.put(
     "/{upload_id}",
     summary="Put a recording to a URL made by POST /v1/uploads",
-    responses=responses(403),
+    responses=responses(403) | {200: answers("It is there.", _STORED)},
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {
+                "application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary"},
+                    "example": "(a recording)",
+                }
+            },
         },
     },
 )

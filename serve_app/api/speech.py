@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
@@ -97,7 +98,9 @@ def own_names() -> Iterator[None]:
             own = named = "response_format"
         else:
             raise
-        raise type(error)(error.message.replace(param, named, 1), own, error.code) from None
+        renamed = copy(error)
+        renamed.message, renamed.param = error.message.replace(param, named, 1), own
+        raise renamed from None
 
 
 class SpeechForm(BaseModel):

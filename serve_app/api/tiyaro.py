@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from serve_app.api.context import OwnerDep, ServiceDep, base_url
+from serve_app.api.context import KnownId, OwnerDep, ServiceDep, base_url
 from serve_app.api.dialect import Dialect
-from serve_app.api.errors import headers_of, responses, with_field
+from serve_app.api.document import answers
+from serve_app.api.errors import headers_of, with_field
+from serve_app.api.examples import FAILED, QUEUED, SUCCEEDED, TRANSCRIPT
 from serve_app.api.limits import only_json
-from serve_app.api.presigned import UploadBody, invite, upload_of
+from serve_app.api.prefer import PreferredDep
+from serve_app.api.presigned import EXAMPLE, UploadBody, invite, upload_of
 from serve_app.api.whisper_input import WhisperInput
 from serve_app.errors import NotFound, ServiceError, UploadNotFound
 from serve_app.formats import as_whisper
@@ -23,6 +26,7 @@ from serve_app.jobs.models import Job, JobError, JobState
 from serve_app.options import JobRequest, Source, Strict, TranscriptionOptions, UploadSource, UrlSource
 from serve_app.service import Service
 from serve_app.settings import ServedModel, Tier
+from serve_app.transcript import Transcript
 
 Status = Literal["accepted", "pending", "processing", "success", "failed", "cancelled"]
 
@@ -53,7 +57,7 @@ def refused(error: ServiceError) -> JSONResponse:
     return JSONResponse(Error.of(error).model_dump(), error.status, headers_of(error))
 
 
-DIALECT = Dialect(re.compile(r"/v1/input/upload-url|/v1/async/.*"), refused)
+DIALECT = Dialect(re.compile(r"/v1/input/upload-url|/v1/async/.*"), refused, Error)
 router = APIRouter(prefix="/v1", tags=["tiyaro"], route_class=DIALECT.route)
 
 
@@ -119,11 +123,35 @@ class Accepted(BaseModel):
     response: Submitted
 
 
+def _view(job: Job, model: str, transcript: Transcript | None = None) -> Inference:
+    return Inference(
+        id=job.id,
+        model=job.request.model or model,
+        status=STATUS[job.state],
+        accepted_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.finished_at,
+        result=as_whisper(transcript) if transcript else None,
+        error=Error.of(job.error) if job.error else None,
+    )
+
+
+def _shown(job: Job, transcript: Transcript | None = None) -> dict[str, Any]:
+    return _view(job, "openai/whisper-large-v3", transcript).model_dump(mode="json", by_alias=True)
+
+
+_WAITING = _shown(QUEUED) | {"status": "accepted"}
+_ENDED = _shown(SUCCEEDED, TRANSCRIPT)
+_FAILED = _shown(FAILED)
+_POLLED = {"urls": {"GET": "https://stt.example.com/v1/async/requests/call-17"}}
+_GIVEN = ("Location", "Preference-Applied")
+
+
 @router.post(
     "/input/upload-url",
     status_code=201,
     summary="A URL to put a recording to, as Tiyaro's clients ask for it",
-    responses=responses(model=Error),
+    responses=DIALECT.errors() | {201: answers("Where.", {"uploadUrl": {"PUT": EXAMPLE["url"]}})},
 )
 async def upload_url(
     service: ServiceDep, request: Request, query: Annotated[UploadQuery, Query()], body: UploadBody | None = None
@@ -136,15 +164,23 @@ async def upload_url(
     status_code=202,
     summary="Submit a recording, as Tiyaro's clients do",
     dependencies=[Depends(only_json)],
-    responses=responses(404, 415, 429, model=Error),
+    responses=DIALECT.errors(404, 429)
+    | {
+        200: answers(
+            "It has ended within the time to wait.", {"response": _ENDED | _POLLED}, headers=_GIVEN, model=Accepted
+        ),
+        202: answers("Accepted.", {"response": _WAITING | _POLLED}, headers=_GIVEN),
+    },
 )
 async def submit(
     service: ServiceDep,
     owner: OwnerDep,
     request: Request,
+    response: Response,
     size: Annotated[str, Path(json_schema_extra={"enum": list(SIZES)})],
     query: Annotated[AsyncQuery, Query()],
     body: AsyncBody,
+    preferred: PreferredDep,
 ) -> Accepted:
     if size not in SIZES:
         raise NotFound(f"there is no whisper-{size} here: size is one of {', '.join(SIZES)}", "size", "model_not_found")
@@ -155,8 +191,13 @@ async def submit(
     except UploadNotFound as error:
         raise UploadNotFound(error.message.replace("upload_id", "URL"), "URL", error.code) from None
     poll = f"{base_url(service, request)}/v1/async/requests/{job.id}"
-    state = _view(service, job).model_dump() | {"status": "accepted"}
-    return Accepted(response=Submitted(**state, urls={"GET": poll}))
+    waited = await preferred.waited(service, job)
+    response.status_code = 200 if waited.ended else 202
+    response.headers.update(waited.headers | {"Location": poll})
+    state = await _current(service, waited.job)
+    if not waited.ended:
+        state.status = "accepted"
+    return Accepted(response=Submitted(**state.model_dump(), urls={"GET": poll}))
 
 
 def _source(service: Service, url: str) -> Source:
@@ -181,22 +222,12 @@ def meant(models: Sequence[ServedModel], size: str, tier: Tier) -> ServedModel:
 @router.get(
     "/async/requests/{request_id}",
     summary="What has become of a recording, and its text",
-    responses=responses(404, model=Error),
+    responses=DIALECT.errors(404) | {200: answers("How it stands.", _ENDED, _WAITING | {"status": "pending"}, _FAILED)},
 )
-async def inference(service: ServiceDep, request_id: str) -> Inference:
-    job = await service.jobs.get(request_id)
-    result = as_whisper(await service.jobs.result(request_id)) if job.state is JobState.SUCCEEDED else None
-    return _view(service, job).model_copy(update={"result": result})
+async def inference(service: ServiceDep, request_id: KnownId) -> Inference:
+    return await _current(service, await service.jobs.get(request_id))
 
 
-def _view(service: Service, job: Job) -> Inference:
-    return Inference(
-        id=job.id,
-        model=job.request.model or service.settings.model,
-        status=STATUS[job.state],
-        accepted_at=job.created_at,
-        started_at=job.started_at,
-        completed_at=job.finished_at,
-        result=None,
-        error=Error.of(job.error) if job.error else None,
-    )
+async def _current(service: Service, job: Job) -> Inference:
+    found = await service.jobs.result(job.id) if job.state is JobState.SUCCEEDED else None
+    return _view(job, service.settings.model, found)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
@@ -12,8 +12,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from serve_app.api import health
 from serve_app.api.context import OwnerDep, ServiceDep
 from serve_app.api.dialect import Detail, Dialect
-from serve_app.api.errors import headers_of, responses
-from serve_app.api.prefer import preferences, seconds_to_wait
+from serve_app.api.document import answers
+from serve_app.api.errors import headers_of
+from serve_app.api.examples import TRANSCRIPT
+from serve_app.api.prefer import Preferred, applied, preferences
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.jobs.models import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.options import JobRequest, TranscriptionOptions, UrlSource, Webhook
@@ -28,7 +30,8 @@ DEPLOYMENT = "whisper"
 RESERVED = ("v1", "status", "result", "cancel", "docs", "static-offline-docs")
 """First folders of the service's other paths: no deployments."""
 
-_NAME = rf"(?!(?:{'|'.join(map(re.escape, RESERVED))})(?:/|$))[A-Za-z0-9][A-Za-z0-9._-]*"
+_CHARACTERS = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = rf"(?!(?:{'|'.join(map(re.escape, RESERVED))})(?:/|$)){_CHARACTERS}"
 
 
 class _Name(StringConvertor):
@@ -67,6 +70,19 @@ class Result(BaseModel):
     result: str
 
 
+class Sent(BaseModel):
+    """The text will come to the webhook."""
+
+    status: Literal["accepted"]
+
+
+class Unset(BaseModel):
+    """There is no webhook."""
+
+    status: Literal["error"]
+    details: str
+
+
 _STATES = {
     JobState.QUEUED: (1, "Queue"),
     JobState.RUNNING: (2, "Inference"),
@@ -101,9 +117,13 @@ def _refused(error: ServiceError) -> Response:
     return JSONResponse(Detail(detail=error.message).model_dump(), error.status, headers_of(error))
 
 
-_PATHS = rf"/(?:(?:{_NAME}/)?(?:generate|generate_webhook)|{_NAME}/health|(?:status|result)/{_NAME})"
+# What is no name is not found in this front's shape too.
+_FOLDER = _NAME.replace(_CHARACTERS, "[^/]+")
+_PATHS = rf"/(?:(?:{_FOLDER}/)?(?:generate|generate_webhook)|{_FOLDER}/health|result/[^/]+)"
 
 DIALECT = Dialect(re.compile(_PATHS), _refused)
+STATUSES = Dialect(re.compile(r"/status/[^/]+"), _refused, header=ID)
+"""Without the header the path is another front's."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +132,8 @@ class Call:
 
     deployment: str
     way: str | None
-    wait: float | None
+    preferred: Preferred
     inference_id: str | None
-
-    def headers(self, job: Job, applied: str | None) -> dict[str, str]:
-        """Of an answer: the inference, and which preference was followed."""
-        return {ID: job.id} | ({} if applied is None else {"Preference-Applied": applied})
 
 
 def _call(
@@ -125,9 +141,10 @@ def _call(
     prefer: Annotated[
         list[str] | None,
         Header(
+            alias="Prefer",
             description="`respond-async`: 202 at once, and the text at `/result`, or the text itself if it is there "
             "within `wait=N` seconds; `respond-async-proxy`: an empty 202; `respond-async-container`: as without. "
-            "Anything else is passed over (RFC 7240)."
+            "Anything else is passed over (RFC 7240).",
         ),
     ] = None,
     inference_id: Annotated[
@@ -144,7 +161,7 @@ def _call(
     return Call(
         deployment=request.path_params.get("deployment", DEPLOYMENT),
         way=next((way for way in preferred if way in WAYS), None),
-        wait=seconds_to_wait(preferred),
+        preferred=Preferred(preferred),
         inference_id=inference_id,
     )
 
@@ -152,15 +169,16 @@ def _call(
 CallDep = Annotated[Call, Depends(_call)]
 
 
-def _example(description: str, *examples: dict[str, Any]) -> dict[str, Any]:
-    """An answer's OpenAPI entry."""
-    named = {str(number): {"value": example} for number, example in enumerate(examples, 1)}
-    return {"description": description, "content": {"application/json": {"examples": named}}}
-
-
-_ERRORS = responses(404, 408, 422, 429, model=Detail)
-_TEXT = {"result": "three one four one five nine"}
-_ACCEPTED = {"Id": "f251ffb7", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
+_ERRORS = DIALECT.errors(404, 408, 422, 429)
+_TEXT = {"result": TRANSCRIPT.text}
+_ACCEPTED = {"Id": "call-17", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
+_WAITED = answers("The text.", _TEXT, headers=(ID, "Preference-Applied"), model=Result)
+_LATER = answers(
+    "It runs in the background, as preferred: where, or to `respond-async-proxy` nothing.",
+    _ACCEPTED,
+    headers=(ID, "Location", "Preference-Applied"),
+    model=Accepted,
+)
 
 container = APIRouter(route_class=DIALECT.route)
 
@@ -169,14 +187,13 @@ container = APIRouter(route_class=DIALECT.route)
     "/generate",
     summary="The text of the audio behind a URL",
     response_model=Result,
-    responses=_ERRORS | {202: {"model": Accepted} | _example("It runs in the background, as preferred.", _ACCEPTED)},
+    responses=_ERRORS | DIALECT.errors(409) | {200: _WAITED, 202: _LATER},
 )
 async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, await _submit(service, call, body.request(), owner))
     transcript = await service.transcribe(body.request(), owner)
-    applied = {} if call.way is None else {"Preference-Applied": call.way}
-    return JSONResponse({"result": script(transcript)}, headers=applied)
+    return JSONResponse({"result": script(transcript)}, headers=applied(call.way))
 
 
 @container.post(
@@ -184,9 +201,17 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
     status_code=202,
     summary="The same, sent to the configured webhook as the body `{'result': text}`",
     responses=_ERRORS
+    | DIALECT.errors(409)
     | {
-        202: _example("The text will be sent.", {"status": "accepted"}, _ACCEPTED),
-        500: _example("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}),
+        200: _WAITED,
+        202: answers(
+            "The text will be sent.",
+            {"status": "accepted"},
+            _ACCEPTED,
+            headers=(ID, "Location", "Preference-Applied"),
+            model=Sent | Accepted,
+        ),
+        500: answers("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}, model=Unset),
     },
 )
 async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
@@ -198,7 +223,7 @@ async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, 
     job = await _submit(service, call, body.request(webhook), owner)
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, job)
-    return JSONResponse({"status": "accepted"}, 202, call.headers(job, call.way))
+    return JSONResponse({"status": "accepted"}, 202, {ID: job.id} | applied(call.way))
 
 
 async def _submit(service: Service, call: Call, request: JobRequest, owner: str) -> Job:
@@ -211,15 +236,13 @@ async def _submit(service: Service, call: Call, request: JobRequest, owner: str)
 async def _background(service: Service, call: Call, job: Job) -> Response:
     """The answer to who prefers not to wait, or not for long."""
     if call.way == "respond-async-proxy":
-        return Response(status_code=202, headers=call.headers(job, call.way))
-    if call.wait is not None:
-        job = await service.wait(job, call.wait)
-        if job.state.terminal:
-            text = await _text(service, job)
-            return JSONResponse({"result": text}, headers=call.headers(job, f"wait={call.wait:.0f}"))
+        return Response(status_code=202, headers={ID: job.id} | applied(call.way))
+    waited = await call.preferred.waited(service, job)
+    headers = {ID: job.id} | waited.headers
+    if waited.ended:
+        return JSONResponse({"result": await _text(service, waited.job)}, headers=headers)
     paths = Accepted(Id=job.id, StatusPath=f"/status/{call.deployment}", ResultPath=f"/result/{call.deployment}")
-    headers = call.headers(job, call.way) | {"Location": paths.ResultPath}
-    return JSONResponse(paths.model_dump(), 202, headers)
+    return JSONResponse(paths.model_dump(), 202, headers | {"Location": paths.ResultPath})
 
 
 _CANCELLED = "the inference was cancelled"
@@ -227,16 +250,21 @@ _CANCELLED = "the inference was cancelled"
 
 async def _text(service: Service, job: Job) -> str:
     """What an ended job has heard. Raises what it failed of."""
-    if job.error is not None:
-        raise job.error.raised()
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
-    return script(await service.jobs.result(job.id))
+    return script(await service.outcome(job))
 
 
-InferenceId = Annotated[str, Header(alias=ID, description="The `Id` of the answer to the request.")]
+InferenceId = Annotated[
+    str, Header(alias=ID, description="The `Id` of the answer to the request.", examples=["call-17"])
+]
 Deployment = Annotated[
-    str, Path(description="As in the request's path; there is one service, and any name is its own.")
+    str,
+    Path(
+        description="As in the request's path; there is one service, and any name is its own.",
+        json_schema_extra={"pattern": f"^{_CHARACTERS}$"},
+        examples=["whisper"],
+    ),
 ]
 
 
@@ -246,7 +274,12 @@ def _named(deployment: Deployment) -> None:
 
 deployed = APIRouter(prefix="/{deployment:deployment}", dependencies=[Depends(_named)], route_class=DIALECT.route)
 deployed.include_router(container)
-deployed.get("/health", summary="Ready, as `/health` says", responses={503: {}})(health.ready)
+deployed.get(
+    "/health",
+    summary="Ready, as `/health` says",
+    response_model=health.Health,
+    responses=DIALECT.errors(404) | health.READY,
+)(health.ready)
 
 layer = APIRouter(route_class=DIALECT.route)
 
@@ -257,7 +290,8 @@ layer = APIRouter(route_class=DIALECT.route)
     summary="What came of an inference, once its status is 3",
     response_model=Result,
     responses=_ERRORS
-    | {202: _example("The text; of one that failed, the error it failed of.", _TEXT), 409: {"model": Detail}},
+    | DIALECT.errors(409)
+    | {202: answers("The text; of one that failed, the error it failed of.", _TEXT)},
 )
 async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
     job = await service.jobs.get(inference_id)
@@ -267,19 +301,18 @@ async def result(service: ServiceDep, deployment: Deployment, inference_id: Infe
     return JSONResponse({"result": await _text(service, job)}, 202)
 
 
-# Without the header the path is another front's.
-statuses = APIRouter(route_class=DIALECT.route_if(ID, given=True))
+statuses = APIRouter(route_class=STATUSES.route)
 
 
 @statuses.get(
     "/status/{deployment:deployment}",
     summary="How an inference fares (with `X-Inference-Id`)",
-    responses=responses(404, model=Detail)
+    responses=DIALECT.errors(404)
     | {
-        200: _example(
+        200: answers(
             "Its status; `Error` is null unless it failed.",
-            {"Id": "f251ffb7", "Error": None, "Status": 2},
-            {"Id": "f251ffb7", "Error": "the URL answered 404 Not Found", "Status": 3},
+            {"Id": "call-17", "Error": None, "Status": 2},
+            {"Id": "call-17", "Error": "the URL answered 404 Not Found", "Status": 3},
         )
     },
 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.errors import AudioError, ServiceError
+from serve_app.errors import AudioError, ServiceError, Unavailable
 from serve_app.options import DiarizationOptions
 from serve_app.settings import AppSettings, DiarizationSettings
 from serve_app.transcript import Turn
@@ -57,8 +57,6 @@ async def speakers(path: Path, options: DiarizationOptions, settings: AppSetting
     turns, why = None, ""
     try:
         turns = await _in_time(await _decoded(path, options, settings), options, settings.diarization, diarize)
-    except TimeoutError as error:
-        why = str(error)
     except ServiceError as error:
         why = error.message
     except Exception as error:
@@ -98,5 +96,5 @@ async def _in_time(
             return await work
     except TimeoutError:
         if timer.expired():
-            raise TimeoutError(f"not done within {limit:.0f} s") from None
+            raise Unavailable(f"not done within {limit:.0f} s") from None
         raise

@@ -30,6 +30,13 @@ BATCH_SIZE = {"cpu": 8, "cuda": 32}
 """Chunks computed together. Measured on a CPU with diarization-nano: 4 and 16 take a tenth longer, 32 a third: what a
 core's cache does not hold."""
 
+KNOWN_SIMILARITY = {"diarization-nano": 0.75}
+"""From which cosine similarity on two embeddings are of one voice. Measured with clips of 2.5 to 10 s against the
+speakers found in 16 held-out conversations: 1 % of the right pairs lie below, 5 % of the wrong ones above."""
+
+OTHERS_SIMILARITY = 0.5
+"""Not measured; embeddings trained on thousands of people keep strangers further apart than ours does."""
+
 COMMUNITY = "pyannote/speaker-diarization-community-1"
 
 _HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -47,7 +54,8 @@ class SpeakerPipeline:
     def __init__(self, pipeline: Any, settings: DiarizationSettings, vad: VadSettings) -> None:
         self._pipeline = pipeline
         self._threads = settings.threads or len(os.sched_getaffinity(0))
-        self._known_similarity = settings.known_similarity
+        usual = KNOWN_SIMILARITY.get(settings.pipeline or "", OTHERS_SIMILARITY)
+        self._known_similarity = settings.known_similarity or usual
         self._vad = vad
 
     @classmethod

@@ -14,7 +14,17 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.cursor import from_cursor, to_cursor
 from serve_app.jobs.database import Database
 from serve_app.jobs.journal import happened
-from serve_app.jobs.models import MAX_PAGE, DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
+from serve_app.jobs.models import (
+    MAX_PAGE,
+    PROGRESS_S,
+    DeliveryView,
+    Job,
+    JobError,
+    JobEvent,
+    JobPage,
+    JobState,
+    WebhookState,
+)
 from serve_app.jobs.news import News
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.runner import Run, Runner, interrupted
@@ -28,9 +38,6 @@ from serve_app.transcript import Transcript
 
 EVENTS_POLL_S = 2.0
 """Who waits for a job's events looks this often too: another manager may have changed it."""
-
-PROGRESS_S = 1.0
-"""A job's progress is written down this often at most."""
 
 log = logging.getLogger(__name__)
 

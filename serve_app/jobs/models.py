@@ -27,6 +27,14 @@ KEY_CHARACTERS = 255
 """Longest idempotency key."""
 
 
+PROGRESS_S = 1.0
+"""A job's progress is written down this often at most."""
+
+
+MOST_EVENTS = 2**31 - 1
+"""Highest number of an event that the database can hold."""
+
+
 class JobState(StrEnum):
     """Where a job stands: `queued → running → succeeded | failed | cancelled`."""
 

@@ -21,6 +21,21 @@ def test_every_front_can_be_chosen() -> None:
     assert set(FRONTS) == set(get_args(Front)) == set(PATHS)
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, POST"),
+        ("/v1/jobs/x", "GET, DELETE"),
+        ("/v1/jobs/x/deliveries", "GET, POST"),
+        ("/v1/uploads", "POST"),
+        ("/v1/uploads/x", "PUT"),
+    ],
+)
+async def test_every_method_of_a_path_is_allowed(client: httpx.AsyncClient, path: str, methods: str) -> None:
+    answer = await client.patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 @pytest.mark.parametrize("args", [{"fronts": [front]} for front in PATHS], ids=list(PATHS))
 async def test_a_front_that_is_off_has_no_paths(client: httpx.AsyncClient, args: dict[str, list[str]]) -> None:
     for front, path in PATHS.items():

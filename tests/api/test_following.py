@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fastapi.routing
 import httpx
 import pytest
 from aiohttp import web
@@ -44,7 +45,28 @@ async def test_events_come_until_the_end_and_again_from_where_one_was(client: ht
     assert (nothing.status_code, parsed(nothing.text)) == (200, [])
 
 
-@pytest.mark.parametrize("wrong", ["-1", "x"])
+async def test_a_comment_comes_where_nothing_happens(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no proxy cuts the stream: FastAPI sends them."""
+    monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.05)
+
+    async def slow(_: web.Request) -> web.FileResponse:
+        await asyncio.sleep(0.5)
+        return web.FileResponse(DATA / "en.mp3")
+
+    app = web.Application()
+    app.router.add_get("/audio", slow)
+    async with TestServer(app, host="127.0.0.1") as server:
+        job_id = (await client.post("/v1/jobs", json={"url": str(server.make_url("/audio"))})).json()["id"]
+        stream = (await client.get(f"/v1/jobs/{job_id}/events")).text
+    assert stream.count(": ping\n\n") >= 3
+    events = parsed(stream)
+    assert [event["id"] for event in events] == [str(number) for number in range(1, len(events) + 1)]
+    assert events[-1]["event"] == "completed"
+
+
+@pytest.mark.parametrize("wrong", ["-1", "x", "1159695443188421115248640"])
 async def test_wrong_requests_for_events(client: httpx.AsyncClient, wrong: str) -> None:
     assert (await client.get("/v1/jobs/unknown/events")).status_code == 404
     job_id = await submitted(client)

@@ -15,6 +15,7 @@ import webvtt
 from openai import AsyncOpenAI, OpenAI
 from pydub import AudioSegment
 
+from serve_app.api import keep_alive
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.service import Service
@@ -196,6 +197,47 @@ async def test_a_translation_is_streamed_too(server_url: str) -> None:
         {"type": "transcript.text.delta", "delta": english},
         {"type": "transcript.text.done", "text": english, "usage": {"type": "duration", "seconds": 4}},
     ]
+
+
+async def test_a_stream_is_kept_alive_by_comments(
+    client: AsyncOpenAI, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = minutes_of_speech(1)
+    monkeypatch.setattr(keep_alive, "KEEP_ALIVE_S", 0.005)
+    stream = await client.audio.transcriptions.create(file=("a.wav", sound), model="whisper-1", stream=True)
+    events = [event async for event in stream]
+    assert {event.type for event in events} == {"transcript.text.delta", "transcript.text.done"}
+    assert ES in events[-1].text
+    async with httpx.AsyncClient(base_url=server_url, timeout=60) as plain:
+        answer = await plain.post(
+            "/v1/audio/transcriptions", files={"file": sound}, data={"model": "whisper-1", "stream": "true"}
+        )
+    blocks = answer.text.split("\n\n")
+    assert blocks.count(": ping") > 5
+    assert {block[:6] for block in blocks} == {": ping", "data: ", ""}
+    # What takes longer than that to go wrong is an event, as after a delta.
+    noise = await client.audio.transcriptions.create(file=("a.mp3", b"no sound"), model="whisper-1", stream=True)
+    with pytest.raises(openai.APIError) as error:
+        async for _ in noise:
+            pass
+    assert error.value.code == "not_audio"
+
+
+async def test_who_goes_away_before_the_first_word_cancels_the_work(
+    server_url: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keep_alive, "KEEP_ALIVE_S", 0.001)
+    async with httpx.AsyncClient(base_url=server_url, timeout=60) as client:
+        files, data = {"file": minutes_of_speech(10)}, {"model": "whisper-1", "stream": "true"}
+        async with client.stream("POST", "/v1/audio/transcriptions", files=files, data=data) as answer:
+            async for text in answer.aiter_text():
+                assert text.replace(": ping\n\n", "") == ""
+                if (await service.jobs.list(None, 1, None)).data:
+                    break
+    async with asyncio.timeout(10):
+        while (state := (await service.jobs.list(None, 1, None)).data[0].state) == "running":
+            await asyncio.sleep(0.05)
+    assert state == "cancelled"
 
 
 async def test_silence_is_streamed_as_no_text(client: AsyncOpenAI) -> None:

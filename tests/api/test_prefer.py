@@ -1,10 +1,23 @@
-"""`Prefer` headers: examples of RFC 7240, and any text at all."""
+"""`Prefer` headers: examples of RFC 7240, any text at all, and what every front makes of them."""
 
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.api.prefer import preferences
+
+DATA = Path(__file__).parent.parent / "data"
+EN = "three one four one five nine"
 
 
 @pytest.mark.parametrize(
@@ -38,3 +51,152 @@ def test_any_text_is_read(headers: list[str]) -> None:
 @given(st.lists(st.sampled_from(["respond-async", "wait=3", 'x="a,b"', "y;z=1"]), max_size=6))
 def test_one_header_or_many_is_the_same(words: list[str]) -> None:
     assert preferences(words) == preferences([", ".join(words)])
+
+
+@dataclass(frozen=True)
+class Front:
+    """How a front is asked for the recording behind a URL, and where its 202 (or 201) leads."""
+
+    path: str
+    accepted: int
+    location: str
+    always: bool = False
+    """It answers before there is a text in any case."""
+    key: str = "url"
+
+    async def ask(self, client: httpx.AsyncClient, url: str, prefer: str, **fields: Any) -> httpx.Response:
+        if self.key == "file":
+            async with httpx.AsyncClient() as outside:
+                file = (await outside.get(url)).content
+            sent: dict[str, Any] = {"files": {"file": file}, "data": {"model": "whisper-1"} | fields}
+        elif self.key == "audio":
+            async with httpx.AsyncClient() as outside:
+                audio = (await outside.get(url)).content
+            sent = {"json": {"audio": base64.b64encode(audio).decode()} | fields}
+        else:
+            sent = {"json": {self.key: url} | fields}
+        return await client.post(self.path, headers={"Prefer": prefer}, **sent)
+
+
+FRONTS = [
+    Front("/v1/jobs", 202, "/v1/jobs/", always=True),
+    Front("/v1/audio/transcriptions", 202, "/v1/jobs/", key="file"),
+    Front("/v1/audio/translations", 202, "/v1/jobs/", key="file"),
+    Front("/", 202, "/status/"),
+    Front("/generate", 202, "/result/whisper"),
+    Front("/mine/generate", 202, "/result/mine"),
+    Front("/infer", 201, "http://service/v1/requests/", key="audio"),
+    Front(
+        "/v1/async/ent/tiyarofs/1/openai/whisper-tiny",
+        202,
+        "http://service/v1/async/requests/",
+        always=True,
+        key="URL",
+    ),
+]
+fronts = pytest.mark.parametrize("front", FRONTS, ids=lambda front: front.path)
+waiting = pytest.mark.parametrize("front", [f for f in FRONTS if not f.always], ids=lambda front: front.path)
+
+
+@pytest.fixture
+async def outside() -> AsyncIterator[str]:
+    """Where a recording is, and something that is none."""
+
+    async def audio(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(DATA / "en.mp3")
+
+    async def noise(_: web.Request) -> web.Response:
+        return web.Response(text="no sound at all")
+
+    app = web.Application()
+    app.router.add_get("/audio", audio)
+    app.router.add_get("/noise", noise)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while (job := (await client.get(f"/v1/jobs/{job_id}")).json())["status"] in ("queued", "running"):
+            await asyncio.sleep(0.02)
+    return dict(job)
+
+
+async def newest(client: httpx.AsyncClient) -> str:
+    return str((await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]["id"])
+
+
+@fronts
+async def test_who_would_not_wait_is_told_where_the_text_will_be(
+    client: httpx.AsyncClient, outside: str, front: Front
+) -> None:
+    answer = await front.ask(client, f"{outside}/audio", "respond-async")
+    assert (answer.status_code, answer.headers["preference-applied"]) == (front.accepted, "respond-async"), answer.text
+    assert answer.headers["location"].startswith(front.location)
+    job_id = await newest(client)
+    assert job_id in answer.text + answer.headers["location"]
+    assert (await ended(client, job_id))["mode"] == "async"
+    found = await client.get(
+        answer.headers["location"], headers={"X-Inference-Id": job_id} if "result" in front.location else {}
+    )
+    assert found.status_code in (200, 202), found.text
+
+
+@fronts
+async def test_who_would_wait_for_a_while_gets_the_text(client: httpx.AsyncClient, outside: str, front: Front) -> None:
+    prefer = "wait=60" if front.always else "respond-async, wait=60"
+    answer = await front.ask(client, f"{outside}/audio", prefer)
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=60"), answer.text
+    assert (await client.get(f"/v1/jobs/{await newest(client)}")).json()["status"] == "succeeded"
+    if not front.always:
+        assert set(answer.json()) == set((await front.ask(client, f"{outside}/audio", "")).json())
+        assert EN in answer.text
+
+
+@waiting
+async def test_a_failure_in_that_while_is_the_answer_without_it(
+    client: httpx.AsyncClient, outside: str, front: Front
+) -> None:
+    waited = await front.ask(client, f"{outside}/noise", "respond-async, wait=60")
+    at_once = await front.ask(client, f"{outside}/noise", "")
+    assert (waited.status_code, waited.json()) == (at_once.status_code, at_once.json())
+    assert waited.status_code == 400
+
+
+@fronts
+async def test_other_preferences_are_passed_over(client: httpx.AsyncClient, outside: str, front: Front) -> None:
+    answer = await front.ask(client, f"{outside}/audio", "handling=lenient, respond-asynchronously, wait=soon,")
+    assert answer.status_code == (front.accepted if front.always else 200), answer.text
+    assert "preference-applied" not in answer.headers
+
+
+@waiting
+async def test_without_respond_async_nobody_is_sent_away(client: httpx.AsyncClient, outside: str, front: Front) -> None:
+    answer = await front.ask(client, f"{outside}/audio", "wait=0")
+    assert (answer.status_code, answer.headers.get("preference-applied")) == (200, None)
+
+
+async def test_a_format_is_kept_for_who_waits(client: httpx.AsyncClient, outside: str) -> None:
+    answer = await FRONTS[1].ask(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
+    assert answer.text.startswith("1\n00:00:0")
+    streamed = await FRONTS[1].ask(client, f"{outside}/audio", "respond-async", stream="true")
+    assert (streamed.status_code, "preference-applied" in streamed.headers) == (200, False)
+    assert "transcript.text.done" in streamed.text
+
+
+async def test_a_finished_inference_has_its_result(client: httpx.AsyncClient, outside: str) -> None:
+    found = (await FRONTS[-1].ask(client, f"{outside}/audio", "wait=60")).json()["response"]
+    assert (found["status"], found["result"]["text"]) == ("success", EN)
+    assert found["urls"]["GET"].endswith(found["id"])
+    failed = (await FRONTS[-1].ask(client, f"{outside}/noise", "wait=60")).json()["response"]
+    assert (failed["status"], failed["error"]["code"]) == ("failed", 400)
+
+
+async def test_a_task_with_a_webhook_may_be_waited_for(client: httpx.AsyncClient, outside: str) -> None:
+    body = {"url": f"{outside}/audio", "is_async": True, "webhook": {"url": f"{outside}/hook"}}
+    answer = await client.post("/", json=body, headers={"Prefer": "wait=60"})
+    assert (answer.status_code, answer.json()["output"]["text"]) == (200, EN)
+    at_once = await client.post("/", json=body)
+    assert (at_once.status_code, at_once.json()["status"]) == (200, "processing")
+    failed = await client.post("/", json=body | {"url": f"{outside}/noise"}, headers={"Prefer": "wait=60"})
+    assert (failed.status_code, failed.json()["status"]) == (200, "error")

@@ -303,6 +303,11 @@ async def test_bad_ids_are_named(client: httpx.AsyncClient, wrong: str) -> None:
         ("POST", "/result/whisper", {ID: "x"}, 405),
         ("POST", "/generate", {"content-type": "text/plain; charset=latin-1"}, 415),
         ("POST", "/generate", {"content-length": str(2**40)}, 413),
+        ("GET", "/status/whisper", {ID: "x", "content-length": str(2**40)}, 413),
+        ("GET", "/status/whisper", {ID: "x", "content-type": "text/plain; charset=latin-1"}, 415),
+        ("POST", "/status/whisper", {ID: "x"}, 405),
+        ("GET", "/result/-a", {ID: "x"}, 404),
+        ("POST", "/-a/generate", {}, 404),
     ],
 )
 async def test_other_errors_have_the_same_shape(
@@ -356,6 +361,8 @@ async def test_keys(client: httpx.AsyncClient) -> None:
         answer = await client.request(method, path)
         assert (answer.status_code, set(answer.json())) == (401, {"detail"}), path
         assert answer.headers["www-authenticate"] == "Bearer"
+        answer = await client.request(method, path, headers={ID: "i"})
+        assert (answer.status_code, answer.json()["detail"].startswith("a valid API key")) == (401, True), path
         answer = await client.request(method, path, headers={"Authorization": "Bearer k", ID: "i"})
         assert answer.status_code in (200, 400, 404), path
 

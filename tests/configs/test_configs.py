@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ def rayservice() -> Any:
 @pytest.mark.parametrize("name", ["serve_config.yaml", "configs/local.yaml", "configs/two-models.yaml"])
 def test_the_config_files_are_valid_strictly(name: str) -> None:
     load(ROOT / name)
+
+
+def test_what_the_production_config_leaves_out_would_be_valid() -> None:
+    text = (ROOT / "serve_config.yaml").read_text()
+    bare = re.sub(r"^( +)# (diarization: \{|- name: |  )", r"\1\2", text, flags=re.MULTILINE)
+    (application,) = parse(yaml.safe_load(bare)).applications
+    assert application.deployments[-1].name == "Diarizer"
+    assert application.args["diarization"]["pipeline"]
+    assert text in textwrap.dedent(rayservice()["spec"]["serveConfigV2"]) + "\n", "comments too"
 
 
 def test_the_local_service_is_private_and_production_is_guarded() -> None:

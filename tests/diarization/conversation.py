@@ -33,6 +33,7 @@ def restless(folder: str = "diarization-nano") -> Any:
 
     So that every case is met: nobody in a chunk, some of its speakers, two at once.
     """
+    torch.set_num_threads(1)  # small layers, which a busy machine shares badly
     pipeline = load_pyannote(folder, None)
     net = pipeline._segmentation.model.net
     noise = torch.randn(4, 160_000, generator=torch.Generator().manual_seed(0)) * 0.05

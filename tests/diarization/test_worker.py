@@ -84,6 +84,7 @@ async def test_a_step_that_hangs_is_noticed_and_idling_is_not() -> None:
     worker.check()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_thread_that_could_not_begin_is_noticed() -> None:
     def fail() -> None:
         raise SystemExit

@@ -1,0 +1,235 @@
+"""Telling speakers apart: as fast as pyannote's own pipeline, in how much memory, and what it costs beside the text.
+
+    python -m benchmarks.diarization_speed [--save] [--minutes 60] [--repeats 3] [--pipeline NAME] [FILE ...]
+
+The same models and sound go to pyannote's pipeline as it is, and to the service's, each in a process of its own on one
+core and one thread, in turns: the turns they find must be the same. Then a job runs through the transcriber's flow, the
+text on one core and the speakers on another: alone and together. Without files, the recordings of tests/data follow
+each other, with pauses and now and then at once. Every figure is the median of the repeats.
+"""
+
+import argparse
+import asyncio
+import io
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from itertools import cycle
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydub import AudioSegment
+
+from benchmarks.saved import save
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.audio.windows import Block
+from serve_app.guard import guarded_session
+from serve_app.jobs.blobs import BlobStore
+from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions
+from serve_app.settings import AppSettings, DiarizationSettings, LimitSettings, VadSettings, WhisperSettings
+from serve_app.transcript import Transcript, Turn
+from serve_app.transcription import transcribe
+from serve_app.whisper.text import WindowText
+
+LEAST_RATIO = 2.0
+MOST_BESIDE = 1.15
+MOST_BYTES = 4 * 2**30
+
+_RECORDINGS = Path(__file__).parents[1] / "tests" / "data"
+_PACKAGES = ("pyannote.audio", "torch", "numpy", "scipy")
+
+Pcm = NDArray[np.int16]
+
+
+class Diarizer:
+    """A pipeline in a process of its own, on one core: `kind` is `pyannote`, as the library has it, or `ours`."""
+
+    def __init__(self, kind: str, pipeline: str, core: int) -> None:
+        context = get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, kind, pipeline, core), daemon=True)
+        self._process.start()
+        self._connection.recv()
+
+    def __call__(self, sound: Path) -> tuple[float, tuple[Turn, ...], int]:
+        """Seconds, the turns, and the most bytes of memory the process has had so far."""
+        self._connection.send(sound)
+        found = self._connection.recv()
+        if isinstance(found, Exception):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._connection.send(None)
+        self._process.join()
+
+
+def _serve(connection: Connection, kind: str, name: str, core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    from serve_app.diarization.pipeline import SpeakerPipeline, load_pyannote
+
+    settings = DiarizationSettings(pipeline=name, device="cpu", threads=1)
+    if kind == "ours":
+        pipeline = SpeakerPipeline.load(settings, VadSettings())
+    else:
+        pipeline = SpeakerPipeline(load_pyannote(name, None), settings, VadSettings())
+    pipeline.begin()
+    pipeline.diarize(np.zeros(20 * SAMPLE_RATE, np.int16), DiarizationOptions())
+    connection.send("ready")
+    while (sound := connection.recv()) is not None:
+        pcm = np.load(sound)
+        start = time.perf_counter()
+        try:
+            turns = pipeline.diarize(pcm, DiarizationOptions())
+        except Exception as error:
+            connection.send(error)
+            continue
+        bytes_ = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        connection.send((time.perf_counter() - start, turns, bytes_))
+
+
+def side_by_side(name: str, sound: Path, repeats: int, core: int) -> dict[str, Any]:
+    """pyannote's pipeline and ours, in turns."""
+    seconds: dict[str, list[float]] = {"pyannote": [], "ours": []}
+    turns: dict[str, tuple[Turn, ...]] = {}
+    memory: dict[str, int] = {}
+    diarizers = {kind: Diarizer(kind, name, core) for kind in seconds}
+    for _ in range(repeats):
+        for kind, diarizer in diarizers.items():
+            took, turns[kind], memory[kind] = diarizer(sound)
+            seconds[kind].append(took)
+            print(f"  {kind:8s} {took:7.1f} s   {memory[kind] / 2**30:.2f} GiB", flush=True)
+    for diarizer in diarizers.values():
+        diarizer.close()
+    medians = {kind: statistics.median(times) for kind, times in seconds.items()}
+    return {
+        "seconds": {kind: [round(time, 2) for time in times] for kind, times in seconds.items()},
+        "ratio": round(medians["pyannote"] / medians["ours"], 2),
+        "identical_turns": turns["pyannote"] == turns["ours"],
+        "turns": len(turns["ours"]),
+        "speakers": len({turn.speaker for turn in turns["ours"]}),
+        "peak_bytes": memory,
+    }
+
+
+async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dict[str, Any]:
+    """A job's wall time with its text alone, its speakers alone, and both."""
+    from serve_app.whisper.block import recognise
+    from serve_app.whisper.engine import Engine
+    from serve_app.whisper.model import WhisperModel
+
+    diarizer = Diarizer("ours", name, cores[1])
+    os.sched_setaffinity(0, {cores[0]})
+    engine = Engine(WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1)))
+    with TemporaryDirectory() as folder:
+        settings = AppSettings(data_dir=Path(folder), diarization=DiarizationSettings(pipeline=name))
+        model, blobs = settings.served_model(None), BlobStore(settings.blob_root)
+        sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+        source = await blobs.write(_once(sound.export(io.BytesIO(), format="wav").getvalue()))
+
+        async def diarize(pcm: Pcm, options: DiarizationOptions) -> tuple[Turn, ...]:
+            path = Path(folder) / "sound.npy"
+            np.save(path, pcm)
+            return (await asyncio.to_thread(diarizer, path))[1]
+
+        async def run(options: TranscriptionOptions) -> tuple[float, Transcript]:
+            async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+                spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
+                return await recognise(
+                    engine, block.pcm, spans, options.of_windows, "job", interactive=False, previous=previous
+                )
+
+            request = JobRequest(source=source, options=options)
+            async with guarded_session(settings.network) as session:
+                start = time.perf_counter()
+                transcript = await transcribe(
+                    request, model, settings, blobs, session, through_engine, lambda share: None, diarize=diarize
+                )
+                return time.perf_counter() - start, transcript
+
+        seconds: dict[str, list[float]] = {"text": [], "text with words": [], "speakers": [], "both": []}
+        for _ in range(repeats):
+            seconds["text"].append((await run(TranscriptionOptions()))[0])
+            seconds["text with words"].append((await run(TranscriptionOptions(timestamps="word")))[0])
+            np.save(Path(folder) / "alone.npy", pcm)
+            seconds["speakers"].append(diarizer(Path(folder) / "alone.npy")[0])
+            took, transcript = await run(TranscriptionOptions(diarization=DiarizationOptions()))
+            assert transcript.turns is not None, transcript.warnings
+            seconds["both"].append(took)
+            print("  " + "   ".join(f"{what} {times[-1]:.1f} s" for what, times in seconds.items()), flush=True)
+    engine.close()
+    diarizer.close()
+    medians = {what: statistics.median(times) for what, times in seconds.items()}
+    return {
+        "seconds": {what: [round(time, 2) for time in times] for what, times in seconds.items()},
+        "both_over_the_longer": round(medians["both"] / max(medians["text"], medians["speakers"]), 3),
+        "both_over_the_longer_with_words": round(
+            medians["both"] / max(medians["text with words"], medians["speakers"]), 3
+        ),
+    }
+
+
+async def _once(data: bytes):  # type: ignore[no-untyped-def]
+    yield data
+
+
+def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
+    """Recordings one after the other, with pauses, and now and then at once."""
+    voices = [np.concatenate(list(Decoding(file, LimitSettings()))) // 2 for file in files]
+    chance = np.random.default_rng(0)
+    sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
+    at = 0
+    for voice in cycle(voices):
+        if at >= seconds * SAMPLE_RATE:
+            return sound[: int(seconds * SAMPLE_RATE)]
+        sound[at : at + len(voice)] += voice
+        at += len(voice) + int(chance.choice([-0.8, 0.2, 0.5, 1.2, 8.0], p=[0.15, 0.3, 0.3, 0.2, 0.05]) * SAMPLE_RATE)
+    raise ValueError("no recordings")
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    files = options.files or [path for path in sorted(_RECORDINGS.iterdir()) if path.suffix != ".md"]
+    pcm = conversation(60 * options.minutes, files)
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    with TemporaryDirectory() as folder:
+        np.save(sound := Path(folder) / "sound.npy", pcm)
+        print(f"{options.minutes:g} minutes, {options.pipeline}, one core each:")
+        speed = side_by_side(options.pipeline, sound, options.repeats, cores[0])
+    print(f"  {speed['ratio']} times as fast, identical turns: {speed['identical_turns']}")
+    print("text and speakers, a core each:")
+    together = asyncio.run(beside(options.pipeline, pcm, options.repeats, cores))
+    print(f"  both take {together['both_over_the_longer']} times as long as the longer of the two")
+    if options.save:
+        figures = {"minutes": options.minutes, "pipeline": options.pipeline, "speed": speed, "beside": together}
+        save("diarization", _PACKAGES, figures)
+    good = (
+        speed["identical_turns"]
+        and speed["ratio"] >= LEAST_RATIO
+        and speed["peak_bytes"]["ours"] <= MOST_BYTES
+        and together["both_over_the_longer"] <= MOST_BESIDE
+    )
+    return 0 if good else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, help="recordings of a voice each (default: tests/data)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of sound (default: 60)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pipeline", default="diarization-nano", help="embedded name, or a folder")
+    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

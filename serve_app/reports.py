@@ -1,0 +1,30 @@
+"""How far work is, told to someone who need not hear of every step."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+class Reports:
+    """Sends the first report at once, and then the latest every `every_s` seconds: of those in between none."""
+
+    def __init__(self, send: Callable[[float], Awaitable[None]], every_s: float) -> None:
+        self._send = send
+        self._every_s = every_s
+        self._latest: float | None = None
+        self._sending: asyncio.Task[None] | None = None
+
+    def __call__(self, progress: float) -> None:
+        self._latest = progress
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._latest is not None:
+            latest, self._latest = self._latest, None
+            await self._send(latest)
+            await asyncio.sleep(self._every_s)
+
+    def close(self) -> None:
+        """The work has ended, which says more than how far it is."""
+        if self._sending is not None:
+            self._sending.cancel()

@@ -1,0 +1,52 @@
+"""Who says what, across processes."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+
+from tests.deployments.test_service import job_ended, kill, minutes_of_speech, processes
+
+DIARIZER = "ray::ServeReplica:whisper:Diarizer"
+
+
+def submit(http: httpx.Client, sound: bytes) -> str:
+    answer = http.post("/v1/jobs", files={"file": sound}, data={"diarization": "{}"})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def result(http: httpx.Client, job_id: str) -> Any:
+    assert job_ended(http, job_id)["status"] == "succeeded"
+    return http.get(f"/v1/jobs/{job_id}/transcript", params={"format": "verbose_json"}).json()
+
+
+def test_a_job_comes_with_its_speakers(http: httpx.Client) -> None:
+    job = submit(http, minutes_of_speech(1))
+    transcript = result(http, job)
+    assert transcript["text"]
+    assert not transcript.get("warnings")
+    assert all(segment["speaker"] for segment in transcript["segments"])
+    turns = http.get(f"/v1/jobs/{job}/transcript", params={"format": "rttm"})
+    assert turns.text.startswith("SPEAKER ")
+
+
+def test_a_killed_diarizer_costs_no_text(http: httpx.Client) -> None:
+    job = submit(http, minutes_of_speech(5))
+    time.sleep(1)
+    killed = kill(DIARIZER)
+    transcript = result(http, job)
+    assert transcript["text"]
+    assert "speaker" in transcript["segments"][0] or "speakers" in transcript["warnings"][0]
+    assert killed not in processes(DIARIZER)
+
+
+def test_only_the_diarizer_needs_pyannote() -> None:
+    code = """
+import sys
+import deployments.app, serve_app.transcription, serve_app.api.app, serve_app.jobs.manager, serve_app.whisper.engine
+sys.exit(bool({"pyannote.audio", "scipy", "lightning"} & set(sys.modules)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
