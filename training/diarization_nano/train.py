@@ -63,6 +63,21 @@ class Windows(Dataset[Packed]):
         return pack([self._planner.window(rng, pool) for _ in range(self._rows)])
 
 
+class Recordings(Dataset[Batch]):
+    """The same windows as sound: without a GPU, the processes that plan make it too."""
+
+    def __init__(self, windows: Windows, bank: Bank) -> None:
+        self._windows, self._bank = windows, bank
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, step: int) -> Batch:
+        torch.set_flush_denormal(True)  # echoes fade into them, and a CPU is five times as slow with them
+        torch.manual_seed(step)
+        return render(self._bank, self._windows[step], CHUNK_S)
+
+
 class Learner:
     """One network, its averaged weights, and its optimizer."""
 
@@ -112,10 +127,9 @@ class Trainer:
         self.embedding = Learner(self.embedding_net, run / "embedding.pt", bank.device, settings.peak)
         self.segmentation = Learner(self.segmentation_net, run / "segmentation.pt", bank.device, settings.peak)
 
-    def step(self, packed: Packed, progress: float) -> torch.Tensor:
+    def step(self, batch: Batch, progress: float) -> torch.Tensor:
         """One step of each; their losses are on the device."""
         with torch.no_grad():
-            batch = render(self.bank, packed, CHUNK_S)
             features = self.embedding_net.features(batch.samples)
         embedding, segmentation = self.embedding_loss(features, batch), self.segmentation_loss(features, batch)
         self.embedding.step(embedding, progress)
@@ -157,17 +171,22 @@ def train(trainer: Trainer, dev: Bank, log_every_s: float, save_every_s: float) 
     """Runs until its time is over."""
     settings = trainer.settings
     windows = Windows(trainer.bank.voices, settings.rows, settings.seed)
+    on_gpu = trainer.bank.device.type == "cuda"
     loader: DataLoader[Any] = DataLoader(
-        windows, batch_size=None, num_workers=settings.workers, prefetch_factor=4 if settings.workers else None
+        windows if on_gpu else Recordings(windows, trainer.bank),
+        batch_size=None,
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
     )
     losses: list[torch.Tensor] = []
     steps = 0
     began = logged = saved = time.perf_counter()
-    for packed in loader:
+    for windows_or_sound in loader:
         progress = (time.perf_counter() - began) / settings.seconds
         if progress >= 1:
             break
-        losses.append(trainer.step(packed, progress))
+        batch = render(trainer.bank, windows_or_sound, CHUNK_S) if on_gpu else windows_or_sound
+        losses.append(trainer.step(batch, progress))
         steps += 1
         now = time.perf_counter()
         if now - logged > log_every_s:
@@ -199,13 +218,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=min(8, (os.cpu_count() or 2) // 2), help="processes that plan")
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU (1)")
     parser.add_argument("--log-every", type=float, default=10, help="seconds (10)")
     parser.add_argument("--save-every", type=float, default=60, help="seconds (60)")
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
     torch.backends.cudnn.benchmark = True
-    torch.set_flush_denormal(True)  # echoes fade into them, and a CPU is five times as slow with them
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
     settings = Settings(
         arguments.rows, arguments.learning_rate, arguments.minutes * 60, arguments.seed, arguments.workers
     )

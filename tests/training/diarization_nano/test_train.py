@@ -13,7 +13,7 @@ from serve_app.diarization.pipeline import load_pyannote
 from serve_app.models import model_source
 from training.diarization_nano.bank import Bank
 from training.diarization_nano.export import export
-from training.diarization_nano.train import Settings, Trainer, Windows, learning_rate, train
+from training.diarization_nano.train import Recordings, Settings, Trainer, Windows, learning_rate, train
 
 SHIPPED = Path(model_source("diarization-nano"))
 
@@ -21,7 +21,7 @@ SHIPPED = Path(model_source("diarization-nano"))
 def test_steps_lower_both_losses_and_a_run_goes_on(tones: Bank, tmp_path: Path) -> None:
     settings = Settings(rows=4, peak=2e-3, seconds=2.0, seed=1, workers=0)
     trainer = Trainer(tones, tmp_path, settings)
-    batch = Windows(tones.voices, 4, 1)[0]
+    batch = Recordings(Windows(tones.voices, 4, 1), tones)[0]
     torch.manual_seed(0)
     losses = [trainer.step(batch, 0.1) for _ in range(6)]
     assert (losses[-1] < losses[0]).all()

@@ -1,0 +1,112 @@
+"""Held-out conversations, and how what was found in them is scored."""
+
+import random
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.conversations import Speaker, Talk, cut, make, speakers
+from benchmarks.diarization import Result, figures, read, table
+from benchmarks.heldout import SpokenWord
+from serve_app.transcript import Turn
+from training.whisper_nano.digits import LANGUAGES
+from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS
+
+needs_synthesisers = pytest.mark.skipif(
+    any(shutil.which(program) is None for program in ("espeak-ng", "flite", "festival")),
+    reason="espeak-ng, flite and festival are not all installed",
+)
+
+
+def test_people_have_reserved_voices_of_their_own() -> None:
+    rng = random.Random(1)
+    for language in LANGUAGES:
+        for count in (2, 3, 4) if language == "en" else (2, 3):
+            timbres = [speaker.voice.split("+")[-1] for speaker in speakers(rng, language, count)]
+            assert len(set(timbres)) == count
+            assert {*timbres} <= {*RESERVED_ESPEAK_VARIANTS, "flite-kal16", "festival-kal"}
+            assert not {"flite-kal16", "festival-kal"} <= {*timbres}  # one person
+
+
+def test_turns_are_cut_where_a_pause_is_long() -> None:
+    words = tuple(SpokenWord(str(at), at, at + 0.6) for at in (0.0, 1.0, 2.2, 3.0))  # pauses of 0.4, 0.6, 0.2 s
+    assert [[word.word for word in part] for part in cut(words)] == [["0.0", "1.0"], ["2.2", "3.0"]]
+
+
+@needs_synthesisers
+def test_a_conversation_is_what_its_truth_says(tmp_path: Path) -> None:
+    made = make(random.Random(3), 0, 3, 40.0, tmp_path)
+    assert made.language == "en"
+    pcm = read(tmp_path / made.file)
+    assert abs(len(pcm) / 16000 - 40) < 0.05
+    assert {turn.speaker for turn in made.turns} == {"speaker 1", "speaker 2", "speaker 3"} == set(made.voices)
+    spoken = np.zeros(len(pcm), bool)
+    for turn in made.turns:
+        assert turn.text.split() == [word.word for word in turn.words]
+        spoken[int(turn.start * 16000) : int(turn.end * 16000)] = True
+    level = np.square(pcm.astype(float))
+    assert level[spoken].mean() > 30 * level[~spoken].mean()
+
+
+@needs_synthesisers
+def test_nobody_talks_to_themselves() -> None:
+    people = [Speaker("en-us+m5", 170, 50, 1.0), Speaker("en-us+linda", 170, 50, 1.0)]
+    talk = Talk(random.Random(5), "en", 60.0, people)
+    talk.hold()
+    for name in ("speaker 1", "speaker 2"):
+        own = [turn for turn in talk.turns if turn.speaker == name]
+        assert all(left.end <= right.start for left, right in pairwise(own))
+
+
+@needs_synthesisers
+def test_the_same_seed_makes_the_same(tmp_path: Path) -> None:
+    made = [tmp_path / "first", tmp_path / "second"]
+    for folder in made:  # each in a fresh process: espeak-ng carries state from one utterance to the next
+        lengths = ["--shortest", "15", "--longest", "16"]
+        command = [sys.executable, "-m", "benchmarks.conversations", str(folder), "--count", "1", *lengths]
+        subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.name for path in made[0].iterdir()) == ["000.wav", "truth.json"]
+    for path in made[0].iterdir():
+        assert path.read_bytes() == (made[1] / path.name).read_bytes()
+
+
+def result(unknown: list[Turn], snr_db: float | None = None) -> Result:
+    """Two speakers, ten seconds each, found in some way."""
+    turns = [{"speaker": "a", "start": 0.0, "end": 10.0}, {"speaker": "b", "start": 10.0, "end": 20.0}]
+    truth = {"voices": {"a": "", "b": ""}, "duration": 100.0, "snr_db": snr_db, "turns": turns}
+    return Result(truth, tuple(unknown), (turn(0, 10, "x"), turn(10, 20, "y")), 1.0)
+
+
+def turn(start: float, end: float, speaker: str) -> Turn:
+    return Turn(start=start, end=end, speaker=speaker)
+
+
+def test_a_quarter_of_a_second_is_forgiven() -> None:
+    near = result([turn(0.2, 10.2, "x"), turn(10.2, 19.8, "y")])
+    assert figures([near])["unknown"]["error"] == 0
+    assert figures([near])["number_found"] == 1
+
+
+def test_errors_are_shares_of_what_is_spoken() -> None:
+    one_speaker = result([turn(0, 20, "x")])
+    parts = figures([one_speaker])
+    assert parts["unknown"]["confusion"] == pytest.approx(0.5)
+    assert parts["unknown"]["missed detection"] == 0
+    assert parts["given"]["error"] == 0
+    assert parts["number_found"] == 0
+
+
+def test_overlap_is_scored() -> None:
+    both = result([turn(0, 10, "x"), turn(5, 20, "y")])
+    assert figures([both])["unknown"]["false alarm"] == pytest.approx((5 - 0.25) / 19, abs=1e-3)
+
+
+def test_the_table_has_every_kind_that_there_is() -> None:
+    rows = table([result([turn(0, 20, "x")]), result([turn(0, 10, "x"), turn(10, 20, "y")], 12.0)])
+    assert list(rows) == ["all", "2 speakers", "1-2 min", "clean", "noisy"]
+    assert rows["noisy"]["unknown"]["error"] == 0 < rows["clean"]["unknown"]["error"]
