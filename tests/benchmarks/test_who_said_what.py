@@ -1,0 +1,25 @@
+"""The score of who said which word."""
+
+from benchmarks.who_said_what import Score, Spoken, score, shares
+
+
+def said(text: str, speakers: str) -> list[Spoken]:
+    return [Spoken(word, speaker, at) for at, (word, speaker) in enumerate(zip(text.split(), speakers, strict=True))]
+
+
+def test_speakers_go_by_other_names() -> None:
+    assert score(said("one two three four", "aabb"), said("One, two three four.", "yyxx")) == Score(2, 4, 4, 4)
+
+
+def test_only_words_that_were_heard_count() -> None:
+    assert score(said("one two three four", "aabb"), said("one six three", "xxx")) == Score(2, 4, 2, 1)
+
+
+def test_no_two_found_speakers_stand_for_one() -> None:
+    found = score(said("one two three four", "aaab"), said("one two three four", "xxyz"))
+    assert (found.heard, found.right) == (4, 3)
+
+
+def test_nothing_heard() -> None:
+    assert score(said("one two", "ab"), []) == Score(2, 2, 0, 0)
+    assert shares([])["speaker_right"] == 0
