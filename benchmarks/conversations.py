@@ -2,9 +2,9 @@
 
     python -m benchmarks.conversations data/conversations
 
-Two to four speakers say the reserved digit sequences with the reserved voices, in turns of half a second to fifteen
-seconds, with overlaps, short remarks into another's turn, rooms, levels and noise. Writes the recordings and truth.json.
-The same seed makes the same ones. Needs espeak-ng, flite and festival
+Two to four speakers say the reserved digit sequences with the reserved voices, in turns of one to fifteen seconds, with
+overlaps, short remarks into another's turn, rooms, levels and noise. Writes the recordings and truth.json. The same
+seed makes the same ones. Needs espeak-ng, flite and festival
 (apt-get install espeak-ng flite festival festvox-kallpc16k).
 """
 
@@ -207,7 +207,8 @@ def make(rng: random.Random, number: int, count: int, duration: float, folder: P
         voices={f"speaker {index + 1}": speaker.voice for index, speaker in enumerate(people)},
         turns=tuple(sorted(talk.turns, key=lambda turn: turn.start)),
     )
-    encode(folder / conversation.file, loudness(rng, samples), conversation, rng.choice(_BIT_RATES.get(container, (None,))))
+    bit_rate = rng.choice(_BIT_RATES.get(container, (None,)))
+    encode(folder / conversation.file, loudness(rng, samples), conversation, bit_rate)
     return conversation
 
 
@@ -226,7 +227,8 @@ def main() -> None:
         duration = float(np.exp(rng.uniform(np.log(arguments.shortest), np.log(arguments.longest))))
         made.append(make(rng, number, SPEAKERS[number // 2 % len(SPEAKERS)], duration, arguments.folder))
         one = made[-1]
-        print(f"{one.file} {one.language} {len(one.voices)} speakers {one.duration:.0f} s {len(one.turns)} turns", flush=True)
+        what = f"{len(one.voices)} speakers {one.duration:.0f} s {len(one.turns)} turns"
+        print(f"{one.file} {one.language} {what}", flush=True)
     truth = {"seed": arguments.seed, "conversations": [asdict(one) for one in made]}
     (arguments.folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n")
     print(f"{len(made)} conversations, {sum(one.duration for one in made) / 60:.1f} minutes")

@@ -105,7 +105,8 @@ def quantised(samples: torch.Tensor) -> torch.Tensor:
     """16 bits at levels from -45 dBFS to clipping; some through 8-bit mu-law."""
     rows = len(samples)
     peak = samples.abs().amax(1, keepdim=True).clamp(min=1e-6)
-    level = torch.where(chance(0.06, rows, 1, like=samples) > 0, uniform(0, 8, rows, 1, like=samples), uniform(-45, 0, rows, 1, like=samples))
+    over, under = uniform(0, 8, rows, 1, like=samples), uniform(-45, 0, rows, 1, like=samples)
+    level = torch.where(chance(0.06, rows, 1, like=samples) > 0, over, under)
     loud = (samples / peak * gain(level)).clamp(-1, 1)
     small = torch.sign(loud) * torch.log1p(255 * loud.abs()) / math.log(256)
     small = torch.round(small * 127) / 127
@@ -120,7 +121,8 @@ def recorded(voices: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
     apart = (torch.randn(rows, speakers, 1, device=voices.device) * spread).clamp(-9, 9)
     mixed = (through_rooms(voices) * gain(apart)).sum(1)
     speech = torch.where(mixed.abs() > 1e-5, mixed, 0.0).square()
-    level = (speech.sum(1, keepdim=True) / (speech > 0).sum(1, keepdim=True).clamp(min=SAMPLE_RATE)).sqrt().clamp(min=0.01)
+    spoken = (speech > 0).sum(1, keepdim=True).clamp(min=SAMPLE_RATE)
+    level = (speech.sum(1, keepdim=True) / spoken).sqrt().clamp(min=0.01)
     ratio = uniform(2, 35, rows, 1, like=voices)
     noisy = mixed + coloured_noise(rows, count, voices) * level * gain(-ratio) * chance(0.65, rows, 1, like=voices)
     ratio = uniform(4, 35, rows, 1, like=voices)

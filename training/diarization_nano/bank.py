@@ -20,7 +20,7 @@ from training.diarization_nano.voices import Speaker
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker of the bank: the first frame and the number of frames of each utterance."""
+    """A speaker of the bank: the first frame and the number of frames of each utterance; see Speaker and Spoken."""
 
     timbre: str
     family: str
@@ -34,7 +34,7 @@ class Bank:
     def __init__(self, folder: Path, device: torch.device, kind: str = "train") -> None:
         about = json.loads((folder / "bank.json").read_text())
         self.voices = [
-            Voice(line["timbre"], line["family"], tuple((first, count) for first, count in line["utterances"]), line["weight"])
+            Voice(line["timbre"], line["family"], tuple(map(tuple, line["utterances"])), line["weight"])
             for line in about["voices"]
             if line["kind"] == kind
         ]

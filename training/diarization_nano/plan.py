@@ -83,7 +83,7 @@ class Planner:
         return chosen
 
     def people(self, rng: random.Random, pool: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        """One to four of the pool, often relatives; two of one timbre only as one voice at speeds that are far apart."""
+        """One to four of the pool, often relatives; of one timbre only one voice, at speeds that are far apart."""
         count = rng.choices(range(1, SPEAKERS + 1), _SHARES)[0]
         chosen = [rng.choice(pool)]
         family = self._voices[chosen[0][0]].family

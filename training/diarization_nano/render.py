@@ -50,10 +50,8 @@ def interpolated(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     index = whole.to(torch.int64)
     last = len(samples) - 1
     before, left, right, after = (samples[(index + step).clamp(0, last)].to(torch.float32) for step in (-1, 0, 1, 2))
-    cubic = left + 0.5 * share * (
-        right - before + share * (2 * before - 5 * left + 4 * right - after + share * (3 * (left - right) + after - before))
-    )
-    return cubic / 32768
+    bend, twist = 2 * before - 5 * left + 4 * right - after, 3 * (left - right) + after - before
+    return (left + 0.5 * share * (right - before + share * (bend + share * twist))) / 32768
 
 
 def voices_apart(bank: Bank, packed: Packed, count: int) -> torch.Tensor:

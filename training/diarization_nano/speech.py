@@ -4,6 +4,7 @@ import random
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def trimmed(samples: Samples) -> Utterance | None:
         return None
     first, last = int(loud[0]), int(loud[-1]) + 1
     speech = np.zeros(last - first, bool)
-    for left, right in zip(loud[:-1], loud[1:], strict=True):
+    for left, right in pairwise(loud):
         if right - left <= PAUSE_FRAMES:
             speech[left - first : right - first + 1] = True
     speech[loud - first] = True

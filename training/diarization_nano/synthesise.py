@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from serve_app.audio import SAMPLE_RATE
@@ -26,6 +27,7 @@ from training.diarization_nano.speech import speak
 from training.diarization_nano.voices import (
     DEV_FESTIVAL_ALPHABETS,
     DEV_VARIANTS,
+    ENGLISH_FESTIVAL,
     FESTIVAL_ALPHABETS,
     FLITE_PITCH_HZ,
     TRAINING_VARIANTS,
@@ -70,7 +72,8 @@ def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
     for kind, voices in (("train", FESTIVAL_ALPHABETS), ("dev", DEV_FESTIVAL_ALPHABETS)):
         for voice in voices:
             rate = rng.uniform(0.9, 1.2)
-            speaker = Speaker("festival", voice, "en" if voice in ("ked_diphone", "cmu_us_slt_arctic_hts") else "xx", 0, 0, rate, 0)
+            language = "en" if voice in ENGLISH_FESTIVAL else "other"
+            speaker = Speaker("festival", voice, language, 0, 0, rate, 0)
             parts.append((speaker, kind, RECORDED_WEIGHT, seconds, rng.getrandbits(32)))
     return parts
 
@@ -83,7 +86,7 @@ def synthesise(part: Part) -> bank.Spoken:
     return bank.Spoken(speaker, kind, weight, speak(random.Random(seed), speaker, seconds, alphabet))
 
 
-def noises(seed: int) -> np.ndarray:
+def noises(seed: int) -> npt.NDArray[np.int16]:
     """NOISE_S seconds of every kind of noise, three times."""
     rng = np.random.default_rng(seed)
     kinds = [noise.make(rng, kind, NOISE_S * SAMPLE_RATE) for kind in noise.KINDS for _ in range(3)]
@@ -98,7 +101,7 @@ def main() -> None:
     parser.add_argument("--shipped", type=int, default=600, help="speakers with a variant that espeak-ng ships (600)")
     parser.add_argument("--dev", type=int, default=60, help="speakers of espeak-ng for tuning alone (60)")
     parser.add_argument("--seconds", type=float, default=35.0, help="speech of each (35)")
-    parser.add_argument("--recorded-seconds", type=float, default=240.0, help="of each of flite and festival (240); 0: none")
+    parser.add_argument("--recorded-seconds", type=float, default=240.0, help="of flite's and festival's voices (240)")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     arguments = parser.parse_args()
     start = time.perf_counter()
@@ -106,7 +109,7 @@ def main() -> None:
     variants = made_up_families(rng, arguments.made_up)
     espeak_data(arguments.folder, variants, SYSTEM_DATA)
     parts = espeak_parts(rng, list(variants), arguments.shipped, arguments.dev, arguments.seconds)
-    if arguments.recorded_seconds:
+    if arguments.recorded_seconds:  # 0: without them
         parts += recorded_parts(rng, arguments.recorded_seconds)
     spoken: list[bank.Spoken] = []
     # A process a few speakers: espeak-ng carries state from one utterance to the next.

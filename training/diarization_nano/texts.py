@@ -12,7 +12,7 @@ _EVERYDAY = {
     "es": "el la los las una que de en por para con no se su al lo como más pero sus le ya este porque esta entre cuando muy sin sobre también me hasta hay donde quien desde todo nos durante todos uno les ni contra otros ese eso ante ellos esto antes algunos unos yo otro otras otra él tanto esa estos mucho nada muchos poco ella estar haber hacer decir poder tiempo vida casa mundo agua calle trabajo gobierno hombre mujer amigo noche mañana",  # noqa: E501
 }
 _SYLLABLES = {
-    "latin": ("b c d f g h j k l m n p r s t v z".split(), "a e i o u ai ei ou".split()),
+    "latin": (list("bcdfghjklmnprstvz"), [*"aeiou", "ai", "ei", "ou"]),
     "cyrillic": (list("бвгдзклмнпрстфх"), list("аеиоуя")),
     "devanagari": (list("कगचजटडतदनपबमयरलवसह"), ["", "ा", "ि", "ी", "ु", "े", "ो"]),
     "telugu": (list("కగచజటడతదనపబమయరలవసహ"), ["", "ా", "ి", "ీ", "ు", "ే", "ో"]),

@@ -174,16 +174,19 @@ def train(trainer: Trainer, dev: Bank, log_every_s: float, save_every_s: float) 
             embedding, segmentation = torch.stack(losses).mean(0).tolist()  # waits for the device
             now = time.perf_counter()
             pace = (now - began) / steps * 1000
-            print(f"{progress:4.0%} {steps} steps, {pace:.0f} ms each, losses {embedding:.3f} {segmentation:.3f}", flush=True)
+            figures = f"{pace:.0f} ms each, losses {embedding:.3f} {segmentation:.3f}"
+            print(f"{progress:4.0%} {steps} steps, {figures}", flush=True)
             losses, logged = [], now
         if now - saved > save_every_s:
             trainer.embedding.save()
             trainer.segmentation.save()
-            print("     errors on other voices: pairs {:.1%}, chunks {:.1%}".format(*trainer.errors(dev, 2)), flush=True)
+            pairs, chunks = trainer.errors(dev, 2)
+            print(f"     errors on other voices: pairs {pairs:.1%}, chunks {chunks:.1%}", flush=True)
             saved = time.perf_counter()
     trainer.embedding.save()
     trainer.segmentation.save()
-    print(f"{steps} steps; errors on other voices: pairs {{:.1%}}, chunks {{:.1%}}".format(*trainer.errors(dev, 4)))
+    pairs, chunks = trainer.errors(dev, 4)
+    print(f"{steps} steps; errors on other voices: pairs {pairs:.1%}, chunks {chunks:.1%}")
 
 
 def main() -> None:

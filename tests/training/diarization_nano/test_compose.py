@@ -1,0 +1,83 @@
+"""Conversations planned and made sound: the truth about them is true of the sound."""
+
+import random
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, Features, SegmentationNet, frames
+from training.diarization_nano.bank import Bank
+from training.diarization_nano.plan import SPEEDS, Plan, Planner
+from training.diarization_nano.render import pack, render
+
+SECONDS = 10.0
+
+
+def plans(bank: Bank, count: int) -> list[Plan]:
+    planner, rng = Planner(bank.voices, SECONDS), random.Random(4)
+    return [planner.window(rng, planner.pool(rng, 8)) for _ in range(count)]
+
+
+def test_the_same_seed_plans_the_same(tones: Bank) -> None:
+    for left, right in zip(plans(tones, 5), plans(tones, 5), strict=True):
+        assert np.array_equal(left.events, right.events)
+
+
+def test_nobody_overlaps_with_oneself(tones: Bank) -> None:
+    for plan in plans(tones, 60):
+        for slot in range(SPEAKERS):
+            own = sorted((start, start + length) for who, start, length, _ in plan.events.tolist() if who == slot)
+            assert all(end <= start for (_, end), (start, _) in pairwise(own))
+
+
+def test_people_of_one_timbre_differ_in_speed(tones: Bank) -> None:
+    seen = 0
+    for plan in plans(tones, 200):
+        people = [divmod(identity, len(SPEEDS)) for identity in plan.identities.tolist() if identity >= 0]
+        assert len(people) == len(set(people))
+        seen += len(people) >= 3
+        for voice, speed in people:
+            for other, pace in people:
+                if voice == other and speed != pace:
+                    assert abs(SPEEDS[speed] - SPEEDS[pace]) > 0.13
+    assert seen > 50
+
+
+def test_sound_is_where_the_truth_says(tones: Bank) -> None:
+    batch = render(tones, pack(plans(tones, 24)), SECONDS, clean=True)
+    anyone = batch.speaking.any(1)
+    assert batch.speaking.shape == (24, SPEAKERS, frames(round(SECONDS * 16000)))
+    around = batch.samples.unfold(1, 200, FRAME)[:, : anyone.shape[1]]  # about 0-200 of each frame's 640
+    centres = batch.samples[:, FIRST_CENTRE - 100 :].unfold(1, 200, FRAME)[:, : anyone.shape[1]]
+    loud = centres.abs().amax(2) > 0.01
+    assert around.shape == centres.shape
+    assert 0.2 < anyone.float().mean() < 0.95
+    assert (loud == anyone).float().mean() > 0.98
+
+
+def test_a_voice_at_another_speed_has_another_pitch(tones: Bank) -> None:
+    voice = [one.timbre for one in tones.voices].index("m1")
+    for speed in (SPEEDS[0], SPEEDS[-1]):
+        first, count = tones.voices[voice].utterances[1]
+        events = np.array([[0, 0, int(count * 160 / speed), first * 160]])
+        identities, speeds = np.full(SPEAKERS, -1), np.ones(SPEAKERS, np.float32)
+        identities[0], speeds[0] = 0, speed
+        batch = render(tones, pack([Plan(events, identities, speeds)]), 1.0, clean=True)
+        spectrum = torch.fft.rfft(batch.samples[0, :16000] * torch.hann_window(16000)).abs()
+        assert abs(int(spectrum.argmax()) - 1100 * speed) <= 2
+
+
+def test_recordings_are_16_bit_and_never_nan(tones: Bank) -> None:
+    torch.manual_seed(1)
+    batch = render(tones, pack(plans(tones, 16)), SECONDS)
+    assert batch.samples.isfinite().all()
+    assert batch.samples.abs().max() <= 1.001
+    assert batch.samples.std() > 1e-3
+
+
+def test_frames_of_the_networks() -> None:
+    for samples in (160_000, 159_999, 48_000, 5_000):
+        sound = torch.randn(1, samples)
+        assert SegmentationNet().eval()(sound).shape[1] == frames(samples)
+    assert Features()(torch.zeros(1, 16_000)).isfinite().all()  # silence

@@ -1,0 +1,82 @@
+"""Both networks learn, and are written as a folder that pyannote.audio loads without running what is in it."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from pyannote.audio.core.task import Problem, Resolution, Specifications
+
+from serve_app.diarization import nets
+from serve_app.diarization.pipeline import load_pyannote
+from serve_app.models import model_source
+from training.diarization_nano.bank import Bank
+from training.diarization_nano.export import export
+from training.diarization_nano.train import Settings, Trainer, Windows, learning_rate, train
+
+SHIPPED = Path(model_source("diarization-nano"))
+
+
+def test_steps_lower_both_losses_and_a_run_goes_on(tones: Bank, tmp_path: Path) -> None:
+    settings = Settings(rows=4, peak=2e-3, seconds=2.0, seed=1, workers=0)
+    trainer = Trainer(tones, tmp_path, settings)
+    batch = Windows(tones.voices, 4, 1)[0]
+    torch.manual_seed(0)
+    losses = [trainer.step(batch, 0.1) for _ in range(6)]
+    assert (losses[-1] < losses[0]).all()
+    trainer.embedding.save()
+    trainer.segmentation.save()
+    again = Trainer(tones, tmp_path, settings)
+    for name, weights in again.segmentation_net.state_dict().items():
+        assert torch.equal(weights, trainer.segmentation.average.module.state_dict()[name])
+
+
+def test_a_run_ends_when_its_time_is_over(tones: Bank, tmp_path: Path) -> None:
+    trainer = Trainer(tones, tmp_path, Settings(rows=2, peak=1e-3, seconds=0.1, seed=1, workers=0))
+    trainer.errors = lambda bank, batches: (0.5, 0.5)  # type: ignore[method-assign]
+    train(trainer, tones, log_every_s=60, save_every_s=60)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.pt", "segmentation.pt"]
+
+
+def test_errors_are_shares(tones: Bank, tmp_path: Path) -> None:
+    trainer = Trainer(tones, tmp_path, Settings(rows=2, peak=1e-3, seconds=1, seed=1, workers=0))
+    pairs, chunks = trainer.errors(tones, batches=1, rows=6)
+    assert 0 <= pairs <= 1
+    assert chunks > 0
+
+
+def test_the_learning_rate_rises_then_falls() -> None:
+    rates = [learning_rate(1.0, progress) for progress in np.linspace(0, 1, 101)]
+    assert rates[0] < 0.05
+    assert 0.95 < max(rates) <= 1
+    assert rates[-1] < 0.02
+    assert all(not math.isnan(rate) for rate in rates)
+
+
+def test_export_loads_and_says_what_the_networks_say(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    segmentation, embedding = nets.SegmentationNet().eval(), nets.EmbeddingNet().eval()
+    export(segmentation.state_dict(), embedding.state_dict(), tmp_path)
+    pipeline = load_pyannote(str(tmp_path), None)
+    sound, masks = torch.randn(2, 1, 160_000) * 0.1, (torch.rand(2, 3, 250) > 0.5).float()
+    with torch.inference_mode():
+        scores = pipeline._segmentation.model(sound)
+        assert torch.allclose(scores, segmentation(sound[:, 0]), atol=0.02)  # weights in float16
+        vectors = pipeline._embedding(sound, masks=masks)
+        assert np.allclose(vectors, embedding(sound[:, 0], masks).numpy(), atol=0.02)
+        assert np.allclose(vectors[:, 1], pipeline._embedding(sound, masks=masks[:, 1]), atol=1e-5)
+
+
+def test_the_shipped_checkpoints_hold_nothing_but_tensors() -> None:
+    for name in ("segmentation", "embedding"):
+        with torch.serialization.safe_globals([Specifications, Problem, Resolution]):
+            checkpoint = torch.load(SHIPPED / name / "pytorch_model.bin", weights_only=True)
+        assert checkpoint["pyannote.audio"]["architecture"]["module"] == "serve_app.diarization.nano"
+        assert all(weights.isfinite().all() for weights in checkpoint["state_dict"].values())
+
+
+def test_the_shipped_folder_is_small_and_tuned() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 10_000_000
+    params = yaml.safe_load((SHIPPED / "config.yaml").read_text())["params"]
+    assert params["clustering"].keys() == {"method", "min_cluster_size", "threshold"}
