@@ -79,7 +79,7 @@ async def heard(session: aiohttp.ClientSession, path: Path) -> list[Spoken]:
     form.add_field("file", await asyncio.to_thread(path.read_bytes), filename=path.name)
     async with session.post("v1/jobs", data=form, headers={"Prefer": f"wait={_WAIT_S}"}) as response:
         job = await response.json()
-    if response.status != 200 or job["state"] != "succeeded":
+    if response.status != 200 or job["status"] != "succeeded":
         raise RuntimeError(f"{path.name}: {response.status} {json.dumps(job)[:500]}")
     async with session.get(f"v1/jobs/{job['id']}/transcript", params={"format": "verbose_json"}) as response:
         transcript = await response.json()

@@ -37,12 +37,13 @@ class Turn(Strict):
     """One speaker talking without a pause, at the same time as others perhaps.
 
     `start`, `end`: seconds from the start of the recording. `speaker`: `SPEAKER_00` and so on in order of first
-    appearance, or the name of a known speaker.
+    appearance, or the name of a known speaker. `level`: how loud the speaker is, in dB of full scale; null: not known.
     """
 
     start: float
     end: float
     speaker: str
+    level: float | None = Field(None, exclude_if=lambda level: level is None)
 
 
 class Said(Strict):

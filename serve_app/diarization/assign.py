@@ -1,7 +1,7 @@
 """Who said what: words get speakers by the turns they fall into. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby, islice, pairwise
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ def assign(transcript: Transcript, turns: Iterable[Turn]) -> Transcript:
     """The transcript with `turns`, and a speaker and whether speech overlapped for every word and segment.
 
     A word is who's that speaks during most of it: of equals the speaker of the word before, or else who began first;
-    where nobody speaks, of the nearest turn. Segments are split where the speaker changes, those without words
+    where nobody speaks, of the nearest turn. Of several who speak during half of it or more, it is the loudest one's:
+    that is who is understood. Segments are split where the speaker changes, those without words
     have one as a word has. Without turns there are no speakers. Takes time by the number of words and turns.
     """
     turns = tuple(sorted((turn for turn in turns if turn.start < turn.end), key=lambda turn: turn.start))
@@ -52,6 +53,7 @@ class _Timeline:
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._sections = list(_sections(turns))
         self._starts = [section.start for section in self._sections]
+        self._levels = {turn.speaker: turn.level for turn in turns if turn.level is not None}
 
     def heard(self, start: float, end: float, before: str | None) -> tuple[str | None, bool]:
         """Whose a stretch is, after what `before` said, and whether several speak during more than half of it."""
@@ -68,11 +70,16 @@ class _Timeline:
             if shared > 0:
                 seconds |= {speaker: seconds.get(speaker, 0.0) + shared for speaker in section.speakers}
                 together += shared if len(section.speakers) > 1 else 0.0
-        longest = max(seconds.values(), default=0.0)
-        speakers = [speaker for speaker, spoken in seconds.items() if spoken > longest - _SAME_S]
-        if not speakers:
-            speakers = self._nearest(start, end)
+        speakers = self._loudest(seconds, end - start) or _longest(seconds) or self._nearest(start, end)
         return before if before in speakers else speakers[0], together > (end - start) / 2
+
+    def _loudest(self, seconds: Mapping[str, float], length: float) -> list[str]:
+        """Who is loudest of several who speak during half of a stretch or more; nobody if only one does."""
+        audible = [speaker for speaker, spoken in seconds.items() if 2 * spoken > length - _SAME_S]
+        if len(audible) < 2 or not self._levels.keys() >= set(audible):
+            return []
+        level = max(self._levels[speaker] for speaker in audible)
+        return [speaker for speaker in audible if self._levels[speaker] == level]
 
     def _nearest(self, start: float, end: float) -> list[str]:
         """Who speaks nearest to a stretch in which nobody does."""
@@ -84,6 +91,11 @@ class _Timeline:
             key=lambda section: max(section.start - end, start - section.end),
         )
         return list(nearest.speakers)
+
+
+def _longest(seconds: Mapping[str, float]) -> list[str]:
+    longest = max(seconds.values(), default=0.0)
+    return [speaker for speaker, spoken in seconds.items() if spoken > longest - _SAME_S]
 
 
 def _sections(turns: Sequence[Turn]) -> Iterator[_Section]:

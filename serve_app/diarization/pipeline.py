@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.channels import channel_name, speech_of
+from serve_app.diarization.loudness import levelled
 from serve_app.diarization.names import Voice, in_order, matched
 from serve_app.models import model_source
 from serve_app.options import DiarizationOptions, KnownSpeaker
@@ -110,7 +111,7 @@ class SpeakerPipeline:
             if at.start < seconds
         ]
         voices = dict(zip(found.speaker_diarization.labels(), found.speaker_embeddings, strict=True))
-        return in_order(turns, self._names(voices, options.known_speakers))
+        return levelled(in_order(turns, self._names(voices, options.known_speakers)), pcm)
 
     def _by_channel(self, pcm: Pcm, options: DiarizationOptions, beat: Callable[[], None]) -> tuple[Turn, ...]:
         turns: list[Turn] = []
@@ -122,7 +123,8 @@ class SpeakerPipeline:
                 heard = np.concatenate([channel[start:end] for start, end in speech])
                 voices[channel_name(number)] = self._voice(heard[:_VOICE_SAMPLES])
         channels = {channel_name(number): channel_name(number) for number in range(pcm.shape[1])}
-        return in_order(turns, channels | self._names(voices, options.known_speakers))
+        named = in_order(turns, channels | self._names(voices, options.known_speakers))
+        return levelled(named, pcm.mean(axis=1))  # which is what the text is found in
 
     def _names(self, voices: Mapping[str, Voice], known: Sequence[KnownSpeaker]) -> dict[str, str]:
         """The names of those speakers that are known."""

@@ -19,7 +19,8 @@ def submit(http: httpx.Client, sound: bytes) -> str:
 
 
 def result(http: httpx.Client, job_id: str) -> Any:
-    assert job_ended(http, job_id)["status"] == "succeeded"
+    # pyannote.audio takes long to import in a process that takes over on a busy machine.
+    assert job_ended(http, job_id, within_s=200)["status"] == "succeeded"
     return http.get(f"/v1/jobs/{job_id}/transcript", params={"format": "verbose_json"}).json()
 
 

@@ -60,8 +60,8 @@ def streamed(http: httpx.Client, sound: bytes) -> Iterator[dict[str, Any]]:
                 yield json.loads(line.removeprefix("data: "))
 
 
-def job_ended(http: httpx.Client, job_id: str) -> Any:
-    deadline = time.monotonic() + 60
+def job_ended(http: httpx.Client, job_id: str, within_s: float = 60) -> Any:
+    deadline = time.monotonic() + within_s
     while (job := http.get(f"/v1/jobs/{job_id}").json())["status"] in ("queued", "running"):
         assert time.monotonic() < deadline, job
         time.sleep(0.05)

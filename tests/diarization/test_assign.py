@@ -81,6 +81,15 @@ def transcripts(draw: st.DrawFn) -> Transcript:
     return transcript(*segments)
 
 
+@pytest.mark.parametrize(("first", "second", "speaker"), [(-20.0, -30.0, "A"), (-30.0, -20.0, "B"), (None, -20.0, "B")])
+def test_of_two_at_once_the_louder_one_is_understood(first: float | None, second: float, speaker: str) -> None:
+    turns = [
+        turn(0, 1.3, "A").model_copy(update={"level": first}),
+        turn(1, 3, "B").model_copy(update={"level": second}),
+    ]
+    assert heard(assign(spoken((1.0, 1.5, " one")), turns)) == [(speaker, " one")]
+
+
 @given(transcripts(), some_turns())
 def test_nothing_is_lost(said: Transcript, turns: list[Turn]) -> None:
     found = assign(said, turns)
