@@ -106,7 +106,7 @@ class DiarizationSettings(Section):
         "folder; null: off. Needs the extra diarization.",
     )
     token: SecretStr | None = Field(None, description="The hub's, for pipelines that ask for one.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     threads: PositiveInt | None = Field(None, description="CPU threads of a replica; null: every core it may use.")
     batch_size: PositiveInt | None = Field(
         None, description="Chunks of sound computed together; null: 8 on a CPU, 32 on a GPU."

@@ -124,7 +124,7 @@ class SpeakerPipeline:
                 voices[channel_name(number)] = self._voice(heard[:_VOICE_SAMPLES])
         channels = {channel_name(number): channel_name(number) for number in range(pcm.shape[1])}
         named = in_order(turns, channels | self._names(voices, options.known_speakers))
-        return levelled(named, pcm.mean(axis=1))  # which is what the text is found in
+        return levelled(named, pcm.mean(axis=1, dtype=np.float32))  # which is what the text is found in
 
     def _names(self, voices: Mapping[str, Voice], known: Sequence[KnownSpeaker]) -> dict[str, str]:
         """The names of those speakers that are known."""
