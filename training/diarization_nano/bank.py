@@ -20,10 +20,14 @@ from training.diarization_nano.voices import Speaker
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker of the bank: the first frame and the number of frames of each utterance; see Speaker and Spoken."""
+    """A speaker of the bank: the first frame and the number of frames of each utterance; see Speaker and Spoken.
+
+    `language` is without its region.
+    """
 
     timbre: str
     family: str
+    language: str
     utterances: tuple[tuple[int, int], ...]
     weight: float
 
@@ -34,7 +38,13 @@ class Bank:
     def __init__(self, folder: Path, device: torch.device, kind: str = "train") -> None:
         about = json.loads((folder / "bank.json").read_text())
         self.voices = [
-            Voice(line["timbre"], line["family"], tuple(map(tuple, line["utterances"])), line["weight"])
+            Voice(
+                line["timbre"],
+                line["family"],
+                line["language"].split("-")[0],
+                tuple(map(tuple, line["utterances"])),
+                line["weight"],
+            )
             for line in about["voices"]
             if line["kind"] == kind
         ]

@@ -1,6 +1,7 @@
 """Who says what when in a conversation: events, planned without their sound."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,21 +62,25 @@ class Planner:
     def __init__(self, voices: list[Voice], seconds: float) -> None:
         self._voices, self._seconds = voices, seconds
         self._families: dict[str, list[int]] = {}
+        self._speaking: dict[str, list[int]] = {}
         for number, voice in enumerate(voices):
             self._families.setdefault(voice.family, []).append(number)
-        self._cumulated = np.cumsum([voice.weight for voice in voices])
+            self._speaking.setdefault(voice.language, []).append(number)
 
-    def _voice(self, rng: random.Random) -> int:
-        return int(np.searchsorted(self._cumulated, rng.random() * self._cumulated[-1]))
+    def _one_of(self, rng: random.Random, numbers: Sequence[int]) -> int:
+        return rng.choices(numbers, [self._voices[number].weight for number in numbers])[0]
 
     def pool(self, rng: random.Random, size: int) -> list[tuple[int, float]]:
         """Voices and speeds that a batch's conversations are held among, so that each is heard several times.
 
-        Half of them are relatives of another, at its speed.
+        Most of them speak one of two languages, and half are relatives of another, at its speed.
         """
+        everybody = range(len(self._voices))
+        languages = [self._voices[self._one_of(rng, everybody)].language for _ in range(2)]
         chosen: list[tuple[int, float]] = []
         while len(chosen) < size:
-            voice, speed = self._voice(rng), rng.choice(SPEEDS)
+            some = self._speaking[rng.choice(languages)] if rng.random() < 0.8 else everybody
+            voice, speed = self._one_of(rng, some), rng.choice(SPEEDS)
             chosen.append((voice, speed))
             relatives = [other for other in self._families[self._voices[voice].family] if other != voice]
             if relatives and rng.random() < 0.6:
@@ -83,15 +88,19 @@ class Planner:
         return chosen
 
     def people(self, rng: random.Random, pool: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        """One to four of the pool, often relatives; of one timbre only one voice, at speeds that are far apart."""
+        """One to four of the pool, who often are relatives or speak one language.
+
+        Of one timbre there is only one voice, at speeds that are far apart.
+        """
         count = rng.choices(range(1, SPEAKERS + 1), _SHARES)[0]
         chosen = [rng.choice(pool)]
-        family = self._voices[chosen[0][0]].family
-        near = [one for one in pool if self._voices[one[0]].family == family]
+        first = self._voices[chosen[0][0]]
+        near = [one for one in pool if self._voices[one[0]].family == first.family]
+        understood = [one for one in pool if self._voices[one[0]].language == first.language]
         for _ in range(100):
             if len(chosen) == count:
                 break
-            voice, speed = rng.choice(near if rng.random() < 0.4 else pool)
+            voice, speed = rng.choice(rng.choices((near, understood, pool), (0.4, 0.4, 0.2))[0])
             timbre = self._voices[voice].timbre
             same = [(other, pace) for other, pace in chosen if self._voices[other].timbre == timbre]
             if all(other == voice and abs(pace - speed) > 0.13 for other, pace in same):

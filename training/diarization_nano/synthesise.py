@@ -14,6 +14,7 @@ import argparse
 import multiprocessing
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from training.diarization_nano.voices import (
     espeak_data,
     espeak_speaker,
     made_up_families,
+    shipped,
 )
 from training.whisper_nano import noise
 
@@ -46,15 +48,30 @@ RECORDED_WEIGHT = 12.0
 Part = tuple[Speaker, str, float, float, int]
 
 
-def espeak_parts(rng: random.Random, made_up: list[str], shipped: int, dev: int, seconds: float) -> list[Part]:
-    """Speakers of made-up variants, one each; several of each shipped one; some that only tuning hears."""
+def siblings(rng: random.Random, variants: Sequence[str]) -> list[Speaker]:
+    """Speakers of made-up variants, one each: those of a family have one language, and nearly one pitch and melody."""
+    leaders: dict[str, Speaker] = {}
+    speakers = []
+    for variant in variants:
+        speaker = espeak_speaker(rng, variant)
+        leader = leaders.setdefault(speaker.family, speaker)
+        pitch = min(75, max(25, rng.gauss(50, 5)))
+        speakers.append(replace(speaker, pitch=pitch, language=leader.language, pitch_range=leader.pitch_range))
+    return speakers
+
+
+def espeak_parts(
+    rng: random.Random, made_up: Sequence[str], shipped: int, dev_made_up: Sequence[str], dev: int, seconds: float
+) -> list[Part]:
+    """Speakers of made-up variants, and several of each shipped one; of both some that only tuning hears."""
     parts: list[Part] = []
-    for variant in made_up:
-        speaker = replace(espeak_speaker(rng, variant), pitch=min(75, max(25, rng.gauss(50, 5))))
+    for speaker in siblings(rng, made_up):
         parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
     for index in range(shipped):
         speaker = espeak_speaker(rng, TRAINING_VARIANTS[index % len(TRAINING_VARIANTS)])
         parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
+    for speaker in siblings(rng, dev_made_up):
+        parts.append((speaker, "dev", 1.0, 2 * seconds, rng.getrandbits(32)))
     for index in range(dev):
         speaker = espeak_speaker(rng, DEV_VARIANTS[index % len(DEV_VARIANTS)])
         language = ("en-us", "en", "de", "fr", "es")[index % 5]
@@ -100,15 +117,17 @@ def main() -> None:
     parser.add_argument("--made-up", type=int, default=1500, help="made-up voices of espeak-ng (1500)")
     parser.add_argument("--shipped", type=int, default=600, help="speakers with a variant that espeak-ng ships (600)")
     parser.add_argument("--dev", type=int, default=60, help="speakers of espeak-ng for tuning alone (60)")
+    parser.add_argument("--dev-made-up", type=int, default=40, help="made-up voices for tuning alone (40)")
     parser.add_argument("--seconds", type=float, default=35.0, help="speech of each (35)")
     parser.add_argument("--recorded-seconds", type=float, default=240.0, help="of flite's and festival's voices (240)")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     arguments = parser.parse_args()
     start = time.perf_counter()
     rng = random.Random(arguments.seed)
-    variants = made_up_families(rng, arguments.made_up)
-    espeak_data(arguments.folder, variants, SYSTEM_DATA)
-    parts = espeak_parts(rng, list(variants), arguments.shipped, arguments.dev, arguments.seconds)
+    made_up = made_up_families(rng, arguments.made_up, shipped(SYSTEM_DATA, TRAINING_VARIANTS))
+    dev_made_up = made_up_families(rng, arguments.dev_made_up, shipped(SYSTEM_DATA, DEV_VARIANTS), "dev")
+    espeak_data(arguments.folder, made_up | dev_made_up, SYSTEM_DATA)
+    parts = espeak_parts(rng, list(made_up), arguments.shipped, list(dev_made_up), arguments.dev, arguments.seconds)
     if arguments.recorded_seconds:  # 0: without them
         parts += recorded_parts(rng, arguments.recorded_seconds)
     spoken: list[bank.Spoken] = []

@@ -5,6 +5,7 @@ A made-up voice is a variant file of espeak-ng with formants, pitch, breath and 
 
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,23 @@ DEV_FESTIVAL_ALPHABETS = {"ked_diphone": "latin", "czech_machac": "latin", "suo_
 FAMILY = 4
 """Siblings among made-up voices."""
 
+_USUAL_PITCH, _USUAL_FORMANT = (82.0, 118.0), (100.0, 100.0, 100.0, 0.0)
+_EXTRAS = (
+    "flutter",
+    "roughness",
+    "voicing",
+    "consonants",
+    "breath",
+    "breathw",
+    "echo",
+    "tone",
+    "klatt",
+    "intonation",
+    "stressAdd",
+    "stressAmp",
+    "stressLength",
+)
+
 
 @dataclass(frozen=True)
 class Speaker:
@@ -72,29 +90,56 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Variant:
-    """A speaker who does not exist. `pitch`: Hz, low and high; `formants`: percent of (frequency, height, width)."""
+    """A speaker who does not exist.
+
+    `pitch`: Hz, low and high; `formants`: percent of (frequency, height, width), and Hz added to the frequency;
+    `extras`: lines of a variant file about everything else, in espeak-ng's own words.
+    """
 
     pitch: tuple[float, float]
-    formants: tuple[tuple[float, float, float], ...]
+    formants: tuple[tuple[float, float, float, float], ...]
     extras: tuple[str, ...]
+
+    @classmethod
+    def read(cls, text: str) -> "Variant":
+        """What a variant file says; what it does not say is as espeak-ng has it."""
+        pitch, formants, extras = _USUAL_PITCH, [_USUAL_FORMANT] * 9, []
+        for line in text.splitlines():
+            match line.split("//")[0].split():
+                case ["pitch", low, high, *_]:
+                    pitch = (float(low), float(high))
+                case ["formant", number, *values] if int(number) < len(formants):
+                    given = [float(value) for value in values[:4]]
+                    formants[int(number)] = (*given, *_USUAL_FORMANT[len(given) :])
+                case [word, *_] if word in _EXTRAS:
+                    extras.append(line.split("//")[0].strip())
+        return cls(pitch, tuple(formants), tuple(extras))
 
     def text(self) -> str:
         """The variant file."""
         lines = ["language variant", f"pitch {self.pitch[0]:.0f} {self.pitch[1]:.0f}", *self.extras]
-        for number, (frequency, height, width) in enumerate(self.formants):
-            lines.append(f"formant {number} {frequency:.0f} {height:.0f} {width:.0f}")
+        for number, values in enumerate(self.formants):
+            lines.append(f"formant {number} " + " ".join(f"{value:.0f}" for value in values))
         return "\n".join(lines) + "\n"
 
-    def sibling(self, rng: random.Random) -> "Variant":
-        """Somebody who sounds nearly the same: voices that are hard to tell apart teach the most."""
+    def sibling(self, rng: random.Random, colours: Sequence["Variant"]) -> "Variant":
+        """Somebody who sounds nearly the same: voices that are hard to tell apart teach the most.
+
+        Half of them have the breath, roughness, echo and so on of one of `colours`.
+        """
         pitch = 2 ** rng.gauss(0, 0.1)
         tract = rng.gauss(1, 0.03)
         formants = tuple(
-            (frequency * tract * rng.gauss(1, 0.04), height * rng.uniform(0.8, 1.2), width * rng.uniform(0.85, 1.15))
-            for frequency, height, width in self.formants
+            (
+                frequency * tract * rng.gauss(1, 0.04),
+                height * rng.uniform(0.8, 1.2),
+                width * rng.uniform(0.85, 1.15),
+                added + rng.gauss(0, 20) * (added != 0),
+            )
+            for frequency, height, width, added in self.formants
         )
         low = self.pitch[0] * pitch
-        extras = self.extras if rng.random() < 0.5 else made_up(rng).extras
+        extras = self.extras if rng.random() < 0.5 else rng.choice(colours).extras
         return Variant((low, low * rng.uniform(1.15, 1.7)), formants, extras)
 
 
@@ -108,9 +153,9 @@ def made_up(rng: random.Random) -> Variant:
         f"voicing {rng.randint(60, 150)}",
         f"consonants {rng.randint(60, 140)} {rng.randint(60, 140)}",
     ]
-    formants = [(rng.uniform(90, 120), rng.uniform(55, 125), rng.uniform(70, 190))]
+    formants = [(rng.uniform(90, 120), rng.uniform(55, 125), rng.uniform(70, 190), 0.0)]
     for _ in range(8):
-        formants.append((100 * tract * rng.gauss(1, 0.06), rng.uniform(55, 125), rng.uniform(70, 190)))
+        formants.append((100 * tract * rng.gauss(1, 0.06), rng.uniform(55, 125), rng.uniform(70, 190), 0.0))
     if rng.random() < 0.3:
         extras.append("breath " + " ".join(str(rng.randint(0, 12)) for _ in range(8)))
     if rng.random() < 0.2:
@@ -123,14 +168,26 @@ def made_up(rng: random.Random) -> Variant:
     return Variant((low, low * rng.uniform(1.15, 1.7)), tuple(formants), tuple(extras))
 
 
-def made_up_families(rng: random.Random, count: int) -> dict[str, str]:
-    """`count` variant files by name, in families of FAMILY siblings: `made3.0`, `made3.1` …"""
+def made_up_families(rng: random.Random, count: int, shipped: Sequence[Variant], name: str = "made") -> dict[str, str]:
+    """`count` variant files by name, in families of FAMILY siblings: `made3.0`, `made3.1` …
+
+    Half of the families are made up from nothing, the others are about a shipped variant.
+    """
     files: dict[str, str] = {}
     while len(files) < count:
-        family, first = len(files) // FAMILY, made_up(rng)
+        family = len(files) // FAMILY
+        if rng.random() < 0.5:
+            first, colours = made_up(rng), [made_up(rng) for _ in range(FAMILY)]
+        else:
+            first, colours = rng.choice(shipped), shipped
         for number in range(min(FAMILY, count - len(files))):
-            files[f"made{family}.{number}"] = (first.sibling(rng) if number else first).text()
+            files[f"{name}{family}.{number}"] = first.sibling(rng, colours).text()
     return files
+
+
+def shipped(system: Path, names: Sequence[str]) -> list[Variant]:
+    """Variants that espeak-ng ships, from its data folder."""
+    return [Variant.read((system / "voices" / "!v" / name).read_text(errors="replace")) for name in names if name]
 
 
 def espeak_data(folder: Path, variants: dict[str, str], system: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, Features, SegmentationNet, frames
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.bank import Bank, Voice
 from training.diarization_nano.plan import SPEEDS, Plan, Planner
 from training.diarization_nano.render import pack, render
 
@@ -42,6 +42,19 @@ def test_people_of_one_timbre_differ_in_speed(tones: Bank) -> None:
                 if voice == other and speed != pace:
                     assert abs(SPEEDS[speed] - SPEEDS[pace]) > 0.13
     assert seen > 50
+
+
+def test_people_often_speak_one_language() -> None:
+    languages = ("en", "de", "fr", "es")
+    voices = [Voice(f"v{number}", f"v{number}", languages[number % 4], ((0, 500),), 1.0) for number in range(400)]
+    planner, rng = Planner(voices, SECONDS), random.Random(9)
+    together = []
+    for _ in range(200):
+        people = planner.people(rng, planner.pool(rng, 12))
+        if len(people) > 1:
+            together.append(len({voices[voice].language for voice, _ in people}) == 1)
+    assert sum(together) > 0.5 * len(together)  # among strangers it would be a sixth
+    assert not all(together)
 
 
 def test_sound_is_where_the_truth_says(tones: Bank) -> None:

@@ -17,8 +17,8 @@ needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="esp
 
 def test_no_reserved_voice_and_no_dev_voice_is_trained_on() -> None:
     rng = random.Random(1)
-    made = list(voices.made_up_families(rng, 40))
-    parts = [*synthesise.espeak_parts(rng, made, 200, 60, 1), *synthesise.recorded_parts(rng, 1)]
+    made, dev_made = (list(voices.made_up_families(rng, 40, [voices.made_up(rng)], name)) for name in ("made", "dev"))
+    parts = [*synthesise.espeak_parts(rng, made, 200, dev_made, 60, 1), *synthesise.recorded_parts(rng, 1)]
     trained = {speaker.timbre for speaker, kind, *_ in parts if kind == "train"}
     dev = {speaker.timbre for speaker, kind, *_ in parts if kind == "dev"}
     assert len(trained) > 100
@@ -27,11 +27,43 @@ def test_no_reserved_voice_and_no_dev_voice_is_trained_on() -> None:
     assert not (trained | dev) & {*RESERVED_ESPEAK_VARIANTS, "kal", "kal16", "kal_diphone"}
 
 
-def test_families_are_alike_and_differ_from_others() -> None:
-    files = voices.made_up_families(random.Random(2), 10)
+def test_siblings_differ_and_speak_one_language() -> None:
+    rng = random.Random(2)
+    files = voices.made_up_families(rng, 40, [voices.made_up(rng)])
     assert list(files)[:5] == ["made0.0", "made0.1", "made0.2", "made0.3", "made1.0"]
-    assert len(set(files.values())) == 10
-    assert voices.espeak_speaker(random.Random(1), "made1.0").family == "made1"
+    assert len(set(files.values())) == 40
+    families: dict[str, list[voices.Speaker]] = {}
+    for speaker in synthesise.siblings(rng, list(files)):
+        families.setdefault(speaker.family, []).append(speaker)
+    assert len(families) == 10
+    for family in families.values():
+        assert len({(speaker.language, speaker.pitch_range) for speaker in family}) == 1
+    assert len({family[0].language for family in families.values()}) > 2
+
+
+def test_a_variant_file_is_read() -> None:
+    file = """language variant
+name female9
+pitch 140 240 // high
+formant 0 105 80 150
+formant 2 135 70 150 -250
+#echo 1 2
+//breath 0 1
+stressAmp 18 18 20
+"""
+    variant = voices.Variant.read(file)
+    assert variant.pitch == (140, 240)
+    assert variant.formants[:3] == ((105, 80, 150, 0), (100, 100, 100, 0), (135, 70, 150, -250))
+    assert variant.extras == ("stressAmp 18 18 20",)
+    assert voices.Variant.read(variant.text()) == variant
+
+
+@needs_espeak
+def test_every_shipped_variant_is_read() -> None:
+    for name, variant in zip(
+        voices.DEV_VARIANTS, voices.shipped(synthesise.SYSTEM_DATA, voices.DEV_VARIANTS), strict=True
+    ):
+        assert variant != voices.Variant.read(""), name
 
 
 @pytest.mark.parametrize("alphabet", ["latin", "cyrillic", "devanagari", "telugu"])
@@ -69,7 +101,7 @@ def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def spoken_lengths(folder: Path) -> list[float]:
     rng = random.Random(5)
-    variants = voices.made_up_families(rng, 3)
+    variants = voices.made_up_families(rng, 3, voices.shipped(synthesise.SYSTEM_DATA, voices.TRAINING_VARIANTS))
     voices.espeak_data(folder, variants, synthesise.SYSTEM_DATA)
     spoken = [speak(rng, voices.espeak_speaker(rng, variant), 4.0) for variant in variants]
     return [sum(len(utterance.speech) for utterance in one) / 100 for one in spoken]
