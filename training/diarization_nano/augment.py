@@ -50,15 +50,23 @@ def rooms(rows: int, like: torch.Tensor) -> torch.Tensor:
 
 def through_rooms(voices: torch.Tensor) -> torch.Tensor:
     """(rows, speakers, count): each speaker's microphone and place, half of the conversations in a room."""
-    rows, speakers, count = voices.shape
+    count = voices.shape[2]
     size = count + _TAIL
+    there = voices.abs().amax(2) > 0  # who says nothing needs no room
+    if not there.any():
+        return voices
+    spectrum = torch.fft.rfft(voices[there], size)
     hertz = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE).to(voices.device)
-    spectrum = torch.fft.rfft(voices, size)
-    strength = uniform(0, 5, rows * speakers, like=voices) * chance(0.6, rows * speakers, like=voices)
-    spectrum = spectrum * curves(rows * speakers, hertz, strength).view(rows, speakers, -1)
-    response = rooms(rows * speakers, voices).view(rows, speakers, -1)
-    response[:, :, 1:] *= chance(0.5, rows, 1, 1, like=voices)
-    return torch.fft.irfft(spectrum * torch.fft.rfft(response, size), size)[:, :, :count]
+    people = len(spectrum)
+    strength = uniform(0, 5, people, like=voices) * chance(0.6, people, like=voices)
+    spectrum *= curves(people, hertz, strength)
+    response = rooms(people, voices)
+    indoors = chance(0.5, len(voices), 1, like=voices).expand_as(there)[there]
+    response[:, 1:] *= indoors.unsqueeze(1)
+    spectrum *= torch.fft.rfft(response, size)
+    placed = torch.zeros_like(voices)
+    placed[there] = torch.fft.irfft(spectrum, size)[:, :count]
+    return placed
 
 
 def coloured_noise(rows: int, count: int, like: torch.Tensor) -> torch.Tensor:
@@ -127,8 +135,10 @@ def recorded(voices: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
     noisy = mixed + coloured_noise(rows, count, voices) * level * gain(-ratio) * chance(0.65, rows, 1, like=voices)
     ratio = uniform(4, 35, rows, 1, like=voices)
     noisy = noisy + other_noise(noises, rows, count, voices) * level * gain(-ratio) * chance(0.25, rows, 1, like=voices)
-    limited = band_limited(noisy)
-    heard = torch.where(chance(0.15, rows, 1, like=voices) > 0, coded(limited), limited)
+    heard = band_limited(noisy)
+    through_codec = chance(0.15, rows, like=voices) > 0
+    if through_codec.any():
+        heard[through_codec] = coded(heard[through_codec])
     # The end of a recording: nothing follows, and the last chunk is filled up with zeros.
     end = torch.where(chance(0.06, rows, 1, like=voices) > 0, uniform(0.1, 1.0, rows, 1, like=voices), 2.0) * count
     return quantised(heard) * (torch.arange(count, device=voices.device) < end)

@@ -47,9 +47,8 @@ def interpolated(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """16-bit samples read at fractional places, through the cubic of the four around each (Catmull-Rom)."""
     whole = places.floor()
     share = (places - whole).to(torch.float32)
-    index = whole.to(torch.int64)
-    last = len(samples) - 1
-    before, left, right, after = (samples[(index + step).clamp(0, last)].to(torch.float32) for step in (-1, 0, 1, 2))
+    index = (whole.to(torch.int64) - 1).clamp(0, len(samples) - 4)
+    before, left, right, after = samples.unfold(0, 4, 1)[index].to(torch.float32).unbind(1)
     bend, twist = 2 * before - 5 * left + 4 * right - after, 3 * (left - right) + after - before
     return (left + 0.5 * share * (right - before + share * (bend + share * twist))) / 32768
 
@@ -62,13 +61,17 @@ def voices_apart(bank: Bank, packed: Packed, count: int) -> torch.Tensor:
     skipped = (-start).clamp(min=0)
     heard = (torch.minimum(length, count - start) - skipped).clamp(min=0)
     total = int(heard.sum())
-    event = torch.repeat_interleave(torch.arange(len(heard), device=device), heard, output_size=total)
-    within = torch.arange(total, device=device) - (heard.cumsum(0) - heard)[event] + skipped[event]
+    sample = torch.arange(total, device=device)
+
+    def of_each(event: torch.Tensor) -> torch.Tensor:
+        return torch.repeat_interleave(event, heard, output_size=total)
+
+    within = sample + of_each(skipped - heard.cumsum(0) + heard)
     speed = packed.speeds[row, slot].to(torch.float64)
-    sound = interpolated(bank.samples, source[event] + within * speed[event])
-    edge = torch.minimum(within, length[event] - 1 - within).clamp(max=80).to(torch.float32) / 80
+    sound = interpolated(bank.samples, of_each(source) + within * of_each(speed))
+    edge = torch.minimum(within, of_each(length - 1) - within).clamp(max=80).to(torch.float32) / 80
     voices = torch.zeros(rows * SPEAKERS * count, device=device)
-    voices[(row[event] * SPEAKERS + slot[event]) * count + start[event] + within] = sound * edge
+    voices[within + of_each((row * SPEAKERS + slot) * count + start)] = sound * edge
     return voices.view(rows, SPEAKERS, count)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, Features, SegmentationNet, frames
+from training.diarization_nano import augment
 from training.diarization_nano.bank import Bank, Voice
 from training.diarization_nano.plan import SPEEDS, Plan, Planner
 from training.diarization_nano.render import pack, render
@@ -87,6 +88,12 @@ def test_recordings_are_16_bit_and_never_nan(tones: Bank) -> None:
     assert batch.samples.isfinite().all()
     assert batch.samples.abs().max() <= 1.001
     assert batch.samples.std() > 1e-3
+
+
+def test_a_recording_in_which_nobody_speaks(tones: Bank) -> None:
+    for seed in range(8):  # some go through a codec, some do not
+        torch.manual_seed(seed)
+        assert augment.recorded(torch.zeros(1, SPEAKERS, 16_000), tones.noises).isfinite().all()
 
 
 def test_frames_of_the_networks() -> None:
