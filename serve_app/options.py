@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -233,10 +234,22 @@ class TranscriptionOptions(WhisperOptions):
     @property
     def shown(self) -> Self:
         """What a client may see of them: known speakers by their names alone."""
-        if self.diarization is None:
+        return self.with_clips([""] * len(self.clips))
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """Known speakers' clips."""
+        return () if self.diarization is None else tuple(one.reference for one in self.diarization.known_speakers)
+
+    def with_clips(self, clips: Sequence[str]) -> Self:
+        """The options with other clips of the same known speakers."""
+        if self.diarization is None or not clips:
             return self
-        nameable = tuple(speaker.model_copy(update={"reference": ""}) for speaker in self.diarization.known_speakers)
-        return self.model_copy(update={"diarization": self.diarization.model_copy(update={"known_speakers": nameable})})
+        speakers = tuple(
+            speaker.model_copy(update={"reference": clip})
+            for speaker, clip in zip(self.diarization.known_speakers, clips, strict=True)
+        )
+        return self.model_copy(update={"diarization": self.diarization.model_copy(update={"known_speakers": speakers})})
 
 
 class UrlSource(Strict):
@@ -286,6 +299,10 @@ class JobRequest(Strict):
     model: str | None = Field(
         None, description="Id of the model that `options.model` leads to, once the service has accepted the request."
     )
+
+    def with_clips(self, clips: Sequence[str]) -> Self:
+        """The request with other clips of the same known speakers."""
+        return self.model_copy(update={"options": self.options.with_clips(clips)})
 
     @property
     def fingerprint(self) -> str:

@@ -18,7 +18,7 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.journal import JOB, Journal, job_of
 from serve_app.jobs.message import ENDS
 from serve_app.jobs.models import EventType, Job, JobError, JobState, WebhookState
-from serve_app.jobs.tables import Utc, blocks, deliveries, jobs
+from serve_app.jobs.tables import CLIP_APART, Utc, blocks, deliveries, jobs
 from serve_app.jobs.turns import next_owner
 from serve_app.options import BlobSource
 from serve_app.transcript import Transcript
@@ -62,11 +62,14 @@ class JobStore:
                 waiting = select(func.count()).where(jobs.c.state == JobState.QUEUED)
                 if (await connection.execute(waiting)).scalar_one() >= max_queued:
                     return None
+            clips = job.request.options.clips
             row = {name: getattr(job, name) for name in Job.model_fields}
+            row["request"] = job.request.with_clips([CLIP_APART] * len(clips))
             first: EventType = "queued" if job.state is JobState.QUEUED else "started"
             await connection.execute(
                 insert(jobs).values(
                     **row,
+                    clips=clips or None,
                     fingerprint=job.request.fingerprint,
                     priority=PRIORITIES[job.request.priority],
                     due_at=job.created_at,
@@ -134,7 +137,10 @@ class JobStore:
         )
 
     async def claim(self, holder: str, now: datetime, leased_until: datetime) -> Job | None:
-        """Set a job running under a lease: of the highest priority, of the owner whose turn it is, the oldest."""
+        """Set a job running under a lease: of the highest priority, of the owner whose turn it is, the oldest.
+
+        Only this job has known speakers' clips, for its run.
+        """
 
         async def claim(connection: AsyncConnection) -> Job | None:
             due = (jobs.c.state == JobState.QUEUED) & (jobs.c.due_at <= now)
@@ -161,7 +167,7 @@ class JobStore:
                 .with_for_update(skip_locked=True)
                 .scalar_subquery()
             )
-            return await self._journal.change(
+            job = await self._journal.change(
                 connection,
                 update(jobs)
                 .where(jobs.c.id == oldest, jobs.c.state == JobState.QUEUED)
@@ -175,6 +181,10 @@ class JobStore:
                 "started",
                 now,
             )
+            if job is None or not job.request.options.clips:
+                return job
+            clips = (await connection.execute(select(jobs.c.clips).where(jobs.c.id == job.id))).scalar_one()
+            return job.model_copy(update={"request": job.request.with_clips(clips or ())})
 
         return await self._database.write(claim)
 
@@ -240,7 +250,13 @@ class JobStore:
             where = [jobs.c.id == job_id, jobs.c.state.in_(expected)]
             if attempt is not None:
                 where.append(jobs.c.attempts == attempt)
-            values: dict[str, Any] = {"state": state, "finished_at": now, "holder": None, "error": error}
+            values: dict[str, Any] = {
+                "state": state,
+                "finished_at": now,
+                "holder": None,
+                "error": error,
+                "clips": None,
+            }
             if transcript is not None:
                 values |= {"progress": 1.0, "transcript": transcript, "timings": transcript.timings}
             ended = await self._journal.change(

@@ -53,6 +53,9 @@ class Utc(TypeDecorator[datetime]):
 UNREADABLE = JobRequest(source=UrlSource(url=""))
 """Instead of a request that another version of the service has stored, and this one can't read."""
 
+CLIP_APART = "-"
+"""In a stored request, instead of the clip of a known speaker's voice: a job is read often, and its clips are large."""
+
 _UNREADABLE_ERROR = JobError(
     message="another version of the service has stored this error, and this one can't read it",
     code="unreadable",
@@ -96,7 +99,8 @@ jobs = Table(
     Column("idempotency_key", String(KEY_CHARACTERS)),
     Column("fingerprint", String(64), nullable=False),  # of the request, see JobRequest.fingerprint
     Column("priority", Integer, nullable=False),
-    Column("request", Stored(JobRequest, UNREADABLE), nullable=False),
+    Column("request", Stored(JobRequest, UNREADABLE), nullable=False),  # its clips replaced by CLIP_APART
+    Column("clips", JSON(none_as_null=True)),  # known speakers', which only a run needs
     Column("created_at", Utc, nullable=False),
     Column("started_at", Utc),
     Column("finished_at", Utc),

@@ -2,13 +2,23 @@ import asyncio
 from datetime import timedelta, timezone
 
 import pytest
+from sqlalchemy import select
 
+from serve_app.jobs import tables
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.database import Database
 from serve_app.jobs.models import JobError, JobState
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.store import ACTIVE, JobStore
-from serve_app.options import JobRequest, Priority, Webhook
+from serve_app.options import (
+    DiarizationOptions,
+    JobRequest,
+    KnownSpeaker,
+    Priority,
+    TranscriptionOptions,
+    UrlSource,
+    Webhook,
+)
 from tests.jobs.helpers import LATER, LEASE, NOW, TRANSCRIPT, claimed, queued, request, upload
 
 ERROR = JobError(message="late", type="server_error", status=500)
@@ -22,6 +32,29 @@ async def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
     assert (added.job, added.new, added.same) == (stored, True, True)
     assert await store.get(stored.id) == stored
     assert await store.get("unknown") is None
+
+
+async def test_clips_of_voices_are_a_runs_alone(store: JobStore, database: Database) -> None:
+    clips = ("A" * 400, "B" * 400)
+    voices = tuple(KnownSpeaker(name=clip[0], reference=clip) for clip in clips)
+    options = TranscriptionOptions(diarization=DiarizationOptions(known_speakers=voices))
+    job = queued(request=JobRequest(source=UrlSource(url="https://example.com/a"), options=options))
+    added = await store.add(job)
+    assert added is not None
+    assert added.job == job
+    again = await store.add(job)
+    assert again is not None
+    assert (again.new, again.same) == (False, True)
+    for known in (*await store.page(None, 1, None), await store.get(job.id)):
+        assert known is not None
+        assert [speaker.name for speaker in known.request.options.diarization.known_speakers] == ["A", "B"]
+        assert clips[0] not in known.model_dump_json()
+    for attempt in (1, 2):
+        run = await claimed(store)
+        assert (run.attempts, run.request) == (attempt, job.request)
+        await store.requeue(run, NOW, NOW, failures=0, losses=0)
+    await store.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
+    assert [row["clips"] for row in await database.read(select(tables.jobs.c.clips))] == [None]
 
 
 async def test_the_longest_waiting_job_is_claimed_and_only_once(store: JobStore) -> None:

@@ -1,0 +1,11 @@
+"""Clips of known speakers' voices, apart from the request they came with."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("clips", sa.JSON))
