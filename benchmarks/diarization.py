@@ -125,7 +125,8 @@ def main() -> None:
     pipeline = SpeakerPipeline.load(settings, VadSettings())
     pipeline.begin()
     results: list[Result] = []
-    for truth in json.loads((arguments.folder / "truth.json").read_text())["conversations"]:
+    made = json.loads((arguments.folder / "truth.json").read_text())
+    for truth in made["conversations"]:
         pcm = read(arguments.folder / truth["file"])
         start = time.perf_counter()
         unknown = pipeline.diarize(pcm, DiarizationOptions())
@@ -139,8 +140,9 @@ def main() -> None:
     speed = sum(result.truth["duration"] for result in results) / sum(result.seconds for result in results)
     print(f"{speed:.0f} times real time on {arguments.threads} thread(s)")
     if arguments.save:
-        about = {"pipeline": arguments.pipeline, "threads": arguments.threads, "times_real_time": round(speed, 1)}
-        save("diarization", ("torch", "pyannote.audio", "pyannote.metrics"), {**about, "figures": rows})
+        about = {"pipeline": arguments.pipeline, "seed": made["seed"], "threads": arguments.threads}
+        figures = {"times_real_time": round(speed, 1), "figures": rows}
+        save("diarization", ("torch", "pyannote.audio", "pyannote.metrics"), about | figures)
     of_two = rows.get("2 speakers", rows["all"])["unknown"]["error"]
     sys.exit(rows["all"]["unknown"]["error"] > MAX_ERROR or of_two > MAX_ERROR_OF_TWO)
 

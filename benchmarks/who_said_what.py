@@ -99,12 +99,12 @@ def shares(scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-async def ask(url: str, folder: Path) -> list[Score]:
-    """The score of every conversation in the folder, one after the other."""
+async def ask(url: str, folder: Path, conversations: Sequence[dict[str, Any]]) -> list[Score]:
+    """The scores of conversations in the folder, one after the other."""
     scores = []
     timeout = aiohttp.ClientTimeout(total=_WAIT_S + 30)
     async with aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session:
-        for conversation in json.loads((folder / "truth.json").read_text())["conversations"]:
+        for conversation in conversations:
             scores.append(score(spoken(conversation), await heard(session, folder / conversation["file"])))
             one = shares(scores[-1:])
             print(f"{conversation['file']} {scores[-1].speakers} speakers: {one['speaker_right']:.1%}", flush=True)
@@ -117,8 +117,9 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
+    made = json.loads((arguments.folder / "truth.json").read_text())
     try:
-        scores = asyncio.run(ask(arguments.url, arguments.folder))
+        scores = asyncio.run(ask(arguments.url, arguments.folder, made["conversations"]))
     except (aiohttp.ClientError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     two, more = ([one for one in scores if (one.speakers == 2) is pair] for pair in (True, False))
@@ -129,7 +130,7 @@ def main() -> None:
             f"{row['heard_right']:6.1%}, of these with the right speaker {row['speaker_right']:6.1%}"
         )
     if arguments.save:
-        save("who-said-what", ("torch", "pyannote.audio"), {"figures": rows})
+        save("who-said-what", ("torch", "pyannote.audio"), {"seed": made["seed"], "figures": rows})
     if (two and rows["2 speakers"]["speaker_right"] < MIN_OF_TWO) or (
         more and rows["more"]["speaker_right"] < MIN_OF_MORE
     ):
