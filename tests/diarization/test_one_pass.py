@@ -15,11 +15,11 @@ from serve_app.options import DiarizationOptions
 from serve_app.settings import DiarizationSettings, VadSettings
 from tests.diarization.conversation import conversation, restless
 
-VBX = {
-    "pipeline": {"params": {"clustering": "VBxClustering"}},
-    "params": {"clustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8}},
+CLUSTERINGS = {
+    "AgglomerativeClustering": {"method": "centroid", "min_cluster_size": 3, "threshold": 0.6},
+    "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},
 }
-"""What pyannote/speaker-diarization-community-1 does with the embeddings."""
+"""What pyannote/speaker-diarization-3.1 and community-1 do with the embeddings."""
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,8 @@ def folder(path: Path, clustering: str, exclude_overlap: bool) -> str:
     config = yaml.safe_load((path / "config.yaml").read_text())
     config["pipeline"]["params"]["embedding_exclude_overlap"] = exclude_overlap
     config["params"]["segmentation"]["min_duration_off"] = 0.0  # every frame counts
-    if clustering == "VBxClustering":
-        config["pipeline"]["params"] |= VBX["pipeline"]["params"]
-        config["params"]["clustering"] = VBX["params"]["clustering"]
+    config["pipeline"]["params"]["clustering"] = clustering
+    config["params"]["clustering"] = CLUSTERINGS[clustering]
     (path / "config.yaml").unlink()
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     return str(path)

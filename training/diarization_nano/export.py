@@ -2,7 +2,7 @@
 
     python -m training.diarization_nano.export data/training/diarization-nano/run serve_app/models/diarization-nano
 
-Clustering keeps the parameters it has there, or starts with those of CLUSTERING; `tune` finds better ones.
+Clustering keeps the parameters it has there, or starts with those of CLUSTERING; `plda` and `tune` find better ones.
 """
 
 import argparse
@@ -30,7 +30,7 @@ STEP = 0.2
 """Share of a chunk between one and the next."""
 CLUSTERING = {
     "segmentation": {"min_duration_off": 0.1},
-    "clustering": {"method": "centroid", "min_cluster_size": 3, "threshold": 0.7},
+    "clustering": {"threshold": 0.6, "Fa": 0.1, "Fb": 4.0},
 }
 
 
@@ -50,7 +50,7 @@ def write_model(model: NanoModel, specifications: Any, folder: Path) -> None:
 
 
 def write_identity(folder: Path, dimension: int) -> None:
-    """A PLDA that changes nothing: agglomerative clustering ignores it, but the pipeline wants its files."""
+    """A PLDA that knows nothing yet of how voices differ; `plda` finds it out."""
     folder.mkdir(parents=True, exist_ok=True)
     zeros, identity = np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
     np.savez_compressed(folder / "xvec_transform.npz", mean1=zeros, mean2=zeros, lda=identity)
@@ -69,7 +69,7 @@ def write_config(folder: Path, params: dict[str, Any], step: float = STEP) -> No
             "embedding_batch_size": 32,
             "embedding_exclude_overlap": True,
             "plda": "$model/plda",
-            "clustering": "AgglomerativeClustering",
+            "clustering": "VBxClustering",
         },
     }
     config = {"dependencies": {"pyannote.audio": "4.0.0"}, "pipeline": pipeline, "params": params}

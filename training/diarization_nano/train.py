@@ -22,9 +22,9 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from serve_app.diarization.nets import CHUNK_S, EmbeddingNet, SegmentationNet
-from serve_app.whisper.memory import keep_freed_memory
 from training.diarization_nano import objectives
 from training.diarization_nano.bank import Bank, Voice
+from training.diarization_nano.cpu import hurry
 from training.diarization_nano.plan import Planner
 from training.diarization_nano.render import Batch, Packed, pack, render
 
@@ -167,15 +167,6 @@ class Trainer:
         return objectives.equal_error(torch.cat(embeddings), torch.cat(identities)), sum(errors) / len(errors)
 
 
-def _hurry(worker: int = 0) -> None:
-    """What makes a CPU faster, in a process that does nothing else.
-
-    Echoes fade into denormals, with which it is five times as slow; and freed memory is kept.
-    """
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
-
-
 def train(trainer: Trainer, dev: Bank, log_every_s: float, save_every_s: float) -> None:
     """Runs until its time is over."""
     settings = trainer.settings
@@ -186,7 +177,7 @@ def train(trainer: Trainer, dev: Bank, log_every_s: float, save_every_s: float) 
         batch_size=None,
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
-        worker_init_fn=_hurry,
+        worker_init_fn=hurry,
     )
     losses: list[torch.Tensor] = []
     steps = 0
@@ -235,7 +226,7 @@ def main() -> None:
     arguments.run.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
     torch.backends.cudnn.benchmark = True
-    _hurry()
+    hurry()
     torch.set_num_threads(arguments.threads)
     settings = Settings(
         arguments.rows, arguments.learning_rate, arguments.minutes * 60, arguments.seed, arguments.workers

@@ -8,7 +8,6 @@ Writes the best one to the folder's config.yaml, and prints a table of those nea
 
 import argparse
 import os
-import random
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -28,15 +27,18 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME
 from serve_app.diarization.one_pass import OnePass
 from training.diarization_nano.bank import Bank
+from training.diarization_nano.conversations import conversations
+from training.diarization_nano.cpu import hurry
 from training.diarization_nano.export import STEP, write_config
-from training.diarization_nano.plan import Planner
-from training.diarization_nano.render import pack, render
 
 COLLAR = 0.5
 """Seconds about a boundary that are not scored, in all: a quarter on each side."""
-THRESHOLDS = tuple(np.round(np.arange(0.3, 1.25, 0.05), 2).tolist())
-METHODS = ("centroid", "average")
-SMALLEST = (1, 3, 6, 10)
+THRESHOLDS = (0.4, 0.6)
+"""Distances at which the agglomerative clustering stops that VBx begins with."""
+FAS = (0.05, 0.1, 0.2, 0.3)
+"""How much a chunk says about a speaker: chunks overlap, and say less than independent ones would."""
+FBS = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""What a further speaker costs."""
 PAUSES = (0.1, 0.3, 0.5)
 
 
@@ -61,19 +63,15 @@ def spoken(speaking: torch.Tensor, identities: torch.Tensor) -> Annotation:
     return truth
 
 
-def conversations(bank: Bank, count: int, seed: int) -> list[tuple[dict[str, Any], Annotation]]:
-    """`count` conversations of 1-5 minutes with two speakers or more."""
-    rng, made = random.Random(seed), []
-    torch.manual_seed(seed)
-    while len(made) < count:
-        seconds = float(np.exp(rng.uniform(np.log(60), np.log(300))))
-        planner = Planner(bank.voices, seconds)
-        batch = render(bank, pack([planner.window(rng, planner.pool(rng, 40))]), seconds)
-        truth = spoken(batch.speaking[0], batch.identities[0])
-        if len(truth.labels()) >= 2:
-            file = {"waveform": batch.samples, "sample_rate": SAMPLE_RATE, "uri": str(len(made))}
-            made.append((file, truth))
-    return made
+def composed(bank: Bank, count: int, seed: int) -> list[tuple[dict[str, Any], Annotation]]:
+    """`count` conversations of 1-5 minutes, as the pipeline takes them, and who speaks when."""
+    return [
+        (
+            {"waveform": batch.samples, "sample_rate": SAMPLE_RATE, "uri": str(number)},
+            spoken(batch.speaking[0], batch.identities[0]),
+        )
+        for number, batch in enumerate(conversations(bank, count, seed))
+    ]
 
 
 def hear(pipeline: OnePass, made: list[tuple[dict[str, Any], Annotation]]) -> list[Heard]:
@@ -116,24 +114,24 @@ def line(params: dict[str, Any], result: dict[str, float]) -> str:
     clustering = params["clustering"]
     figures = " ".join(f"{name} {value:.1%}" for name, value in result.items())
     return (
-        f"{clustering['method']:8} threshold {clustering['threshold']:.2f} at least {clustering['min_cluster_size']:2} "
+        f"threshold {clustering['threshold']:.1f} Fa {clustering['Fa']:.2f} Fb {clustering['Fb']:4.1f} "
         f"pause {params['segmentation']['min_duration_off']:.1f}: {figures}"
     )
 
 
-def combination(method: str, threshold: float, smallest: int, pause: float) -> dict[str, Any]:
+def combination(threshold: float, fa: float, fb: float, pause: float) -> dict[str, Any]:
     """The pipeline's parameters."""
     return {
         "segmentation": {"min_duration_off": pause},
-        "clustering": {"method": method, "min_cluster_size": smallest, "threshold": threshold},
+        "clustering": {"threshold": threshold, "Fa": fa, "Fb": fb},
     }
 
 
 def best(pipeline: OnePass, heard: list[Heard]) -> tuple[dict[str, Any], dict[str, float]]:
     """The combination of the least error; pauses last, as they matter apart from the rest."""
     results = []
-    for method, smallest, threshold in product(METHODS, SMALLEST, THRESHOLDS):
-        params = combination(method, threshold, smallest, 0.3)
+    for numbers in product(THRESHOLDS, FAS, FBS):
+        params = combination(*numbers, 0.3)
         results.append((score(pipeline, heard, params, given=False), params))
     results.sort(key=lambda result: result[0]["der"])
     for result, params in results[:12]:
@@ -141,7 +139,7 @@ def best(pipeline: OnePass, heard: list[Heard]) -> tuple[dict[str, Any], dict[st
     found = results[0][1]["clustering"]
     last = []
     for pause in PAUSES:
-        params = combination(found["method"], found["threshold"], found["min_cluster_size"], pause)
+        params = combination(found["threshold"], found["Fa"], found["Fb"], pause)
         last.append((score(pipeline, heard, params, given=False), params))
         print(line(params, last[-1][0]), flush=True)
     result, params = min(last, key=lambda result: result[0]["der"])
@@ -155,11 +153,12 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    hurry()
     pipeline = Pipeline.from_pretrained(arguments.folder)
     pipeline.__class__ = OnePass
     pipeline.segmentation_batch_size = pipeline.embedding_batch_size = 8
     with torch.inference_mode():
-        made = conversations(Bank(arguments.data, torch.device("cpu"), "dev"), arguments.conversations, arguments.seed)
+        made = composed(Bank(arguments.data, torch.device("cpu"), "dev"), arguments.conversations, arguments.seed)
         heard = hear(pipeline, made)
         params, result = best(pipeline, heard)
         print(f"number of speakers given: {line(params, score(pipeline, heard, params, given=True))}")
