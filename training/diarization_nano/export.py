@@ -29,8 +29,8 @@ from serve_app.diarization.nano import (
 STEP = 0.2
 """Share of a chunk between one and the next."""
 CLUSTERING = {
-    "segmentation": {"min_duration_off": 0.1},
-    "clustering": {"threshold": 0.6, "Fa": 0.1, "Fb": 4.0},
+    "segmentation": {"min_duration_off": 0.5},
+    "clustering": {"threshold": 0.3, "Fa": 0.15, "Fb": 10.0},
 }
 
 

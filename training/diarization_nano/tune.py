@@ -2,8 +2,8 @@
 
     python -m training.diarization_nano.tune data/training/diarization-nano serve_app/models/diarization-nano
 
-Composes 60 conversations, runs both networks once on each, and tries every combination of parameters on what they said.
-Writes the best one to the folder's config.yaml, and prints a table of those near it.
+Composes 120 conversations, runs both networks once on each, and tries every combination of parameters on what they
+said. Writes the best one to the folder's config.yaml, and prints a table of those near it.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from training.diarization_nano.export import STEP, write_config
 
 COLLAR = 0.5
 """Seconds about a boundary that are not scored, in all: a quarter on each side."""
-THRESHOLDS = (0.4, 0.6)
+THRESHOLDS = (0.3, 0.4, 0.5)
 """Distances at which the agglomerative clustering stops that VBx begins with."""
-FAS = (0.05, 0.1, 0.2, 0.3)
+FAS = (0.05, 0.1, 0.15, 0.25)
 """How much a chunk says about a speaker: chunks overlap, and say less than independent ones would."""
-FBS = (1.0, 2.0, 4.0, 8.0, 15.0)
+FBS = (1.5, 3.0, 6.0, 10.0, 15.0)
 """What a further speaker costs."""
 PAUSES = (0.1, 0.3, 0.5)
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="written by training.diarization_nano.synthesise")
     parser.add_argument("folder", type=Path, help="written by training.diarization_nano.export")
-    parser.add_argument("--conversations", type=int, default=60)
+    parser.add_argument("--conversations", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     hurry()
