@@ -115,7 +115,7 @@ class DiarizationSettings(Section):
         None,
         gt=0,
         le=1,
-        description="A speaker is a known one from this cosine similarity of their voices on; null: 0.75 for "
+        description="A speaker is a known one from this cosine similarity of their voices on; null: 0.85 for "
         "diarization-nano, else 0.5.",
     )
     max_audio_s: PositiveFloat = Field(
