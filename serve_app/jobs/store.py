@@ -69,7 +69,7 @@ class JobStore:
             await connection.execute(
                 insert(jobs).values(
                     **row,
-                    clips=clips or None,
+                    clips=clips if clips and job.mode == "async" else None,  # nothing claims others
                     fingerprint=job.request.fingerprint,
                     priority=PRIORITIES[job.request.priority],
                     due_at=job.created_at,

@@ -36,7 +36,7 @@ from training.diarization_nano.voices import (
     espeak_data,
     espeak_speaker,
     made_up_families,
-    shipped,
+    shipped_variants,
 )
 from training.whisper_nano import noise
 
@@ -124,8 +124,8 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     rng = random.Random(arguments.seed)
-    made_up = made_up_families(rng, arguments.made_up, shipped(SYSTEM_DATA, TRAINING_VARIANTS))
-    dev_made_up = made_up_families(rng, arguments.dev_made_up, shipped(SYSTEM_DATA, DEV_VARIANTS), "dev")
+    made_up = made_up_families(rng, arguments.made_up, shipped_variants(SYSTEM_DATA, TRAINING_VARIANTS))
+    dev_made_up = made_up_families(rng, arguments.dev_made_up, shipped_variants(SYSTEM_DATA, DEV_VARIANTS), "dev")
     espeak_data(arguments.folder, made_up | dev_made_up, SYSTEM_DATA)
     parts = espeak_parts(rng, list(made_up), arguments.shipped, list(dev_made_up), arguments.dev, arguments.seconds)
     if arguments.recorded_seconds:  # 0: without them

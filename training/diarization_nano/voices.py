@@ -185,7 +185,7 @@ def made_up_families(rng: random.Random, count: int, shipped: Sequence[Variant],
     return files
 
 
-def shipped(system: Path, names: Sequence[str]) -> list[Variant]:
+def shipped_variants(system: Path, names: Sequence[str]) -> list[Variant]:
     """Variants that espeak-ng ships, from its data folder."""
     return [Variant.read((system / "voices" / "!v" / name).read_text(errors="replace")) for name in names if name]
 

@@ -61,7 +61,7 @@ stressAmp 18 18 20
 @needs_espeak
 def test_every_shipped_variant_is_read() -> None:
     for name, variant in zip(
-        voices.DEV_VARIANTS, voices.shipped(synthesise.SYSTEM_DATA, voices.DEV_VARIANTS), strict=True
+        voices.DEV_VARIANTS, voices.shipped_variants(synthesise.SYSTEM_DATA, voices.DEV_VARIANTS), strict=True
     ):
         assert variant != voices.Variant.read(""), name
 
@@ -101,7 +101,9 @@ def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def spoken_lengths(folder: Path) -> list[float]:
     rng = random.Random(5)
-    variants = voices.made_up_families(rng, 3, voices.shipped(synthesise.SYSTEM_DATA, voices.TRAINING_VARIANTS))
+    variants = voices.made_up_families(
+        rng, 3, voices.shipped_variants(synthesise.SYSTEM_DATA, voices.TRAINING_VARIANTS)
+    )
     voices.espeak_data(folder, variants, synthesise.SYSTEM_DATA)
     spoken = [speak(rng, voices.espeak_speaker(rng, variant), 4.0) for variant in variants]
     return [sum(len(utterance.speech) for utterance in one) / 100 for one in spoken]
