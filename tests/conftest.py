@@ -15,7 +15,11 @@ from serve_app.service import Service
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.reproducible import make_products_reproducible
 from tests.server import ARGS, listening, opened
+
+# Some tests multiply before they load a model.
+make_products_reproducible()
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)

@@ -18,6 +18,7 @@ from serve_app.whisper.checkpoint import read_json, read_tokenizer, read_weights
 from serve_app.whisper.features import FRAMES_PER_STATE, LogMel
 from serve_app.whisper.memory import keep_freed_memory
 from serve_app.whisper.network import Attention, Network
+from serve_app.whisper.reproducible import make_products_reproducible
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """Where transformers' encoder clamps half-precision states, against overflow."""
@@ -74,6 +75,7 @@ class WhisperModel:
             dtype = "float16" if device == "cuda" else "bfloat16" if bfloat16_is_fast() else "float32"
         if device == "cpu":
             keep_freed_memory()
+            make_products_reproducible()
         network = Network.of(read_json(card.source, "config.json"), read_weights(card.source), getattr(torch, dtype))
         return cls(card, network, read_tokenizer(card.source), torch.device(device), threads)
 

@@ -15,8 +15,8 @@ LENGTHS = (64, 128, 256)
 """Steps look at so many positions of a row, or at all: a few sizes, so that each can be a CUDA graph."""
 
 CPU_ROWS = 4
-"""On a CPU, steps compute a multiple of so many rows. A float32 product of another number of rows goes through
-another kernel, which rounds otherwise (measured on x86): a text would depend on its company."""
+"""On a CPU, steps compute a multiple of so many rows. On AMD's a float32 product of another number of rows goes through
+another kernel, which rounds otherwise: a text would depend on its company. On Intel's see `reproducible`."""
 
 
 Shape = tuple[int, int, bool]

@@ -1,0 +1,40 @@
+"""A program: decode windows of noise one by one and all together, in both precisions, and compare bit by bit."""
+
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+
+from serve_app.settings import WhisperSettings
+from serve_app.whisper.decoder import Decoded, Decoder, Instruction
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.search import Plan
+
+PLANS = (Plan(limit=8), Plan(rows=3, beams=True, limit=8), Plan(rows=2, temperature=0.8, limit=8))
+
+
+def decode(model: WhisperModel, sounds: list[np.ndarray], instructions: list[Instruction]) -> list[Decoded | None]:
+    """Decode the sounds in one batch."""
+    decoder = Decoder(model, sum(instruction.plan.rows for instruction in instructions))
+    attempts = decoder.admit(model.encode(model.features(sounds)), instructions)
+    while decoder.active:
+        decoder.step()
+    return [attempt.result for attempt in attempts]
+
+
+def main() -> None:
+    rng = np.random.default_rng(3)
+    sounds = [(rng.normal(size=16_000 * (1 + i)) * 2000).astype(np.int16) for i in range(4)]
+    instructions = [replace(Instruction(), plan=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
+    for dtype in ("float32", "bfloat16"):
+        settings = WhisperSettings(device="cpu", dtype=dtype, threads=1)
+        model = WhisperModel.load("whisper-nano", settings)
+        together = decode(model, sounds, instructions)
+        alone = [
+            decode(model, [sound], [instruction])[0] for sound, instruction in zip(sounds, instructions, strict=True)
+        ]
+        print(dtype, "equal" if together == alone else f"differ:\n{together}\n{alone}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Results do not depend on what else is in the batch, by any instructions that this CPU has.
+
+The instructions are chosen when a process first multiplies: each case is a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CASES = {
+    "all that it has": {},
+    "float32 without AVX-512": {"MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "bfloat16 without AMX": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
+    "bfloat16 without instructions for it": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "bfloat16 without AVX-512": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
+
+
+@pytest.mark.parametrize("variables", CASES.values(), ids=CASES.keys())
+def test_log_probabilities_are_the_same_to_the_bit_in_any_company(variables: dict[str, str]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.whisper.company"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.split() == ["float32", "equal", "bfloat16", "equal"]
