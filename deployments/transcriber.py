@@ -157,11 +157,11 @@ class Transcriber:
 
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
-            spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
+            windows = [window.moved(-block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call(
                 "the Whisper deployment",
                 lambda: whisper.transcribe.remote(
-                    pcm, spans, request.options.of_windows, job_id, interactive, previous
+                    pcm, windows, request.options.of_windows, job_id, interactive, previous
                 ),
                 MAX_DEATHS,
             )

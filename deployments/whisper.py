@@ -16,6 +16,7 @@ from serve_app.whisper.scheduler import Batching
 from serve_app.whisper.text import WindowText
 
 if TYPE_CHECKING:
+    from serve_app.audio.windows import Window
     from serve_app.whisper.engine import EngineStats
 
 
@@ -36,16 +37,16 @@ class Whisper:
     async def transcribe(
         self,
         pcm: NDArray[np.int16],
-        spans: list[tuple[int, int]],
+        windows: list[Window],
         options: TranscriptionOptions,
         job_id: str,
         interactive: bool = True,
         previous: tuple[int, ...] | None = None,
     ) -> list[WindowText]:
-        """The text of each span (first sample, last sample + 1) of `pcm`, in order; see `block.recognise`."""
+        """The text of each window of `pcm`, in order; see `block.recognise`."""
         from serve_app.whisper.block import recognise
 
-        return await recognise(self.engine, pcm, spans, options, job_id, interactive=interactive, previous=previous)
+        return await recognise(self.engine, pcm, windows, options, job_id, interactive=interactive, previous=previous)
 
     def stats(self) -> EngineStats:
         """What the engine has done so far."""

@@ -1,6 +1,6 @@
 """Texts of windows, put back where they were spoken."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 from serve_app.audio import SAMPLE_RATE
@@ -16,33 +16,34 @@ FRAMES_PER_SECOND = 100
 def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]) -> Transcript:
     """One transcript of a recording of `samples` samples from the texts of its windows, in order."""
     segments: list[Segment] = []
-    spoken: Counter[str] = Counter()
+    spoken: dict[str, float] = defaultdict(float)
     duration = samples / SAMPLE_RATE
     for window, text in windows:
         offset = window.start / SAMPLE_RATE
-        segments += (
-            Segment(
-                start=round(offset + segment.start, 3),
-                end=round(min(offset + segment.end, duration), 3),
-                text=segment.text,
-                seek=window.start * FRAMES_PER_SECOND // SAMPLE_RATE,
-                tokens=segment.tokens,
-                temperature=text.temperature,
-                avg_logprob=text.avg_logprob,
-                compression_ratio=text.compression_ratio,
-                no_speech_prob=text.no_speech_prob,
-                words=None
-                if segment.words is None
-                else tuple(_moved(word, offset, duration) for word in segment.words),
-                logprobs=segment.logprobs,
+        for segment, part in text.timed_segments:
+            segments.append(
+                Segment(
+                    start=round(offset + segment.start, 3),
+                    end=round(min(offset + segment.end, duration), 3),
+                    text=segment.text,
+                    seek=window.start * FRAMES_PER_SECOND // SAMPLE_RATE + round(part.start * FRAMES_PER_SECOND),
+                    tokens=segment.tokens,
+                    temperature=part.temperature,
+                    avg_logprob=part.avg_logprob,
+                    compression_ratio=part.compression_ratio,
+                    no_speech_prob=part.no_speech_prob,
+                    words=None
+                    if segment.words is None
+                    else tuple(_moved(word, offset, duration) for word in segment.words),
+                    logprobs=segment.logprobs,
+                )
             )
-            for segment in text.segments
-        )
-        if text.segments:
-            spoken[text.language] += window.end - window.start
+        for part in text.parts:
+            for segment in part.segments:
+                spoken[part.language] += segment.end - segment.start
     return Transcript(
         task=task,
-        language=spoken.most_common(1)[0][0] if spoken else None,
+        language=max(spoken, key=spoken.__getitem__) if spoken else None,
         duration=round(duration, 3),
         text="".join(segment.text for segment in segments).strip(),
         segments=tuple(segments),
@@ -58,7 +59,8 @@ class Saying:
 
     def next(self, window: WindowText) -> Said | None:
         """What the next window adds."""
-        text = self._space + "".join(segment.text for segment in window.segments)
+        segments = [segment for segment, _ in window.timed_segments]
+        text = self._space + "".join(segment.text for segment in segments)
         if not self._begun:
             text = text.lstrip()
         said = text.rstrip()
@@ -66,7 +68,7 @@ class Saying:
         self._begun = self._begun or bool(said)
         if not said:
             return None
-        tokens = [token for segment in window.segments for token in segment.logprobs or ()]
+        tokens = [token for segment in segments for token in segment.logprobs or ()]
         return Said(text=said, logprobs=tuple(tokens) or None)
 
 

@@ -62,9 +62,9 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
             engine = engines[model.id]
 
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                spans = [(w.start - block.start, w.end - block.start) for w in block.windows]
+                windows = [window.moved(-block.start) for window in block.windows]
                 options, sync = job.request.options.of_windows, job.mode == "sync"
-                return await recognise(engine, block.pcm, spans, options, job.id, interactive=sync, previous=previous)
+                return await recognise(engine, block.pcm, windows, options, job.id, interactive=sync, previous=previous)
 
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.spans import Span, clip
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches, Stretch
 from serve_app.settings import VadSettings
 
@@ -27,10 +28,19 @@ _FIRST_BLOCK_S = 20.0
 
 @dataclass(frozen=True)
 class Window:
-    """What Whisper hears at once: samples `start` up to `end`, without it, of the recording."""
+    """Samples `start` up to `end`, without it, of the recording: what Whisper hears at once.
+
+    `speech`: the stretches within it in which speech was detected, in order, in samples of the recording.
+    """
 
     start: int
     end: int
+    speech: tuple[Span, ...] = ()
+
+    def moved(self, samples: int) -> "Window":
+        """Return the window so many samples later, its speech too."""
+        speech = tuple(span.moved(samples) for span in self.speech)
+        return Window(self.start + samples, self.end + samples, speech)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,44 +106,45 @@ class _Packer:
         self._longest = longest - 2 * _GRID  # both ends may be moved outwards to the grid
         room_for_speech = max(self._longest - 2 * self._pad, self._longest // 2)
         self._stretches = SpeechStretches(vad, room_for_speech // FRAME_SAMPLES)
-        self._speech: Window | None = None  # of the window that may still grow
+        self._speech: list[Span] = []  # of the window that may still grow
         self._last_end = 0
 
     @property
     def settled(self) -> int:
         """No later window begins before this sample."""
-        begin = self._stretches.settled * FRAME_SAMPLES if self._speech is None else self._speech.start
+        begin = self._speech[0].start if self._speech else self._stretches.settled * FRAME_SAMPLES
         return max(_floor(begin - self._pad), self._last_end)
 
     def feed(self, probabilities: Iterable[float]) -> list[Window]:
         windows = [window for stretch in self._stretches.feed(probabilities) for window in self._add(stretch)]
         begin = self._stretches.settled * FRAME_SAMPLES
-        if self._speech and begin - self._speech.start >= self._longest:
-            windows.append(self._close(self._speech, begin))
-            self._speech = None
+        if self._speech and begin - self._speech[0].start >= self._longest:
+            windows.append(self._close(begin))
         return windows
 
     def finish(self, end: int) -> list[Window]:
         windows = [window for stretch in self._stretches.finish() for window in self._add(stretch)]
         if self._speech:
-            window = self._close(self._speech, 2 * end)
-            windows.append(Window(window.start, min(window.end, end)))
+            window = self._close(2 * end)
+            within = Span(window.start, min(window.end, end))
+            windows.append(Window(*within, clip(window.speech, within)))
         return windows
 
     def _add(self, stretch: Stretch) -> Iterator[Window]:
         start, end = stretch.start * FRAME_SAMPLES, stretch.end * FRAME_SAMPLES
-        if self._speech and end + self._pad - (self._speech.start - self._pad) > self._longest:
-            yield self._close(self._speech, start)
-            self._speech = None
-        self._speech = Window(self._speech.start if self._speech else start, end)
+        if self._speech and end + self._pad - (self._speech[0].start - self._pad) > self._longest:
+            yield self._close(start)
+        self._speech.append(Span(start, end))
 
-    def _close(self, speech: Window, next_speech: int) -> Window:
-        """The window around `speech`; the gap to what comes next is shared in its middle."""
-        room = min(self._pad, (self._longest - (speech.end - speech.start)) // 2)
-        start = max(_floor(speech.start - room), self._last_end)
-        end = min(-_floor(-speech.end - room), _floor((speech.end + next_speech) // 2))
+    def _close(self, next_speech: int) -> Window:
+        """The window around the speech so far; the gap to what comes next is shared in its middle."""
+        speech, self._speech = tuple(self._speech), []
+        first, last = speech[0].start, speech[-1].end
+        room = min(self._pad, (self._longest - (last - first)) // 2)
+        start = max(_floor(first - room), self._last_end)
+        end = min(-_floor(-last - room), _floor((last + next_speech) // 2))
         self._last_end = end
-        return Window(start, end)
+        return Window(start, end, clip(speech, Span(start, end)))
 
 
 class _Sound:

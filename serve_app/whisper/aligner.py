@@ -2,7 +2,9 @@
 
 import time
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from serve_app.whisper.alignment import token_ends
 from serve_app.whisper.features import FRAMES_PER_STATE, HOP_SAMPLES
@@ -39,8 +41,8 @@ class Aligner:
         alone = idle or self._model.device.type == "cpu"
         return alone or len(self.waiting) >= BATCH or time.monotonic() - self._since > PATIENCE_S
 
-    def run(self) -> list[tuple[Work, WindowText]]:
-        """The texts of the windows that waited longest, with the times of their words."""
+    def run(self) -> list[tuple[Work, WindowText, float]]:
+        """The texts of the windows that waited longest, with their words if asked for, and where the last one ends."""
         works, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         card, device = self._model.card, self._model.device
         lines = [(*work.best.decoded.prefix, *work.best.tokens) for work in works]
@@ -49,24 +51,30 @@ class Aligner:
         states = torch.cat([work.states for work in works if work.states is not None])
         looks = self._model.align(states, tokens)
         cut = [
-            look[:, : len(line), : len(work.pcm) // HOP_SAMPLES // FRAMES_PER_STATE]
+            look[:, : len(line), : work.clip.length // HOP_SAMPLES // FRAMES_PER_STATE]
             for look, line, work in zip(looks, lines, works, strict=True)
         ]
         ends = token_ends(cut, [len(work.best.decoded.prefix) for work in works], card.median_filter)
         texts = []
         for work, own in zip(works, ends, strict=True):
-            text = work.text()
-            words = window_words(
-                work.best.tokens,
-                own,
-                work.best.decoded.text.logprobs[: len(work.best.tokens)],
-                card.tokens,
-                "en" if work.options.task == "translate" else text.language,
-                work.seconds,
-                self._model.text,
-            )
-            segments = [
-                segment.model_copy(update={"words": own}) for segment, own in zip(text.segments, words, strict=True)
-            ]
-            texts.append((work, text.model_copy(update={"segments": tuple(segments)})))
+            texts.append((work, self._with_words(work, own), float(own[-1])))
         return texts
+
+    def _with_words(self, work: Work, ends: NDArray[np.float64]) -> WindowText:
+        """The text of a window, with its words if they were asked for, given where its tokens end."""
+        text = work.text()
+        if work.options.timestamps != "word":
+            return text
+        words = window_words(
+            work.best.tokens,
+            ends,
+            work.best.decoded.text.logprobs[: len(work.best.tokens)],
+            self._model.card.tokens,
+            "en" if work.options.task == "translate" else text.language,
+            work.seconds,
+            self._model.text,
+        )
+        segments = [
+            segment.model_copy(update={"words": own}) for segment, own in zip(text.segments, words, strict=True)
+        ]
+        return text.model_copy(update={"segments": tuple(segments)})

@@ -48,7 +48,7 @@ class Encoder:
         fresh = [work for work in works if work.states is None]
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             if fresh:
-                states = self._model.encode(self._model.features([work.pcm for work in fresh]))
+                states = self._model.encode(self._model.features([work.sound for work in fresh]))
                 for work, own in zip(fresh, states.split(1), strict=True):
                     work.states = own
             done = None

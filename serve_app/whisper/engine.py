@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.spans import Span, total
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.models import LONGEST_WINDOW_S
 from serve_app.options import TranscriptionOptions
@@ -36,8 +37,9 @@ class EngineStats:
     """What an engine has done since it started, and what waits.
 
     `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` counts windows that
-    went through the encoder, `tries` through the decoder. `steps` of the decoder had `rows` rows together.
-    `waiting` windows are queued now, and `decoding` have rows.
+    went through the encoder, `tries` through the decoder; `continued` more stretches were decoded where a text ended
+    before the speech of its window did, and `uncovered_s` seconds of detected speech have no text all the same.
+    `steps` of the decoder had `rows` rows together. `waiting` windows are queued now, and `decoding` have rows.
     """
 
     windows: int = 0
@@ -45,6 +47,8 @@ class EngineStats:
     tokens: int = 0
     encoded: int = 0
     tries: int = 0
+    continued: int = 0
+    uncovered_s: float = 0.0
     steps: int = 0
     rows: int = 0
     waiting: int = 0
@@ -90,11 +94,13 @@ class Engine:
         *,
         previous: Sequence[int] = (),
         interactive: bool = True,
+        speech: Sequence[Span] = (),
     ) -> "Future[WindowText]":
         """Queue a window of 16 kHz mono sound, at most 30 s, for a job.
 
-        `previous`: tokens of what was said before. Interactive windows go before others. Cancelling the future
-        frees the window's place, in the queue or in the decoder. Raises InvalidRequest for options the model
+        `previous`: tokens of what was said before. `speech`: where speech was detected, in samples of the window and
+        in order: what a text leaves out of it is decoded on its own. Interactive windows go before others. Cancelling
+        the future frees the window's place, in the queue or in the decoder. Raises InvalidRequest for options the model
         can't honour, ValueError for sound it can't take, Unavailable after `close`.
         """
         self._model.card.check(options)
@@ -105,7 +111,7 @@ class Engine:
         for name in ("beam_size", "best_of"):
             if getattr(options, name) > self._batching.max_batch_size:
                 raise InvalidRequest(f"this engine decodes {self._batching.max_batch_size} texts at a time", name)
-        work = Work(pcm, options, told_tokens(self._model, options), tuple(previous), self._model)
+        work = Work(pcm, options, told_tokens(self._model, options), tuple(previous), self._model, tuple(speech))
         claim = Claim(job, work.seconds, work.rows, interactive, options.batch_size)
         with self._changed:
             if self._closed:
@@ -230,26 +236,36 @@ class Engine:
             self._release(work)
             if not ended:
                 self._again(work)
-            elif work.options.timestamps == "word" and work.best.tokens:
+            elif work.best.tokens and (work.options.timestamps == "word" or work.end_unknown):
                 self._aligner.add(work)
             else:
-                self._finish(work, work.text())
+                self._finish_clip(work, work.text())
         self._count(steps=1, rows=rows)
 
     def _align(self) -> None:
-        for work, text in self._aligner.run():
-            self._finish(work, text)
+        for work, text, end_s in self._aligner.run():
+            self._finish_clip(work, text, end_s)
+
+    def _finish_clip(self, work: Work, text: WindowText, end_s: float | None = None) -> None:
+        """Note the text of a stretch; queue the window for the speech that it leaves out, or finish it."""
+        if work.finish_clip(text, end_s):
+            self._count(continued=1)
+            self._again(work)
+        else:
+            self._finish(work)
 
     def _again(self, work: Work) -> None:
-        """Queue a window for its next temperature."""
+        """Queue a window for its next temperature, or for its next stretch."""
         with self._changed:
-            self._pending[work] = claim = replace(self._pending[work], rows=work.rows)
+            self._pending[work] = claim = replace(self._pending[work], rows=work.rows, seconds=work.seconds)
             self._scheduler.add(claim, work, time.monotonic(), again=True)
 
-    def _finish(self, work: Work, text: WindowText) -> None:
+    def _finish(self, work: Work) -> None:
         self._failures = 0
         if self._forget(work):
-            self._count(windows=1, tokens=len(text.tokens))
+            text = work.result()
+            tokens = sum(len(part.tokens) for part in text.parts)
+            self._count(windows=1, tokens=tokens, uncovered_s=total(work.uncovered) / SAMPLE_RATE)
             work.future.set_result(text)
 
     def _forget(self, work: Work) -> bool:

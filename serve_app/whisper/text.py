@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from pydantic import Field
 
@@ -46,6 +47,10 @@ class Word(Spoken):
     tokens: tuple[int, ...]
     probability: float
 
+    def moved(self, seconds: float) -> Self:
+        """Return the same word so many seconds later."""
+        return self.model_copy(update={"start": round(self.start + seconds, 3), "end": round(self.end + seconds, 3)})
+
 
 class WindowSegment(Strict):
     """A stretch of text between two timestamps, in seconds from the start of its window.
@@ -61,6 +66,12 @@ class WindowSegment(Strict):
     logprobs: tuple[TokenLogprob, ...] | None = None
     words: tuple[Word, ...] | None = None
 
+    def moved(self, seconds: float) -> Self:
+        """Return the same segment, and its words, so many seconds later."""
+        words = None if self.words is None else tuple(word.moved(seconds) for word in self.words)
+        times = {"start": round(self.start + seconds, 3), "end": round(self.end + seconds, 3)}
+        return self.model_copy(update={**times, "words": words})
+
 
 class WindowText(Strict):
     """What was said in one window.
@@ -69,6 +80,9 @@ class WindowText(Strict):
     timestamps, without the end token. `avg_logprob`: summed log-probability over tokens + 1, as
     in openai-whisper. `compression_ratio`: bytes of the text over its zlib-compressed bytes.
     `no_speech_prob`: probability of the no-speech token after `<|startoftranscript|>`.
+
+    `start`: seconds from the start of the window at which the sound it was decoded from begins. `rest`: the texts of
+    stretches of the window that this one leaves out, each decoded on its own.
     """
 
     language: str
@@ -79,6 +93,24 @@ class WindowText(Strict):
     no_speech_prob: float
     compression_ratio: float
     temperature: float = 0.0
+    start: float = 0.0
+    rest: tuple["WindowText", ...] = ()
+
+    @property
+    def parts(self) -> tuple["WindowText", ...]:
+        """This text and those of the rest, as they were decoded."""
+        return (self, *self.rest)
+
+    @property
+    def timed_segments(self) -> list[tuple[WindowSegment, "WindowText"]]:
+        """All segments of the window in the order of their times, each with the text it belongs to."""
+        found = [(segment, part) for part in self.parts for segment in part.segments]
+        return sorted(found, key=lambda pair: pair[0].start)
+
+    def moved(self, seconds: float) -> "WindowText":
+        """Return the same text decoded so many seconds later in the window."""
+        segments = tuple(segment.moved(seconds) for segment in self.segments)
+        return self.model_copy(update={"start": self.start + seconds, "segments": segments})
 
 
 def window_segments(
@@ -125,4 +157,6 @@ def compression_ratio(text: str) -> float:
 
 def handed_on(previous: Sequence[int], text: WindowText) -> tuple[int, ...]:
     """The tokens the next window is told: all that was said, but nothing if it took a high temperature to find."""
-    return () if text.temperature > RESET_ABOVE else (*previous, *text.tokens)[-MOST_HANDED_ON:]
+    for part in text.parts:
+        previous = () if part.temperature > RESET_ABOVE else (*previous, *part.tokens)[-MOST_HANDED_ON:]
+    return tuple(previous)

@@ -1,6 +1,7 @@
 """One window's way through the engine: what is asked of the decoder, try by try, and what is made of its answers."""
 
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -9,13 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.spans import Span
 from serve_app.errors import InvalidRequest
 from serve_app.options import MODELS_OWN, TranscriptionOptions
 from serve_app.whisper.decoder import Decoded, Instruction
 from serve_app.whisper.gates import judge, speakable, without_repetition
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.search import Plan
-from serve_app.whisper.text import TokenLogprob, WindowSegment, WindowText, compression_ratio, window_segments
+from serve_app.whisper.seek import remaining_clips, uncovered_speech
+from serve_app.whisper.text import (
+    TokenLogprob,
+    WindowSegment,
+    WindowText,
+    compression_ratio,
+    handed_on,
+    window_segments,
+)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,12 @@ class Try:
 
 @dataclass(eq=False)
 class Work:
-    """A window, its options, and the tries at it so far.
+    """A window, its options, and what has been decoded of it so far.
 
-    `pcm`: 16 kHz mono. `told`, `previous`: tokens that go before its text. `states`: the encoder's,
-    kept from the first try to the last.
+    `pcm`: 16 kHz mono. `told`, `previous`: tokens that go before its text. `speech`: where speech was detected, in
+    samples; without it the first text is the window's. `clip`: the stretch that is decoded now, `clips` those after it,
+    `texts` those before it. `states` and `tries`: of `clip`; the encoder's states are kept from the first try to the
+    last.
     """
 
     pcm: NDArray[np.int16]
@@ -49,13 +61,26 @@ class Work:
     told: tuple[int, ...]
     previous: tuple[int, ...]
     model: WhisperModel
+    speech: tuple[Span, ...] = ()
     future: "Future[WindowText]" = field(default_factory=Future)
     states: Tensor | None = None
     tries: list[Try] = field(default_factory=list)
+    clip: Span = field(init=False)
+    clips: list[Span] = field(default_factory=list)
+    texts: list[WindowText] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clip = Span(0, len(self.pcm))
+
+    @property
+    def sound(self) -> NDArray[np.int16]:
+        """Samples of the stretch that is decoded now."""
+        return self.pcm[self.clip.start : self.clip.end]
 
     @property
     def seconds(self) -> float:
-        return len(self.pcm) / SAMPLE_RATE
+        """Of the stretch that is decoded now."""
+        return self.clip.length / SAMPLE_RATE
 
     @property
     def temperature(self) -> float:
@@ -80,10 +105,10 @@ class Work:
             limit=options.max_new_tokens or card.positions,
             speakable=speakable(self.seconds),
             # Of what is heard alone, so that the same request draws the same text in any company.
-            seed=zlib.crc32(self.pcm.tobytes(), round(1000 * self.temperature)),
+            seed=zlib.crc32(self.sound.tobytes(), round(1000 * self.temperature)),
         )
         return Instruction(
-            prompt=card.tokens.prompt(card.prompt_positions, self.told, self.previous),
+            prompt=card.tokens.prompt(card.prompt_positions, self.told, self._prompt()),
             language=None if options.language is None else card.tokens.languages.get(options.language),
             task=options.task,
             timed=options.timestamps != "none",
@@ -117,8 +142,60 @@ class Work:
         """The try to answer with."""
         return max(self.tries, key=lambda found: found.rank)
 
+    @property
+    def end_unknown(self) -> bool:
+        """Whether only its words' times can tell where the text ends, as no timestamp after it does.
+
+        Then the rest of the window's speech, if any, is not known either.
+        """
+        tokens, special = self.best.tokens, self.model.card.tokens
+        return self._may_go_on and bool(tokens) and tokens[-1] < special.first_timestamp
+
+    def finish_clip(self, text: WindowText, end_s: float | None = None) -> bool:
+        """Note the text of the stretch that was decoded, and turn to the next one; whether there is one.
+
+        `end_s`: where the last word ends, in seconds of the stretch, if it is known.
+        """
+        found: list[Span] = []
+        if self._may_go_on:
+            ended = _ending(text, end_s) if end_s is not None and self.end_unknown else text
+            covered = [_span(segment, self.clip.start) for segment in ended.segments]
+            found = remaining_clips(self.clip, covered, self.speech)
+            text = ended if found else text
+        self.texts.append(text.moved(self.clip.start / SAMPLE_RATE))
+        self.clips += found
+        if not self.clips:
+            return False
+        self.clip, self.states, self.tries = self.clips.pop(0), None, []
+        return True
+
+    def result(self) -> WindowText:
+        """The window's text, once every stretch has been decoded."""
+        first, *rest = self.texts
+        return first.model_copy(update={"rest": tuple(rest)})
+
+    @property
+    def uncovered(self) -> list[Span]:
+        """Stretches of the window's detected speech that no text covers, once every stretch has been decoded."""
+        covered = [_span(segment, 0) for segment, _ in self.result().timed_segments]
+        return uncovered_speech(self.speech, covered)
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether the rest of the window's speech is decoded where a text ends before it; a client's limit stands."""
+        return bool(self.speech) and self.options.max_new_tokens is None
+
+    def _prompt(self) -> Sequence[int]:
+        """The text before the stretch, if it is to be told."""
+        if not self.options.condition_on_previous_text:
+            return self.previous if not self.texts else ()
+        previous: Sequence[int] = self.previous
+        for text in self.texts:
+            previous = handed_on(previous, text)
+        return previous
+
     def text(self) -> WindowText:
-        """The answer, without words."""
+        """The text of the stretch that was decoded, without words."""
         best, special = self.best, self.model.card.tokens
         language = best.decoded.language
         return WindowText(
@@ -137,6 +214,20 @@ class Work:
             TokenLogprob(token=self.model.text([token]), logprob=logprob, bytes=tuple(self.model.utf8(token)))
             for token, logprob in zip(decoded.text.tokens, decoded.text.logprobs, strict=True)
         ]
+
+
+def _ending(text: WindowText, end_s: float) -> WindowText:
+    """The text with its last segment ending there, which it did not say itself."""
+    if not text.segments:
+        return text
+    *before, last = text.segments
+    last = last.model_copy(update={"end": min(last.end, max(end_s, last.start))})
+    return text.model_copy(update={"segments": (*before, last)})
+
+
+def _span(segment: WindowSegment, first: int) -> Span:
+    """The samples of a segment's times, counted from another sample on."""
+    return Span(first + round(segment.start * SAMPLE_RATE), first + round(segment.end * SAMPLE_RATE))
 
 
 def told_tokens(model: WhisperModel, options: TranscriptionOptions) -> tuple[int, ...]:

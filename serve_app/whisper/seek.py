@@ -1,0 +1,41 @@
+"""The stretches of a window that are still to be decoded when a text ended before the speech did.
+
+Whisper often closes a text early: with a pair of timestamps, where it expects the next segment to go on in the next
+window, or after a segment although somebody speaks on. openai-whisper moves its `seek` to the last timestamp and
+decodes from there; here the windows were cut before, so the rest of a window is decoded as one of its own.
+"""
+
+from collections.abc import Sequence
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.spans import Span, clip, subtract, total
+
+LEAST_SPEECH = SAMPLE_RATE // 2
+"""Less speech than this without a text is a matter of where timestamps are put, not of words."""
+
+LEAD = SAMPLE_RATE // 5
+"""Silence kept before speech that is decoded on its own."""
+
+
+def remaining_clips(decoded: Span, covered: Sequence[Span], speech: Sequence[Span]) -> list[Span]:
+    """Return the parts of a decoded stretch that hold more than `LEAST_SPEECH` of speech that its text does not cover.
+
+    All in samples. `covered`: what the text's segments cover; `speech`: where speech was detected, in order. The parts
+    are in order, lie within `decoded` between segments, and are shorter than it, so that decoding them ends some time:
+    where the text covers nothing, nothing remains.
+    """
+    covered = clip(covered, decoded)
+    if not covered:
+        return []
+    remaining = []
+    for gap in subtract([decoded], covered):
+        missed = clip(speech, gap)
+        if total(missed) > LEAST_SPEECH:
+            # A text that goes on in the middle of speech begins where the one before it ended.
+            remaining.append(Span(max(gap.start, missed[0].start - LEAD), gap.end))
+    return remaining
+
+
+def uncovered_speech(speech: Sequence[Span], covered: Sequence[Span], least: int = LEAST_SPEECH) -> list[Span]:
+    """Return the stretches of detected speech, longer than `least` samples, that nothing covers."""
+    return [span for span in subtract(speech, covered) if span.length > least]
