@@ -20,6 +20,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.fetch import fetch
 from serve_app.audio.vad import SpeechDetector
 from serve_app.audio.windows import Block, Window, cut
+from serve_app.coverage import coverage_warning, speech_without_text
 from serve_app.diarization.assign import assign
 from serve_app.diarization.beside import Diarize, Speakers, check_channels, speakers
 from serve_app.jobs.blobs import BlobStore
@@ -89,6 +90,8 @@ async def transcribe(
             apart = await found if found else None
     transcript = merge(request.options.task, decoding.samples, texts)
     warnings += decoding.warnings
+    if warning := coverage_warning(speech_without_text(texts)):
+        warnings.append(warning)
     if apart:
         warnings += apart.warnings
         timings["diarize"] = apart.seconds

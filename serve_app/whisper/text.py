@@ -109,6 +109,8 @@ class WindowText(Strict):
 
     def moved(self, seconds: float) -> "WindowText":
         """Return the same text decoded so many seconds later in the window."""
+        if not seconds:
+            return self
         segments = tuple(segment.moved(seconds) for segment in self.segments)
         return self.model_copy(update={"start": self.start + seconds, "segments": segments})
 

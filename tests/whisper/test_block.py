@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from serve_app.audio.windows import Window
 from serve_app.options import TranscriptionOptions
 from serve_app.whisper.block import recognise
 from serve_app.whisper.engine import Engine
@@ -37,7 +38,7 @@ async def run(
     pcm = np.concatenate([windows["en.mp3"], windows["de.opus"]])
     first = len(windows["en.mp3"])
     return await recognise(
-        *(engine, pcm, [(0, first), (first, len(pcm))], TranscriptionOptions(**options), "job"),
+        *(engine, pcm, [Window(0, first), Window(first, len(pcm))], TranscriptionOptions(**options), "job"),
         interactive=True,
         previous=previous,
     )

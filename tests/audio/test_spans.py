@@ -1,0 +1,36 @@
+"""Spans as sets of samples."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.audio.spans import Span, clip, subtract, total
+
+spans = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda pair: Span(pair[0], sum(pair))))
+
+
+def in_order(found: list[Span]) -> list[Span]:
+    """Those of some spans that do not overlap one before them, in order."""
+    kept: list[Span] = []
+    for span in sorted(found):
+        if not kept or span.start >= kept[-1].end:
+            kept.append(span)
+    return kept
+
+
+def samples(found: list[Span] | tuple[Span, ...]) -> set[int]:
+    return {sample for span in found for sample in range(*span)}
+
+
+@given(spans.map(in_order), spans)
+def test_what_is_left_is_what_no_other_span_has(some: list[Span], others: list[Span]) -> None:
+    left = subtract(some, others)
+    assert samples(left) == samples(some) - samples(others)
+    assert list(left) == in_order(list(left))
+    assert all(span.length > 0 for span in left)
+    assert total(left) == len(samples(left))
+
+
+@given(spans.map(in_order), st.tuples(st.integers(0, 80), st.integers(1, 40)))
+def test_clipping_keeps_what_is_within(some: list[Span], within: tuple[int, int]) -> None:
+    whole = Span(within[0], sum(within))
+    assert samples(clip(some, whole)) == samples(some) & samples([whole])

@@ -1,0 +1,100 @@
+"""Speech that a text leaves out is decoded, once, however texts end."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.audio.spans import Span, clip, subtract, total
+from serve_app.options import TranscriptionOptions
+from serve_app.whisper.seek import LEAD, LEAST_SPEECH, remaining_clips, uncovered_speech
+from serve_app.whisper.text import WindowSegment, WindowText
+from serve_app.whisper.work import Work
+
+SECOND = 16_000
+WINDOW = Span(0, 30 * SECOND)
+
+
+def seconds(*times: float) -> list[Span]:
+    """Spans from pairs of seconds."""
+    return [Span(round(a * SECOND), round(b * SECOND)) for a, b in zip(times[::2], times[1::2], strict=True)]
+
+
+def test_the_rest_after_a_pair_of_timestamps_in_the_middle_of_speech() -> None:
+    assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 29.5)) == seconds(12.4, 30)
+
+
+def test_the_rest_begins_shortly_before_the_next_speech() -> None:
+    assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 12, 20, 29)) == [
+        Span(20 * SECOND - LEAD, 30 * SECOND)
+    ]
+
+
+def test_a_hole_between_segments() -> None:
+    assert remaining_clips(WINDOW, seconds(0, 8, 14, 30), seconds(0.5, 29.5)) == seconds(8, 14)
+
+
+def test_little_speech_after_the_last_timestamp_is_no_text_left_out() -> None:
+    assert remaining_clips(WINDOW, seconds(0, 29), seconds(0.5, 29.4)) == []
+    assert remaining_clips(WINDOW, seconds(0, 20), seconds(0.5, 19.8)) == []
+
+
+def test_a_text_that_covers_nothing_leaves_nothing_to_go_on_from() -> None:
+    assert remaining_clips(WINDOW, [], seconds(0.5, 29.5)) == []
+
+
+def test_speech_without_text() -> None:
+    assert uncovered_speech(seconds(0, 10, 12, 15), seconds(0, 9.7, 13, 14)) == seconds(12, 13, 14, 15)
+
+
+def text(segments: list[tuple[float, float]]) -> WindowText:
+    return WindowText(
+        language="en",
+        text="word",
+        segments=tuple(WindowSegment(start=a, end=b, text=" word", tokens=(1,)) for a, b in segments),
+        tokens=(1,),
+        avg_logprob=0,
+        no_speech_prob=0,
+        compression_ratio=1,
+    )
+
+
+@st.composite
+def speech(draw: st.DrawFn) -> tuple[Span, ...]:
+    """Stretches of speech in a window of 30 s."""
+    edges = sorted(draw(st.sets(st.integers(0, 300), min_size=2, max_size=16)))
+    return tuple(Span(a * SECOND // 10, b * SECOND // 10) for a, b in zip(edges[::2], edges[1::2], strict=False))
+
+
+@st.composite
+def segments(draw: st.DrawFn, length_s: float) -> list[tuple[float, float]]:
+    """Segments of a text of so many seconds: it ends early, or leaves holes, or says nothing."""
+    most = int(length_s * 50)
+    edges = sorted(draw(st.sets(st.integers(0, most), max_size=8)))
+    return [(a / 50, b / 50) for a, b in zip(edges[::2], edges[1::2], strict=False)]
+
+
+@given(speech(), st.data())
+def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
+    found: tuple[Span, ...], data: st.DataObject
+) -> None:
+    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
+    decoded: list[tuple[Span, list[Span]]] = []
+    going_on = True
+    while going_on:
+        assert len(decoded) < 100, "it goes on for ever"
+        heard = data.draw(segments(work.seconds))
+        start = work.clip.start
+        covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in heard]
+        decoded.append((work.clip, covered))
+        going_on = work.finish_clip(text(heard))
+
+    texts = [span for _, covered in decoded for span in covered]
+    assert total(texts) == total(subtract([WINDOW], subtract([WINDOW], texts))), "a second has two texts"
+    silent = [clip for clip, covered in decoded if not covered]
+    for gap in subtract([WINDOW], texts):
+        left = subtract(clip(found, gap), silent)
+        # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
+        assert total(left) <= LEAST_SPEECH
+    said = [segment for segment, _ in work.result().timed_segments]
+    assert said == sorted(said, key=lambda segment: segment.start)
+    assert len(said) == len(texts)
