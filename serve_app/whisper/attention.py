@@ -1,6 +1,8 @@
 """Attention, the fastest way each device has."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -42,3 +44,34 @@ def _tile(query: Tensor, turned: Tensor, values: Tensor, mask: Tensor | None) ->
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1) @ values
+
+
+Groups = Sequence[tuple[slice, Tensor]]
+"""Neighbouring sounds that the same number of rows listen to, and those rows: `(sounds, rows of each)`."""
+
+
+def sound_groups(sounds: Sequence[int], device: torch.device) -> Groups:
+    """Group rows by the sound that each listens to."""
+    listeners: dict[int, list[int]] = {}
+    for row, sound in enumerate(sounds):
+        listeners.setdefault(sound, []).append(row)
+    groups = []
+    # Neighbours of the same number of rows have the same difference between their place in order and their sound.
+    places = enumerate(sorted(listeners))
+    for _, members in groupby(places, key=lambda pair: (len(listeners[pair[1]]), pair[1] - pair[0])):
+        found = [sound for _, sound in members]
+        rows = torch.tensor([listeners[sound] for sound in found], device=device)
+        groups.append((slice(found[0], found[-1] + 1), rows))
+    return groups
+
+
+def shared_attention(query: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+    """Attention of one token a row, `(rows, heads, 1, head_dim)`, where rows share keys and values.
+
+    A sound's keys and values are read once for all its rows. Rows in no group get zeros.
+    """
+    mixed = torch.zeros_like(query)
+    for sounds, rows in groups:
+        own = attention(query[rows].squeeze(3).transpose(1, 2), keys[sounds], values[sounds])
+        mixed[rows] = own.transpose(1, 2).unsqueeze(3)
+    return mixed

@@ -97,19 +97,17 @@ class Decoder:
     @torch.inference_mode()
     def admit(self, states: Tensor, instructions: Sequence[Instruction]) -> list[Attempt]:
         """Begin windows with encoder states `(windows, positions, width)`, in rows that must be free."""
-        first, row = len(self._rows), len(self._rows)
+        first = len(self._rows)
         counts = [instruction.plan.rows for instruction in instructions]
-        for sound, count in zip(states, counts, strict=True):
-            self._slots.hear(row, sound[None], count)
-            row += count
+        self._slots.hear(first, states)
         languages = [instruction.language for instruction in instructions]
         unknown = self._tokens.multilingual and None in languages
         if unknown and any(instruction.prompt for instruction in instructions):
             # A prompt would lean towards its own language.
-            alone = self._read(first, counts, [(self._tokens.start,)] * len(counts), [0] * len(counts))
+            alone = self._slots.read(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
             languages, unknown = self._detect(languages, alone), False
         starts = [(*instruction.prompt, self._tokens.start) for instruction in instructions]
-        logits = self._read(first, counts, starts, [0] * len(starts))
+        logits = self._slots.read(first, starts, [0] * len(starts))
         if unknown:
             languages = self._detect(languages, logits)
         no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
@@ -118,7 +116,9 @@ class Decoder:
             for instruction, language in zip(instructions, languages, strict=True)
         ]
         if self._tokens.multilingual:
-            self._read(first, counts, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
+            self._slots.read(first, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
+        # Of the prefix's tokens the last is read by the first step.
+        self._slots.spread(first, counts, max(map(len, starts)) + max(map(len, steering)))
         attempts = []
         for index, instruction in enumerate(instructions):
             prefix = (*instruction.prompt, *steering[index])
@@ -212,14 +212,6 @@ class Decoder:
             order = _without(ended, len(self._rows))
             self._slots.keep(order)
             self._rows = [self._rows[row] for row in order]
-
-    def _read(
-        self, first: int, counts: Sequence[int], prefixes: Sequence[Sequence[int]], starts: Sequence[int]
-    ) -> Tensor:
-        """Read a prefix for each window, in all its rows: logits after it, `(windows, vocabulary)`."""
-        owners = [window for window, count in enumerate(counts) for _ in range(count)]
-        logits = self._slots.read(first, [prefixes[w] for w in owners], [starts[w] for w in owners])
-        return logits[[owners.index(window) for window in range(len(counts))]]
 
     def _detect(self, told: Sequence[int | None], logits: Tensor) -> list[int | None]:
         """Each window's language token: as told, or the most probable after `<|startoftranscript|>` alone."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.attention import attention
+from serve_app.whisper.attention import attention, shared_attention, sound_groups
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.checkpoint import read_json, read_tokenizer, read_weights
 from serve_app.whisper.features import FRAMES_PER_STATE, LogMel
@@ -145,13 +145,23 @@ class WhisperModel:
                 room.copy_(heard)
 
     @torch.inference_mode()
-    def step(self, said: Tensor, heard: Tensor, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
+    def step(
+        self,
+        said: Tensor,
+        heard: Tensor,
+        tokens: Tensor,
+        positions: Tensor,
+        length: int,
+        sounds: Sequence[int] | None = None,
+    ) -> Tensor:
         """Decode tokens at their positions, both `(rows, count)`: hidden states `(rows, count, width)`.
 
         `said` are the keys and values of the rows' tokens so far, the new ones are written to it; `heard` those
         of their sound. A token sees its row's tokens up to its own position. `length`: positions looked at,
-        more than the highest.
+        more than the highest. `sounds`: the place in `heard` of the sound of each of the first rows, for tokens one by
+        one; other rows hear nothing. Null: each row has its own, in order.
         """
+        groups = None if sounds is None else sound_groups(sounds, self.device)
         hidden = self._embed(tokens, positions)
         rows = torch.arange(len(tokens), device=self.device)[:, None]
         seen = (torch.arange(length, device=self.device) <= positions[..., None])[:, None]
@@ -162,7 +172,12 @@ class WhisperModel:
             values[rows, :, positions] = _split(layer.self_attn.v_proj(normed), layer.self_attn)
             hidden = hidden + _attend(layer.self_attn, normed, keys[:, :, :length], values[:, :, :length], seen)
             normed = layer.encoder_attn_layer_norm(hidden)
-            hidden = hidden + _attend(layer.encoder_attn, normed, *encoded)
+            if groups is None:
+                hidden = hidden + _attend(layer.encoder_attn, normed, *encoded)
+            else:
+                query, (heard_keys, heard_values) = _query(layer.encoder_attn, normed), encoded
+                mixed = shared_attention(query, heard_keys, heard_values, groups)
+                hidden = hidden + _out(layer.encoder_attn, mixed)
             normed = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
         return cast(Tensor, self._decoder.layer_norm(hidden))

@@ -41,7 +41,9 @@ Record = Callable[[Callable[[Shape], Outcome], Iterable[Shape]], Callable[[Shape
 class Slots:
     """`rows` rows; those in use come first. Everything stays where it is, so that steps can be CUDA graphs.
 
-    `record` makes them so, on a CUDA device: it is given the step and every shape there will ever be.
+    `record` makes them so, on a CUDA device: it is given the step and every shape there will ever be. A graph reads the
+    keys and values of a row's sound at a place of its own. Elsewhere the rows of a window share them, which are then
+    read from memory once a step for all its beams.
     """
 
     def __init__(self, model: WhisperModel, rows: int, record: Record | None = None) -> None:
@@ -64,19 +66,23 @@ class Slots:
         self._noise = torch.zeros(capacity, model.vocabulary, device=device)
         self._said = model.room(capacity, model.positions)
         self._heard = model.room(capacity, model.sound_positions)
+        self._sounds: list[int] | None = [] if record is None else None  # the place in `_heard` of each row in use
         self._run: Callable[[Shape], Outcome] = self._step
         if record is not None:
             self._run = record(self._step, product(self._counts, self._lengths, (False, True)))
 
     @torch.inference_mode()
-    def hear(self, row: int, states: Tensor, rows: int) -> None:
-        """Give `rows` rows from `row` on the sound of one window: encoder states `(1, positions, width)`."""
-        self._model.hear(states, self._heard[:, :, row : row + 1])
-        self._heard[:, :, row + 1 : row + rows] = self._heard[:, :, row : row + 1]
+    def hear(self, row: int, states: Tensor) -> None:
+        """Give rows from `row` on, which are free, the sound of a window each: states `(windows, positions, width)`."""
+        place = self._place(row)
+        for index, sound in enumerate(states):
+            self._model.hear(sound[None], self._heard[:, :, place + index : place + index + 1])
 
     @torch.inference_mode()
     def read(self, row: int, prefixes: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Have rows from `row` on read tokens, the first at `starts`: logits after each row's last one.
+        """Have rows from `row` on, which have heard a window each, read tokens, the first at `starts`.
+
+        Returns the logits after each row's last one.
 
         Shorter ones are filled up behind; what that leaves is overwritten before any token sees it.
         """
@@ -86,12 +92,32 @@ class Slots:
         length = min(length, self._model.positions - max(starts))
         tokens = torch.tensor([[*prefix, *[0] * (length - len(prefix))] for prefix in prefixes], device=device)
         positions = torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
-        said, heard = self._said[:, :, row:stop], self._heard[:, :, row:stop]
+        place = self._place(row)
+        said, heard = self._said[:, :, row:stop], self._heard[:, :, place : place + len(prefixes)]
         hidden = self._model.step(said, heard, tokens, positions, self._length(max(starts) + length))
         # Again a multiple of four rows; the last ones repeat the first.
         places = [index % len(prefixes) for index in range(-(-len(prefixes) // CPU_ROWS) * CPU_ROWS)]
         last = torch.tensor([len(prefixes[place]) - 1 for place in places], device=device)
         return self._model.logits(hidden[torch.tensor(places, device=device), last])[: len(prefixes)]
+
+    @torch.inference_mode()
+    def spread(self, row: int, counts: Sequence[int], length: int) -> None:
+        """Give the windows that rows from `row` on have heard and read so many rows each, in their order.
+
+        `length`: positions read.
+        """
+        place = self._place(row)
+        if self._sounds is not None:
+            self._sounds += [place + window for window, count in enumerate(counts) for _ in range(count)]
+        parts = [self._said[..., :length, :]] + ([self._heard] if self._sounds is None else [])
+        stop = row + sum(counts)
+        for window in reversed(range(len(counts))):  # no window's rows begin before the row it was read in
+            start, source = stop - counts[window], row + window
+            for part in parts:
+                if start != source:
+                    part[:, :, start] = part[:, :, source]
+                part[:, :, start + 1 : stop] = part[:, :, start : start + 1]
+            stop = start
 
     @torch.inference_mode()
     def begin(self, row: int, token: int, position: int, timed: bool, suppressed: Iterable[int], heat: float) -> None:
@@ -134,14 +160,18 @@ class Slots:
             for part in (self._tokens, self._positions, self._sharpness, self._noise, *self._history.tensors):
                 part[moved] = part[sources]
             self._said[:, :, moved] = self._said[:, :, sources]
-            self._heard[:, :, moved] = self._heard[:, :, sources]
+            if self._sounds is None:
+                self._heard[:, :, moved] = self._heard[:, :, sources]
+        if self._sounds is not None:
+            self._sounds = self._compact_sounds([self._sounds[row] for row in order])
 
     @torch.inference_mode()
     def _step(self, shape: Shape) -> Outcome:
         rows, length, drawn = shape
         model, history = self._model, self._history.rows(0, rows)
         tokens, positions = self._tokens[:rows], self._positions[:rows]
-        hidden = model.step(self._said[:, :, :rows], self._heard[:, :, :rows], tokens, positions, length)
+        said, heard = self._said[:, :, :rows], self._heard[:, :, :rows]
+        hidden = model.step(said, heard, tokens, positions, length, self._sounds)
         logits = model.logits(hidden[:, 0])
         self._rules.apply(logits, history)
         weights = logits * self._sharpness[:rows] + self._noise[:rows] if drawn else logits
@@ -152,6 +182,19 @@ class Slots:
         # Rows beyond those in use step along; they must not run off their end.
         positions.copy_((positions + 1).clamp(max=model.positions - 1))
         return Outcome(chosen, logprobs.gather(1, chosen[:, None])[:, 0], logprobs)
+
+    def _place(self, row: int) -> int:
+        """The first free place in `_heard`, when rows up to `row` are in use."""
+        return row if self._sounds is None else max(self._sounds, default=-1) + 1
+
+    def _compact_sounds(self, sounds: list[int]) -> list[int]:
+        """Move sounds so that those in use come first, the fewest that it takes; each row's new one."""
+        used = set(sounds)
+        free = [place for place in range(len(used)) if place not in used]
+        moves = dict(zip(sorted(place for place in used if place >= len(used)), free, strict=True))
+        for source, place in moves.items():
+            self._heard[:, :, place] = self._heard[:, :, source]
+        return [moves.get(place, place) for place in sounds]
 
     def _rows(self, rows: int) -> int:
         return next(count for count in self._counts if count >= rows)
