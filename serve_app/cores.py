@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 SPINS = 1000
 """Of a loop in GNU's OpenMP: some 50 µs. Measured with two threads on two cores, bfloat16, for a clip of 11 s:
 
-                        whisper-base    CPU time    whisper-nano    whisper-base beside ten busy processes
+                        whisper-base    CPU time    whisper-nano    whisper-base, busy machine (1 or 2 runs)
     300,000 (default)         1.15 s       2.2 s          0.21 s                                     123 s
     10,000                    1.13 s       2.2 s          0.22 s                                     5.4 s
     1,000                     1.04 s       1.7 s          0.24 s                                     7.7 s
