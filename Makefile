@@ -3,18 +3,20 @@ PORT     ?= 8000
 DATA_DIR ?= $(or $(STT_DATA_DIR),data)
 CONFIG   ?= configs/local.yaml
 PYTHON   ?= python3
+# Of chaos and the benchmarks, instead of their own: make bench-jobs ARGS="--jobs 100"
+ARGS     ?=
 
 BIN := .venv/bin
 
 # Telling speakers apart brings pyannote.audio, which nobody else needs to install.
 SERVICE := .venv/installed $(if $(STT_DIARIZATION__PIPELINE),.venv/installed-diarization)
 
-.PHONY: help demo serve test lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization install clean
+.PHONY: help demo serve test smoke lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
-	@echo "Variables: PORT=$(PORT) DATA_DIR=$(DATA_DIR) CONFIG=$(CONFIG) PYTHON=$(PYTHON)"
+	@echo "Variables: PORT=$(PORT) DATA_DIR=$(DATA_DIR) CONFIG=$(CONFIG) PYTHON=$(PYTHON) ARGS=\"$(ARGS)\""
 
 demo: $(SERVICE) ## start the service, transcribe a sample over HTTP twice, stop
 	$(BIN)/python examples/demo.py --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
@@ -25,6 +27,9 @@ serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
 test: lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest
 
+smoke: ## run every other command in a short form: none may fail (about 8 minutes)
+	.ci/smoke
+
 lint: .venv/installed-dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,25 +37,25 @@ lint: .venv/installed-dev ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 chaos: .venv/installed-dev ## kill the service's processes while 200 jobs run: nothing may be lost (about 8 minutes)
-	$(BIN)/python -m chaos
+	$(BIN)/python -m chaos $(ARGS)
 
 bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU cores (about 25 minutes)
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 bench-gpu: .venv/installed ## measure the engine against transformers on a CUDA device (about 20 minutes)
-	$(BIN)/python -m benchmarks.gpu --save
+	$(BIN)/python -m benchmarks.gpu $(or $(ARGS),--save)
 
 bench-audio: .venv/installed ## measure how fast one core brings recordings to windows (about 5 minutes)
-	$(BIN)/python -m benchmarks.audio_path --save
+	$(BIN)/python -m benchmarks.audio_path $(or $(ARGS),--save)
 
 bench-service: .venv/installed ## measure the running service: efficiency, fairness, start (about 10 minutes)
-	$(BIN)/python -m benchmarks.service --save
+	$(BIN)/python -m benchmarks.service $(or $(ARGS),--save)
 
 bench-jobs: .venv/installed ## measure submits and lists under a long queue (about 1 minute)
-	$(BIN)/python -m benchmarks.jobs --save
+	$(BIN)/python -m benchmarks.jobs $(or $(ARGS),--save)
 
 bench-diarization: .venv/installed-diarization ## measure telling speakers apart against pyannote's own pipeline (about 10 minutes)
-	$(BIN)/python -m benchmarks.diarization_speed --save
+	$(BIN)/python -m benchmarks.diarization_speed $(or $(ARGS),--save)
 
 install: .venv/installed-dev ## create .venv with everything, tests and linters included
 

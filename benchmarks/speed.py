@@ -209,6 +209,7 @@ def main() -> None:
                         f"all, which are {', '.join(KINDS)}")  # fmt: skip
     parser.add_argument("--repeats", type=positive, default=5, help="passes of each engine after its warm-up (5)")
     parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
+    parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER", help="benchmarks/results")
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write table and plot of a result")
     arguments = parser.parse_args()
     if arguments.report is not None:
@@ -237,8 +238,8 @@ def main() -> None:
         "repeats": arguments.repeats,
         "parts": {name: [figures(case) for case in members] for name, members in cases.items()},
     }
-    _RESULTS.mkdir(exist_ok=True)
-    path = _RESULTS / f"speed-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    arguments.results.mkdir(exist_ok=True)
+    path = arguments.results / f"speed-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nsaved {path}\n\n{report.text(result)}")
     if set(arguments.parts) == set(PARTS) and set(arguments.engines) == set(KINDS):

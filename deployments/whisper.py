@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.cores import spin_briefly
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import ServedModel, WhisperSettings
 from serve_app.whisper.scheduler import Batching
@@ -24,6 +25,7 @@ class Whisper:
     """Windows of all requests for one model meet in this replica's engine and leave it as text."""
 
     def __init__(self, model: ServedModel, settings: WhisperSettings) -> None:
+        spin_briefly()  # before torch is imported
         from serve_app.whisper.engine import Engine
         from serve_app.whisper.model import WhisperModel
 

@@ -38,6 +38,12 @@ class TooLarge(InvalidRequest):
     status = 413
 
 
+class HeadTooLarge(InvalidRequest):
+    """The URL and headers are over a limit."""
+
+    status = 431
+
+
 class UnsupportedMediaType(InvalidRequest):
     """A request body of a kind this path does not read."""
 

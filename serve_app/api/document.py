@@ -16,7 +16,7 @@ Entry = dict[str, Any]
 Entries = dict[int | str, Entry]
 """Of answers, by their statuses."""
 
-EVERYWHERE = (400, 401, 413, 415, 503)
+EVERYWHERE = (400, 401, 413, 415, 431, 503)
 """Statuses that any path may answer with."""
 
 HEADERS = {

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from serve_app.errors import (
     Conflict,
     Forbidden,
+    HeadTooLarge,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -90,6 +91,7 @@ ERRORS = {
         TooLarge("the request body is over the limit of 536870912 bytes", None, "body_too_large"),
         UnsupportedMediaType("charset 'latin-1': send text as utf-8", "content-type"),
         Reused("there is a job 'call-17' already, for another request", "id", "id_reused"),
+        HeadTooLarge("the URL and headers are over the limit of 65536 bytes"),
         Overloaded("10000 jobs are waiting already, the most allowed; try again later", None, "queue_full"),
         Unavailable("the job manager is away for the moment: try again", None, "unavailable"),
     )

@@ -19,7 +19,7 @@ class Health(BaseModel):
     status: Literal["ok", "loading"]
 
 
-_ERRORS = errors_as(answer, ErrorBody, 413, 415)
+_ERRORS = errors_as(answer, ErrorBody, 413, 415, 431)
 _LIVE = answers("It is.", {"status": "ok"})
 READY: Entries = {
     200: _LIVE,

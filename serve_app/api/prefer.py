@@ -1,7 +1,7 @@
 """`Prefer` headers, as RFC 7240 has them: whether a client waits for its text, and for how long."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,10 +10,9 @@ from fastapi import Depends, Header
 from serve_app.jobs.models import Job
 from serve_app.service import Service
 
-_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_WORD = rf"({_NAME})(?:\s*=\s*({_NAME}|{_QUOTED})?)?"
-_PREFERENCE = re.compile(rf"\s*{_WORD}((?:\s*;\s*(?:{_WORD})?)*)\s*(?:,|$)")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)  # 5.6.4
+_BLANK = " \t"
 
 
 def preferences(headers: Sequence[str]) -> dict[str, str]:
@@ -24,16 +23,39 @@ def preferences(headers: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for header in headers:
-        position = 0
-        while position < len(header):
-            match = _PREFERENCE.match(header, position)
-            if match is None:  # to the next comma
-                position = header.find(",", position) + 1 or len(header)
-                continue
-            value = match[2] or ""
-            found.setdefault(match[1].lower(), re.sub(r"\\(.)", r"\1", value[1:-1]) if value[:1] == '"' else value)
-            position = match.end()
+        for element in _split(header, ","):
+            # One expression for a whole element would backtrack: blanks may stand before and after each of its parts.
+            first, *parameters = _split(element, ";")
+            preference = _pair(first)
+            if preference and all(_pair(parameter) for parameter in parameters if parameter.strip(_BLANK)):
+                found.setdefault(*preference)
     return found
+
+
+def _split(text: str, separator: str) -> Iterator[str]:
+    """The parts of a text between separators; in a quoted string, which may lack its end, there are none."""
+    start, quoted, escaped = 0, False, False
+    for place, character in enumerate(text):
+        if escaped:
+            escaped = False
+        elif character == '"':
+            quoted = not quoted
+        elif quoted:
+            escaped = character == "\\"
+        elif character == separator:
+            yield text[start:place]
+            start = place + 1
+    yield text[start:]
+
+
+def _pair(text: str) -> tuple[str, str] | None:
+    """A name, in lower case, and its value, which may be empty; null for anything else."""
+    name, _, value = (part.strip(_BLANK) for part in text.partition("="))
+    if not _TOKEN.fullmatch(name):
+        return None
+    if quoted := _QUOTED.fullmatch(value):
+        return name.lower(), re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL)
+    return (name.lower(), value) if not value or _TOKEN.fullmatch(value) else None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from serve_app.audio import SAMPLE_RATE
+from serve_app.cores import count_cores
 from serve_app.diarization.channels import channel_name, speech_of
 from serve_app.diarization.loudness import levelled
 from serve_app.diarization.names import Voice, in_order, matched
@@ -54,7 +55,7 @@ class SpeakerPipeline:
 
     def __init__(self, pipeline: Any, settings: DiarizationSettings, vad: VadSettings) -> None:
         self._pipeline = pipeline
-        self._threads = settings.threads or len(os.sched_getaffinity(0))
+        self._threads = settings.threads or count_cores()
         usual = KNOWN_SIMILARITY.get(settings.pipeline or "", OTHERS_SIMILARITY)
         self._known_similarity = settings.known_similarity or usual
         self._vad = vad

@@ -1,6 +1,5 @@
 """Whisper's weights: sound to encoder states, tokens to logits."""
 
-import os
 from collections.abc import Sequence
 from typing import Self, cast
 
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
+from serve_app.cores import count_cores
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.attention import attention, shared_attention, sound_groups
 from serve_app.whisper.card import ModelCard
@@ -62,7 +62,7 @@ class WhisperModel:
         """Load an embedded model, a folder or a hub id. Raises what `ModelCard.load` raises."""
         card = ModelCard.load(name)
         # Ray sets OMP_NUM_THREADS from an actor's num_cpus, one for any share of a core: say it ourselves.
-        threads = settings.threads or len(os.sched_getaffinity(0))
+        threads = settings.threads or count_cores()
         # Not here, though: OpenMP makes a team of threads for each thread that asks for one, and when there are
         # more than cores, none of them waits actively any more. Measured with two teams on two cores: a decoding
         # step takes 7.7 instead of 4.1 ms. The engine's thread makes the only one.

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,52 @@ EN = "three one four one five nine"
 )
 def test_headers(headers: list[str], found: dict[str, str]) -> None:
     assert preferences(headers) == found
+
+
+TOKENS = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=10)
+BLANKS = st.text(" \t", max_size=3)
+
+
+@st.composite
+def parts(draw: st.DrawFn, values: st.SearchStrategy[str]) -> tuple[str, str, str]:
+    """A name, its value, and both as a header may write them (RFC 7240, section 2)."""
+    name, value = draw(TOKENS), draw(values)
+    written = value
+    if draw(st.booleans()) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*", value):
+        quoted = "".join(f"\\{char}" if char in '"\\' or draw(st.booleans()) else char for char in value)
+        written = f'"{quoted}"'
+    equals = f"{draw(BLANKS)}={draw(BLANKS)}" if written or draw(st.booleans()) else ""
+    return name, value, f"{name}{equals}{written}"
+
+
+@given(st.data())
+def test_what_is_written_is_read(data: st.DataObject) -> None:
+    values = TOKENS | st.text(
+        st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=10
+    )
+    chosen = data.draw(st.lists(parts(values), max_size=5))
+    elements = []
+    for *_, written in chosen:
+        parameters = data.draw(st.lists(parts(values).map(lambda part: part[2]) | st.just(""), max_size=3))
+        elements.append(f"{data.draw(BLANKS)};{data.draw(BLANKS)}".join([written, *parameters]))
+    found = preferences([f"{data.draw(BLANKS)},{data.draw(BLANKS)}".join(elements)])
+    expected: dict[str, str] = {}
+    for name, value, _ in chosen:
+        expected.setdefault(name.lower(), value)
+    assert found == expected
+
+
+@pytest.mark.parametrize("end", ["", "@(", '"', "=", '="', "\\"])
+@pytest.mark.parametrize(
+    "repeated",
+    ["; ", ";", " ", ", ", "a;", "a=;", 'a="', '",', 'a="\\",', 'a;b=",";', '\\"', "a", "=", "a = ; ", " \t"],
+)
+def test_time_grows_with_the_length_at_most(repeated: str, end: str) -> None:
+    # As much as the header lines of one request may have by far: with a quadratic step it takes seconds.
+    text = f"a{repeated * (64 * 1024 // len(repeated))}{end}"
+    start = time.process_time()
+    preferences([text])
+    assert time.process_time() - start < 0.4
 
 
 @given(st.lists(st.text(max_size=50)))
