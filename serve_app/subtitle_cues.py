@@ -27,11 +27,14 @@ _ONE_WORD = 40
 _SHORT_COLUMNS, _SHORT_COLUMN = 12, 6  # under so many columns, for each that is missing
 _HURRIED = 40  # for a second that is missing to MIN_MS
 _AFTER_CLAUSE, _AFTER_WORD = 20, 60  # a cut elsewhere than after a sentence
+_AFTER_SHORT_WORD = 15  # besides: an article or a preposition belongs to what follows
 _PAUSE, _PAUSE_MS = 40, 700  # what a cut in such a pause is cheaper by
 _SENTENCE_INSIDE = 25
 _PAUSE_INSIDE = 40  # a second of pauses within a cue
 _SQUARES = 300  # columns squared over this: two cues of equal length are cheaper than a long and a short one
-_LINE_AFTER_CLAUSE, _LINE_AFTER_WORD = 4, 12  # beside the difference of two lines' widths
+_LINE_AFTER_CLAUSE, _LINE_AFTER_WORD, _LINE_AFTER_SHORT_WORD = 2, 12, 4  # beside half the difference of two lines
+_SHORT_WORD = 3
+"""Columns of a word that is mostly an article, a preposition or a conjunction, in whatever language."""
 
 _CLOSING = "\"'”’»)]}」』）】"
 _SENTENCE_END = re.compile(rf"[.!?…。！？؟।][{re.escape(_CLOSING)}]*$")
@@ -76,15 +79,14 @@ def readable(
     units = list(_units(segments))
     if not units:
         return
-    firsts = [0, *(k for k, pair in enumerate(pairwise(units), 1) if _apart(*pair)), len(units)]
-    cues = [
-        (run[begin], run[end - 1], _lines(run[begin:end], LINE_COLUMNS - label(run[0].speaker)))
-        for first, last in pairwise(firsts)
-        for run in [units[first:last]]
-        for begin, end in _cheapest(
-            run, LINE_COLUMNS - label(run[0].speaker), units[last].start if last < len(units) else total
+    firsts = [0, *(place for place, pair in enumerate(pairwise(units), 1) if _apart(*pair)), len(units)]
+    cues: list[tuple[_Unit, _Unit, str]] = []
+    for begins, ends in pairwise(firsts):
+        run, room = units[begins:ends], LINE_COLUMNS - label(units[begins].speaker)
+        following = units[ends].start if ends < len(units) else total
+        cues += (
+            (run[begin], run[end - 1], _lines(run[begin:end], room)) for begin, end in _cheapest(run, room, following)
         )
-    ]
     starts = [first.start for first, _, _ in cues[1:]] + [total]
     for (first, last, text), following in zip(cues, starts, strict=True):
         until = max(last.end, min(first.start + MIN_MS, following))
@@ -163,6 +165,15 @@ def _ends_sentence(before: _Unit, after: _Unit) -> bool:
     return not _ABBREVIATION.fullmatch(before.text)
 
 
+def _place(before: _Unit, after: _Unit, clause: int, word: int, short_word: int) -> int:
+    """What it costs to break a text between two units."""
+    if _ends_sentence(before, after):
+        return 0
+    if _CLAUSE_END.search(before.text):
+        return clause
+    return word + short_word * (after.space and before.columns <= _SHORT_WORD)
+
+
 def _cheapest(units: Sequence[_Unit], first_line: int, following: int) -> list[tuple[int, int]]:
     """The cheapest cut of one speaker's units into cues: places where each begins and ends.
 
@@ -175,7 +186,7 @@ def _cheapest(units: Sequence[_Unit], first_line: int, following: int) -> list[t
     for before, after in pairwise(units):
         pause = after.start - before.end
         sentence = _ends_sentence(before, after)
-        place = 0 if sentence else _AFTER_CLAUSE if _CLAUSE_END.search(before.text) else _AFTER_WORD
+        place = _place(before, after, _AFTER_CLAUSE, _AFTER_WORD, _AFTER_SHORT_WORD)
         cut.append(max(0.0, place - _PAUSE * min(pause / _PAUSE_MS, 1)))
         kept.append(kept[-1] + (_SENTENCE_INSIDE if sentence else 0) + _PAUSE_INSIDE * pause / 1000)
     cut.append(0.0)
@@ -234,10 +245,9 @@ def _lines(units: Sequence[_Unit], first_line: int) -> str:
     def cost(place: int) -> float:
         first, second = edges[place] - units[0].space, edges[-1] - edges[place] - units[place].space
         over = max(0, first - first_line) + max(0, second - LINE_COLUMNS)
-        before = units[place - 1]
-        sentence = _ends_sentence(before, units[place])
-        worse = 0 if sentence else _LINE_AFTER_CLAUSE if _CLAUSE_END.search(before.text) else _LINE_AFTER_WORD
-        return abs(first + used - second) + worse + 1000 * over
+        before, after = units[place - 1], units[place]
+        worse = _place(before, after, _LINE_AFTER_CLAUSE, _LINE_AFTER_WORD, _LINE_AFTER_SHORT_WORD)
+        return abs(first + used - second) / 2 + worse + 1000 * over
 
     place = min(range(1, len(units)), key=cost)
     return _text(units[:place]) + "\n" + _text(units[place:])
