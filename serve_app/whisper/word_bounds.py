@@ -2,12 +2,20 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median
 
 from serve_app.whisper.text import Word
 
 MARGIN_S = 0.1
 """Speech goes on so long before and after what was detected: quiet consonants lie there."""
+
+PAUSE_S = 0.3
+"""A shorter gap in speech is no pause: a long word may have one."""
+
+REACHED_S, REACHED_BY_LAST_S = 0.04, 0.15
+"""A word that shares so much with speech after a pause belongs there. The last word of a segment must share more: its
+end is a timestamp that the model wrote, often that of the next segment's start."""
 
 LEAST_S = 0.02
 """Speech that shares less with a word, one of Whisper's positions, is not the word's."""
@@ -20,46 +28,70 @@ Speech = Sequence[tuple[float, float]]
 
 
 def bound_words(words: Sequence[Word], speech: Speech) -> tuple[Word, ...]:
-    """The words, each clipped to the stretch of speech it shares most time with (the first of equals).
+    """The words of a segment, each clipped to the one stretch of speech it belongs to.
 
-    A word that shares no time with speech is truncated to twice the words' median duration, on the side away from
-    the nearest speech. No word starts earlier or ends later than before, so order is kept and none overlap; none
-    becomes shorter than 20 ms unless it was. `words`, in order, and `speech` count from the same moment. Without any
+    Attention gives words ends that are too early rather than too late, and a word starts where the one before ends:
+    a word that a pause falls into belongs after the pause, if it reaches speech there, and the speech it loses before
+    the pause is given to the word before. A word that shares no time with speech is truncated to twice the words'
+    median duration, on the side away from the nearest speech.
+
+    `words`, in order, and `speech` count from the same moment. Order is kept, no two words overlap, all lie between
+    the start of the first and the end of the last, and none becomes shorter than 20 ms unless it was. Without any
     `speech` nothing is known, and the words stay as they are.
     """
     if not words or not speech:
         return tuple(words)
-    stretches = _widened(speech)
-    ends = [end for _, end in stretches]
+    stretches = _stretches(speech)
+    starts, ends = zip(*stretches, strict=True)
     longest = 2 * min(median([word.end - word.start for word in words if word.end > word.start] or [0.0]), MAX_MEDIAN_S)
-    return tuple(_bounded(word, stretches, bisect_right(ends, word.start), longest) for word in words)
+    times: list[tuple[float, float]] = []
+    for word in words:
+        # Those the word may share time with, and one more on each side.
+        first, last = bisect_right(ends, word.start - MARGIN_S), bisect_right(starts, word.end + MARGIN_S)
+        around = stretches[max(0, first - 1) : last + 1]
+        reached = REACHED_BY_LAST_S if word is words[-1] else REACHED_S
+        start, end = _bounds(word, around, reached) or _truncated(word, around, longest)
+        if times and times[-1][1] == word.start < start:
+            lost = [until for begin, until in around if begin < word.start < until < start]
+            times[-1] = (times[-1][0], max(times[-1][1], *lost, word.start))
+        times.append((start, end))
+    return tuple(
+        word if (start, end) == (word.start, word.end) else word.model_copy(update={"start": start, "end": end})
+        for word, (start, end) in zip(words, times, strict=True)
+    )
 
 
-def _widened(speech: Speech) -> list[tuple[float, float]]:
-    """Stretches with their margins; those that touch then are one."""
-    stretches: list[tuple[float, float]] = []
-    for start, end in speech:
-        start, end = start - MARGIN_S, end + MARGIN_S
-        if stretches and start <= stretches[-1][1]:
-            stretches[-1] = (stretches[-1][0], end)
+def _stretches(speech: Speech) -> list[tuple[float, float]]:
+    """The stretches that pauses divide."""
+    stretches = [speech[0]]
+    for before, after in pairwise(speech):
+        if after[0] - before[1] < PAUSE_S:
+            stretches[-1] = (stretches[-1][0], after[1])
         else:
-            stretches.append((start, end))
+            stretches.append(after)
     return stretches
 
 
-def _bounded(word: Word, stretches: Sequence[tuple[float, float]], following: int, longest: float) -> Word:
-    """`following`: the first stretch that ends after the word starts."""
-    start, end = word.start, word.end
-    shared = [(start, start)]
-    for place in range(following, len(stretches)):
-        if stretches[place][0] >= end:
+def _bounds(word: Word, stretches: Speech, reached: float) -> tuple[float, float] | None:
+    """The part of a word that is in the last stretch it reaches, or else in the one it shares most with."""
+    shared: list[tuple[float, float]] = []
+    own: tuple[float, float] | None = None
+    for start, end in stretches:
+        if start - MARGIN_S >= word.end:
             break
-        shared.append((max(start, stretches[place][0]), min(end, stretches[place][1])))
-    bounds = max(shared, key=lambda piece: piece[1] - piece[0])
-    if bounds[1] - bounds[0] < LEAST_S:
-        length = min(end - start, max(longest, LEAST_S))
-        before = start - stretches[following - 1][1] if following else float("inf")
-        after = stretches[following][0] - end if following < len(stretches) else float("inf")
-        bounds = (end - length, end) if after < before else (start, start + length)
-    bounds = (max(start, round(bounds[0], 3)), min(end, round(bounds[1], 3)))
-    return word if bounds == (start, end) else word.model_copy(update={"start": bounds[0], "end": bounds[1]})
+        piece = (max(word.start, round(start - MARGIN_S, 3)), min(word.end, round(end + MARGIN_S, 3)))
+        if piece[1] - piece[0] >= LEAST_S:
+            shared.append(piece)
+            if min(word.end, end) - max(word.start, start) >= reached:
+                own = piece
+    return own or max(shared, key=lambda piece: piece[1] - piece[0], default=None)
+
+
+def _truncated(word: Word, stretches: Speech, longest: float) -> tuple[float, float]:
+    """A word in silence, of the length of `longest` at most."""
+    length = min(word.end - word.start, max(longest, LEAST_S))
+    before = min((word.start - end for _, end in stretches if end <= word.start), default=float("inf"))
+    after = min((start - word.end for start, _ in stretches if start >= word.end), default=float("inf"))
+    if after < before:
+        return max(word.start, round(word.end - length, 3)), word.end
+    return word.start, min(word.end, round(word.start + length, 3))
