@@ -253,6 +253,25 @@ def test_lines_are_broken_where_they_are_full() -> None:
     ]
 
 
+def test_a_long_segment_is_cut_to_be_read_with_words_or_without() -> None:
+    text = (
+        " When the rain had stopped at last, the children ran out into the garden, and nobody could stop them."
+        " They played until the evening came."
+    )
+    words = text.split()
+    timed = spoken(*((k * 0.5, k * 0.5 + 0.5, f" {word}") for k, word in enumerate(words)))
+    expected = [
+        "When the rain had stopped at last,",
+        "the children ran out into the garden,\nand nobody could stop them.",
+        "They played until the evening came.",
+    ]
+    for one in (timed, segment(0, 0.5 * len(words), text)):
+        of = transcript(one)
+        assert [text for _, _, text in read_srt(subtitles.srt(of))] == expected
+        assert [text for _, _, text in read_vtt(subtitles.vtt(of))] == expected
+        assert len(subtitles.tsv(of).splitlines()) == 2, "a line a segment"
+
+
 def test_words_are_underlined_one_after_the_other() -> None:
     said = transcript(spoken((0.0, 0.5, " a<b"), (0.7, 0.9, " c")))
     assert subtitles.vtt(said, Layout(highlight_words=True)) == (
