@@ -21,7 +21,7 @@ SAMPLE = Path(__file__).parent / "sample.mp3"
 SENTENCES = SAMPLE.with_suffix(".txt")
 MODEL = "whisper-1"
 START_TIMEOUT_S = 300
-WEBHOOK_TIMEOUT_S = 60
+WEBHOOK_TIMEOUT_S = 300
 
 
 async def main() -> int:
@@ -144,7 +144,10 @@ async def asynchronous(http: aiohttp.ClientSession) -> None:
             async with http.post("/v1/jobs", data=form, raise_for_status=True) as answer:
                 job = await answer.json()
         print(f"   accepted in {time.perf_counter() - start:.2f} s: job {job['id']} is {job['status']}", flush=True)
-        event = await asyncio.wait_for(received.get(), WEBHOOK_TIMEOUT_S)
+        try:
+            event = await asyncio.wait_for(received.get(), WEBHOOK_TIMEOUT_S)
+        except TimeoutError:
+            raise SystemExit(f"no webhook came within {WEBHOOK_TIMEOUT_S} s") from None
         print(f"   webhook after {time.perf_counter() - start:.2f} s: {event['type']}")
         path = f"/v1/jobs/{job['id']}/transcript?format=srt"
         print(f"   GET {path}\n")
