@@ -1,21 +1,27 @@
 """`make demo`: start the service, transcribe the sample twice over HTTP, stop.
 
-Once the way OpenAI's clients do it, once as a job whose webhook arrives at a receiver here.
+Once the way OpenAI's clients do it, once as a job whose webhook arrives at a receiver here and whose text is then read
+as subtitles. The sample's sentences are known, so the demo says how many words are right.
 """
 
 import argparse
 import asyncio
+import re
 import sys
 import time
+from difflib import SequenceMatcher
 from pathlib import Path
+from textwrap import indent, shorten
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-SAMPLE = Path(__file__).parent / "digits.mp3"
+SAMPLE = Path(__file__).parent / "sample.mp3"
+SENTENCES = SAMPLE.with_suffix(".txt")
+MODEL = "whisper-1"
 START_TIMEOUT_S = 300
-WEBHOOK_TIMEOUT_S = 60
+WEBHOOK_TIMEOUT_S = 300
 
 
 async def main() -> int:
@@ -35,6 +41,7 @@ async def main() -> int:
     try:
         async with aiohttp.ClientSession(base) as http:
             await until_ready(http, service)
+            await warn_of_the_model(http)
             await synchronous(http)
             await asynchronous(http)
     finally:
@@ -45,7 +52,7 @@ async def main() -> int:
         "\nDone. Where to look next:\n"
         "  make serve          the same service, until Ctrl-C\n"
         f"  {base}/docs   every path, to try out\n"
-        f"  curl {base}/v1/audio/transcriptions -F model=whisper-1 -F file=@{SAMPLE.relative_to(Path.cwd())}\n"
+        f"  curl {base}/v1/audio/transcriptions -F model={MODEL} -F file=@{SAMPLE}\n"
         "  README.md           a real model, a GPU cluster"
     )
     return 0
@@ -77,23 +84,45 @@ async def until_ready(http: aiohttp.ClientSession, service: asyncio.subprocess.P
     raise SystemExit(f"the service was not ready within {START_TIMEOUT_S} s")
 
 
+async def warn_of_the_model(http: aiohttp.ClientSession) -> None:
+    """Print the warning of the model that is served, if it has one."""
+    async with http.get(f"/v1/models/{MODEL}", raise_for_status=True) as answer:
+        if warning := (await answer.json()).get("warning"):
+            print(f"\nWarning: {warning}", flush=True)
+
+
 async def synchronous(http: aiohttp.ClientSession) -> None:
     """POST the file, wait for the text."""
     print(f"\n1. POST /v1/audio/transcriptions with {SAMPLE.name}", flush=True)
     start = time.perf_counter()
     with SAMPLE.open("rb") as file:
-        form = {"file": file, "model": "whisper-1", "response_format": "verbose_json"}
+        form = {"file": file, "model": MODEL, "response_format": "verbose_json"}
         async with http.post("/v1/audio/transcriptions", data=form, raise_for_status=True) as answer:
             transcript = await answer.json()
     took = time.perf_counter() - start
     for segment in transcript["segments"]:
-        print(f"   {segment['start']:6.2f} – {segment['end']:6.2f} s {segment['text']}")
+        print(f"   {segment['start']:6.2f} – {segment['end']:6.2f} s {segment['text'].strip()}")
     duration = transcript["duration"]
-    print(f"   {duration:.1f} s of audio in {took:.2f} s ({duration / took:.0f} × real time)", flush=True)
+    print(f"   {duration:.1f} s of audio in {took:.2f} s ({duration / took:.1f} × real time)")
+    print(f"   {compared(transcript['text'])}", flush=True)
+
+
+def compared(text: str) -> str:
+    """A sentence about a transcript of the sample: what differs from what was said, but for case and punctuation."""
+    said, heard = (re.findall(r"\w+", words.lower()) for words in (SENTENCES.read_text(encoding="utf-8"), text))
+    changes = [
+        change for change in SequenceMatcher(None, said, heard, autojunk=False).get_opcodes() if change[0] != "equal"
+    ]
+    if not changes:
+        return f"All {len(said)} words are right."
+    wrong = sum(max(b - a, d - c) for _, a, b, c, d in changes)
+    _, a, b, c, d = changes[0]
+    was, became = (shorten(" ".join(words), 60, placeholder=" …") for words in (said[a:b], heard[c:d]))
+    return f"Words that differ: {wrong} of {len(said)}; the first: {was!r} became {became!r}."
 
 
 async def asynchronous(http: aiohttp.ClientSession) -> None:
-    """Submit a job, wait for its webhook."""
+    """Submit a job, wait for its webhook, read the text as subtitles."""
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def receive(request: web.Request) -> web.Response:
@@ -111,14 +140,19 @@ async def asynchronous(http: aiohttp.ClientSession) -> None:
         print(f"\n2. POST /v1/jobs with {SAMPLE.name} and a webhook to {hook}", flush=True)
         start = time.perf_counter()
         with SAMPLE.open("rb") as file:
-            form = {"file": file, "webhook": f'{{"url": "{hook}"}}'}
+            form = {"file": file, "timestamps": "word", "webhook": f'{{"url": "{hook}"}}'}
             async with http.post("/v1/jobs", data=form, raise_for_status=True) as answer:
                 job = await answer.json()
         print(f"   accepted in {time.perf_counter() - start:.2f} s: job {job['id']} is {job['status']}", flush=True)
-        event = await asyncio.wait_for(received.get(), WEBHOOK_TIMEOUT_S)
+        try:
+            event = await asyncio.wait_for(received.get(), WEBHOOK_TIMEOUT_S)
+        except TimeoutError:
+            raise SystemExit(f"no webhook came within {WEBHOOK_TIMEOUT_S} s") from None
         print(f"   webhook after {time.perf_counter() - start:.2f} s: {event['type']}")
-        async with http.get(f"/v1/jobs/{job['id']}/transcript?format=text", raise_for_status=True) as answer:
-            print(f"   {(await answer.text()).strip()}")
+        path = f"/v1/jobs/{job['id']}/transcript?format=srt"
+        print(f"   GET {path}\n")
+        async with http.get(path, raise_for_status=True) as answer:
+            print(indent((await answer.text()).strip(), "   "))
     finally:
         await runner.cleanup()
 

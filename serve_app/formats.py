@@ -20,6 +20,9 @@ Format = Literal[SpeechFormat, "rttm"]
 SPEAKERS: tuple[Format, ...] = ("diarized_json", "rttm")
 """The formats that are about who speaks."""
 
+SUBTITLES: tuple[Format, ...] = ("srt", "vtt")
+"""The formats that are shown beside the recording, and are cut by words' times."""
+
 MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
     "verbose_json": "application/json",
@@ -45,7 +48,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
     `name`: what RTTM calls the recording, without spaces.
     Raises InvalidRequest for a layout that this format or this transcript can't have.
     """
-    if layout.asked and form not in ("srt", "vtt"):
+    if layout.asked and form not in SUBTITLES:
         raise InvalidRequest(f"{layout.asked[0]} is for the formats srt and vtt, not {form}", layout.asked[0])
     match form:
         case "srt":

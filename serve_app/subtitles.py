@@ -11,6 +11,7 @@ from pydantic import Field
 from serve_app.errors import InvalidRequest
 from serve_app.options import Strict
 from serve_app.speakers import labelled
+from serve_app.subtitle_cues import Cue, columns, divided, readable
 from serve_app.transcript import Segment, Transcript
 from serve_app.whisper.text import Word
 
@@ -22,7 +23,10 @@ _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
 class Layout(Strict):
-    """How subtitles are laid out: openai-whisper's names and meanings. All of it needs words' times."""
+    """How subtitles are laid out: openai-whisper's names and meanings. All of it needs words' times.
+
+    Without any of it cues are made to be read (`subtitle_cues`).
+    """
 
     max_line_width: int | None = Field(
         None, ge=1, le=250, description="Characters of a line at most; a longer word has a line of its own."
@@ -42,15 +46,6 @@ class Layout(Strict):
 
 
 PLAIN = Layout()
-
-
-class Cue(NamedTuple):
-    """What is shown from `start` until `end`, in milliseconds; whose it is, where that is known."""
-
-    start: int
-    end: int
-    text: str
-    speaker: str | None = None
 
 
 _Pieces = list[Cue]
@@ -97,7 +92,8 @@ def tsv(transcript: Transcript) -> str:
 
 def _cues(transcript: Transcript, layout: Layout, syntax: _Syntax) -> Iterator[Cue]:
     _check(transcript, layout)
-    for pieces in _with_time(_laid_out(_segments(transcript), layout, syntax), transcript):
+    laid_out = _laid_out(_segments(transcript), layout, syntax) if layout.asked else _readable(transcript, syntax)
+    for pieces in _with_time(laid_out, transcript):
         escaped = [piece._replace(text=syntax.escape(piece.text)) for piece in pieces]
         if layout.highlight_words:
             yield from _highlighted(escaped, syntax)
@@ -118,6 +114,17 @@ def _segments(transcript: Transcript) -> Iterator[_Pieces]:
     texts: list[Sequence[Word | Segment]] = [segment.words or (segment,) for segment in transcript.segments]
     ordered = iter(_in_order(chain.from_iterable(texts), transcript))
     return ([next(ordered) for _ in segment] for segment in texts)
+
+
+def _readable(transcript: Transcript, syntax: _Syntax) -> Iterator[_Pieces]:
+    """Cues as they are without a layout; a segment without words' times is divided."""
+
+    def label(speaker: str | None) -> int:
+        return columns(syntax.said(speaker, "")) if syntax.visible else 0
+
+    texts = zip(transcript.segments, _segments(transcript), strict=True)
+    words = (pieces if segment.words else divided(pieces[0]) for segment, pieces in texts)
+    return ([cue] for cue in readable(words, _milliseconds(transcript.duration), label))
 
 
 def _in_order(texts: Iterable[Word | Segment], transcript: Transcript) -> _Pieces:

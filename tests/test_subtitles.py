@@ -207,8 +207,10 @@ def test_who_speaks_takes_room_in_a_line_where_it_is_shown() -> None:
 def test_a_text_without_a_time_keeps_its_speaker() -> None:
     talk = told_apart(transcript(segment(1, 2, " one"), segment(2, 2, " two"), duration=3), ["A", "B"])
     bare = talk.model_copy(update={"segments": tuple(s.model_copy(update={"words": None}) for s in talk.segments)})
-    assert read_srt(subtitles.srt(bare)) == [(1000, 2000, "[A]: one\n[B]: two")]
-    assert "<v A>one</v>\n<v B>two</v>\n" in subtitles.vtt(bare)
+    assert read_srt(subtitles.srt(bare)) == [(1000, 2000, "[A]: one"), (2000, 3000, "[B]: two")]
+    end = bare.model_copy(update={"duration": 2.0})
+    assert read_srt(subtitles.srt(end)) == [(1000, 2000, "[A]: one\n[B]: two")]
+    assert "<v A>one</v>\n<v B>two</v>\n" in subtitles.vtt(end)
     assert "1000\t2000\tone two\tA, B\n" in subtitles.tsv(bare)
 
 
@@ -223,7 +225,10 @@ def test_segments_without_words_are_read_back(of: Transcript) -> None:
     check([(int(start), int(end), text) for start, end, text in rows], bare, subtitles.PLAIN)
 
 
-@given(transcripts(st.sampled_from([" one", " two,", " three-four", "'s", " five."]), least_ms=1), LAYOUTS)
+@given(
+    transcripts(st.sampled_from([" one", " two,", " three-four", "'s", " five."]), least_ms=1),
+    LAYOUTS.filter(lambda layout: layout.asked),
+)
 def test_the_layout_is_openai_whispers(of: Transcript, layout: Layout) -> None:
     utils = pytest.importorskip("whisper.utils", reason="openai-whisper is not installed (the extra bench)")
     result: dict[str, Any] = of.model_dump()
@@ -248,6 +253,25 @@ def test_lines_are_broken_where_they_are_full() -> None:
     ]
 
 
+def test_a_long_segment_is_cut_to_be_read_with_words_or_without() -> None:
+    text = (
+        " When the rain had stopped at last, the children ran out into the garden, and nobody could stop them."
+        " They played until the evening came."
+    )
+    words = text.split()
+    timed = spoken(*((k * 0.5, k * 0.5 + 0.5, f" {word}") for k, word in enumerate(words)))
+    expected = [
+        "When the rain had stopped at last,",
+        "the children ran out into the garden,\nand nobody could stop them.",
+        "They played until the evening came.",
+    ]
+    for one in (timed, segment(0, 0.5 * len(words), text)):
+        of = transcript(one)
+        assert [text for _, _, text in read_srt(subtitles.srt(of))] == expected
+        assert [text for _, _, text in read_vtt(subtitles.vtt(of))] == expected
+        assert len(subtitles.tsv(of).splitlines()) == 2, "a line a segment"
+
+
 def test_words_are_underlined_one_after_the_other() -> None:
     said = transcript(spoken((0.0, 0.5, " a<b"), (0.7, 0.9, " c")))
     assert subtitles.vtt(said, Layout(highlight_words=True)) == (
@@ -260,9 +284,10 @@ def test_words_are_underlined_one_after_the_other() -> None:
 
 def test_a_text_without_a_time_is_shown_with_its_neighbour() -> None:
     first, late = segment(1.0, 2.0, " one"), segment(2.0, 2.0, " two")
-    assert read_srt(subtitles.srt(transcript(first, late))) == [(1000, 2000, "one\ntwo")]
-    assert read_srt(subtitles.srt(transcript(late, segment(2.0, 3.0, " three")))) == [(2000, 3000, "two\nthree")]
-    assert read_srt(subtitles.srt(transcript(late, duration=4))) == [(0, 4000, "two")]
+    assert read_srt(subtitles.srt(transcript(first, late))) == [(1000, 2000, "one two")]
+    assert read_srt(subtitles.srt(transcript(late, segment(2.0, 3.0, " three")))) == [(2000, 3000, "two three")]
+    assert read_srt(subtitles.srt(transcript(late, duration=4))) == [(2000, 3000, "two")]
+    assert read_srt(subtitles.srt(transcript(late, duration=2))) == [(0, 2000, "two")]
 
 
 def test_hours_are_written_where_there_are_any() -> None:

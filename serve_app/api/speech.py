@@ -21,12 +21,13 @@ from pydantic_core import from_json
 
 from serve_app.api.errors import invalid
 from serve_app.errors import InvalidRequest, ServiceError
-from serve_app.formats import SPEAKERS, SpeechFormat
+from serve_app.formats import SPEAKERS, SUBTITLES, SpeechFormat
 from serve_app.options import (
     MAX_KNOWN_SPEAKERS,
     MAX_PROMPT,
     Milliseconds,
     Probability,
+    Timestamps,
     TranscriptionOptions,
     VadOptions,
 )
@@ -140,6 +141,11 @@ class SpeechForm(BaseModel):
         others = {name: value for name, value in fields.items() if name not in members.values()}
         return others | {"chunking_strategy": {member: fields[name] for member, name in members.items()}}
 
+    @property
+    def _timestamps(self) -> Timestamps:
+        """Subtitles are cut by words' times."""
+        return "word" if self.response_format in SUBTITLES else "segment"
+
     def _options(self, **own: Any) -> TranscriptionOptions:
         """The same, as what every front parses into, with a path's `own` options. Raises InvalidRequest."""
         if self.include and self.response_format != "json":
@@ -168,7 +174,7 @@ class TranslationForm(SpeechForm):
 
     def options(self) -> TranscriptionOptions:
         """What every front parses into. Raises InvalidRequest."""
-        return self._options(task="translate")
+        return self._options(task="translate", timestamps=self._timestamps)
 
 
 class TranscriptionForm(SpeechForm):
@@ -210,7 +216,7 @@ class TranscriptionForm(SpeechForm):
             return self._options(
                 language=self.language,
                 hotwords=_SEPARATOR.join(self.keywords) or None,
-                timestamps="word" if "word" in self.timestamp_granularities else "segment",
+                timestamps="word" if "word" in self.timestamp_granularities else self._timestamps,
             )
 
     def _diarization(self) -> dict[str, Any]:

@@ -1,10 +1,13 @@
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import UploadFile
 
+from serve_app.api.speech import TranscriptionForm, TranslationForm
 from serve_app.service import Service
 
 DATA = Path(__file__).parent.parent / "data"
@@ -50,6 +53,15 @@ async def test_words_have_their_times(client: httpx.AsyncClient) -> None:
     assert times == sorted(times)
     assert body["segments"][0]["start"] <= times[0] < times[-1] <= body["segments"][0]["end"]
     assert "words" not in (await client.post(PATH, **upload(response_format="verbose_json"))).json()
+
+
+@pytest.mark.parametrize("form", [TranscriptionForm, TranslationForm])
+def test_subtitles_are_cut_by_words(form: type[TranscriptionForm | TranslationForm]) -> None:
+    def timestamps(response_format: str) -> str:
+        fields = {"file": UploadFile(io.BytesIO()), "model": "whisper-1", "response_format": response_format}
+        return form.model_validate(fields).options().timestamps
+
+    assert [timestamps(one) for one in ("srt", "vtt", "tsv", "verbose_json")] == ["word", "word", "segment", "segment"]
 
 
 async def test_tokens_have_their_log_probabilities(client: httpx.AsyncClient) -> None:

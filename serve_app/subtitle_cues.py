@@ -1,0 +1,257 @@
+"""Cues that people can read: timed words in cues of two short lines, cut where sentences, clauses or pauses end. Pure.
+
+The limits are those of common style guides for subtitles. Where to cut is found by dynamic programming: of all ways to
+cut a stretch of words, the cheapest one, by the costs below.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+from unicodedata import category, east_asian_width
+
+LINE_COLUMNS = 42
+"""A line's width; an East Asian wide character takes two columns."""
+MAX_MS = 7000
+MIN_MS = 1000
+"""A cue is shown so long at least, if nothing else is said meanwhile."""
+TOUCH_MS = 80
+"""Cues less than two frames (of 25 a second) apart touch: a shorter gap is a flicker."""
+BREAK_MS = 1500
+"""A cue ends before such a pause."""
+
+# Costs of a cue, in units of their own: of each; of what is short; of what breaks a text, or fails to.
+_CUE = 15
+_ONE_WORD = 40
+_SHORT_COLUMNS, _SHORT_COLUMN = 12, 6  # under so many columns, for each that is missing
+_HURRIED = 40  # for a second that is missing to MIN_MS
+_AFTER_CLAUSE, _AFTER_WORD = 20, 60  # a cut elsewhere than after a sentence
+_AFTER_SHORT_WORD = 15  # besides: an article or a preposition belongs to what follows
+_PAUSE, _PAUSE_MS = 40, 700  # what a cut in such a pause is cheaper by
+_SENTENCE_INSIDE = 25
+_PAUSE_INSIDE = 40  # a second of pauses within a cue
+_SQUARES = 300  # columns squared over this: two cues of equal length are cheaper than a long and a short one
+_LINE_AFTER_CLAUSE, _LINE_AFTER_WORD, _LINE_AFTER_SHORT_WORD = 2, 12, 4  # beside half the difference of two lines
+_SHORT_WORD = 3
+"""Columns of a word that is mostly an article, a preposition or a conjunction, in whatever language."""
+
+_CLOSING = "\"'”’»)]}」』）】"
+_SENTENCE_END = re.compile(rf"[.!?…。！？؟।][{re.escape(_CLOSING)}]*$")
+_CLAUSE_END = re.compile(rf"[,;:—–、，；：،؛)）][{re.escape(_CLOSING)}]*$")
+# A title or an initial has a full stop that ends no sentence.
+_ABBREVIATION = re.compile(r"\W*(mr|mrs|ms|dr|prof|st|jr|sr|sra|hr|fr|mme|vs|[^\W\d_])\.", re.IGNORECASE)
+_MARKS = frozenset({"Mn", "Mc", "Me", "Cf"})
+_NOT_FIRST = _MARKS | {"Pe", "Pf", "Po", "Lm"}
+_NOT_LAST = frozenset({"Ps", "Pi", "Cf"})
+
+
+class Cue(NamedTuple):
+    """What is shown from `start` until `end`, in milliseconds; whose it is, where that is known."""
+
+    start: int
+    end: int
+    text: str
+    speaker: str | None = None
+
+
+@dataclass
+class _Unit:
+    """What no line break may divide: mostly a word. `space`: one is before it, unless a line begins here."""
+
+    start: int
+    end: int
+    text: str
+    columns: int
+    space: bool
+    speaker: str | None
+
+
+def readable(
+    segments: Iterable[Sequence[Cue]], total: int, label: Callable[[str | None], int] = lambda speaker: 0
+) -> Iterator[Cue]:
+    """Cues of at most two lines, `\\n` between them, of 42 columns each, and of at most 7 seconds.
+
+    `segments`: the words of each, or a whole segment, in order; times never run back nor beyond `total` ms. `label`:
+    columns that a speaker's name takes in the first line. Every word is in one cue, in order, cues have one speaker
+    and never overlap. Only a single word may be wider or longer; only words without any time give cues without.
+    """
+    units = list(_units(segments))
+    if not units:
+        return
+    firsts = [0, *(place for place, pair in enumerate(pairwise(units), 1) if _apart(*pair)), len(units)]
+    cues: list[tuple[_Unit, _Unit, str]] = []
+    for begins, ends in pairwise(firsts):
+        run, room = units[begins:ends], LINE_COLUMNS - label(units[begins].speaker)
+        following = units[ends].start if ends < len(units) else total
+        cues += (
+            (run[begin], run[end - 1], _lines(run[begin:end], room)) for begin, end in _cheapest(run, room, following)
+        )
+    starts = [first.start for first, _, _ in cues[1:]] + [total]
+    for (first, last, text), following in zip(cues, starts, strict=True):
+        until = max(last.end, min(first.start + MIN_MS, following))
+        if following - until < TOUCH_MS and following - first.start <= MAX_MS:
+            until = following
+        yield Cue(first.start, until, text, first.speaker)
+
+
+def divided(segment: Cue) -> list[Cue]:
+    """The words of a segment that has no times of its words: its time, shared by their characters."""
+    pieces: list[str] = []
+    for word in re.findall(r"\s*\S+\s*", segment.text):
+        apart = columns(word) > LINE_COLUMNS or any(map(_wide, word))
+        pieces += re.findall(r"\s*\S\s*", word) if apart else [word]
+    edges = list(accumulate(map(len, pieces), initial=0))
+    length = segment.end - segment.start
+    times = [segment.start + length * edge // max(edges[-1], 1) for edge in edges]
+    return [segment._replace(start=a, end=b, text=text) for text, (a, b) in zip(pieces, pairwise(times), strict=True)]
+
+
+def columns(text: str) -> int:
+    """The width of a text in a font of fixed width."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if _wide(character) else 0 if category(character) in _MARKS - {"Mc"} else 1 for character in text)
+
+
+def _wide(character: str) -> bool:
+    return east_asian_width(character) in "WF"
+
+
+def _units(segments: Iterable[Sequence[Cue]]) -> Iterator[_Unit]:
+    """Words joined where no line may break between them."""
+    unit: _Unit | None = None
+    spaced = False  # the text before ended with a space
+    for segment in segments:
+        new_segment = True
+        for piece in segment:
+            text = piece.text.strip()
+            if not text:
+                spaced = True
+                continue
+            space = spaced or piece.text[0].isspace()
+            spaced = piece.text[-1].isspace()
+            width = columns(text)
+            if unit is not None and not (space or new_segment or piece.speaker != unit.speaker):
+                if not _breakable(unit, text, width):
+                    unit.end, unit.text, unit.columns = piece.end, unit.text + text, unit.columns + width
+                    continue
+            elif unit is not None and new_segment and not (_wide(unit.text[-1]) or _wide(text[0])):
+                space = True
+            new_segment = False
+            if unit is not None:
+                yield unit
+            unit = _Unit(piece.start, piece.end, text, width, space, piece.speaker)
+    if unit is not None:
+        yield unit
+
+
+def _breakable(unit: _Unit, text: str, width: int) -> bool:
+    """Whether a line may end between a unit and a text that follows without a space."""
+    if unit.columns + width > LINE_COLUMNS:  # Thai, for one, has no spaces within a sentence
+        return category(text[0]) not in _MARKS
+    if not (_wide(unit.text[-1]) or _wide(text[0])):
+        return False
+    return category(text[0]) not in _NOT_FIRST and category(unit.text[-1]) not in _NOT_LAST
+
+
+def _apart(before: _Unit, after: _Unit) -> bool:
+    return before.speaker != after.speaker or after.start - before.end >= BREAK_MS
+
+
+def _ends_sentence(before: _Unit, after: _Unit) -> bool:
+    if not _SENTENCE_END.search(before.text) or after.text[:1].islower():
+        return False
+    return not _ABBREVIATION.fullmatch(before.text)
+
+
+def _place(before: _Unit, after: _Unit, clause: int, word: int, short_word: int) -> int:
+    """What it costs to break a text between two units."""
+    if _ends_sentence(before, after):
+        return 0
+    if _CLAUSE_END.search(before.text):
+        return clause
+    return word + short_word * (after.space and before.columns <= _SHORT_WORD)
+
+
+def _cheapest(units: Sequence[_Unit], first_line: int, following: int) -> list[tuple[int, int]]:
+    """The cheapest cut of one speaker's units into cues: places where each begins and ends.
+
+    `first_line`: columns of a cue's first line. `following`: when something else is said.
+    """
+    count = len(units)
+    edges = _edges(units)
+    starts = [*(unit.start for unit in units), following]
+    cut, kept = [0.0], [0.0]  # what it costs to cut before a unit; not to cut anywhere up to it
+    for before, after in pairwise(units):
+        pause = after.start - before.end
+        sentence = _ends_sentence(before, after)
+        place = _place(before, after, _AFTER_CLAUSE, _AFTER_WORD, _AFTER_SHORT_WORD)
+        cut.append(max(0.0, place - _PAUSE * min(pause / _PAUSE_MS, 1)))
+        kept.append(kept[-1] + (_SENTENCE_INSIDE if sentence else 0) + _PAUSE_INSIDE * pause / 1000)
+    cut.append(0.0)
+    fits = [_filled(edges, units, begin, first_line) for begin in range(count)]  # units of a full first line
+    costs, begins = [0.0], [0]
+    for end in range(1, count + 1):
+        cheapest, best = float("inf"), end - 1
+        finish, until = units[end - 1].end, starts[end]
+        for begin in range(end - 1, -1, -1):
+            start = starts[begin]
+            if begin < end - 1:
+                second = fits[begin]
+                if finish - start > MAX_MS or (
+                    second < end - 1 and edges[end] - edges[second] - units[second].space > LINE_COLUMNS
+                ):
+                    break
+            width = edges[end] - edges[begin]
+            cost = costs[begin] + _CUE + width * width / _SQUARES + kept[end - 1] - kept[begin]
+            if begin == end - 1:
+                cost += _ONE_WORD
+            if width < _SHORT_COLUMNS:
+                cost += _SHORT_COLUMN * (_SHORT_COLUMNS - width)
+            shown = max(finish, min(start + MIN_MS, until)) - start
+            if shown < MIN_MS:
+                cost += _HURRIED * (MIN_MS - shown) / 1000
+            if cost < cheapest:
+                cheapest, best = cost, begin
+        costs.append(cheapest + cut[end])
+        begins.append(best)
+    places = [count]
+    while places[-1]:
+        places.append(begins[places[-1]])
+    return list(pairwise(reversed(places)))
+
+
+def _edges(units: Sequence[_Unit]) -> list[int]:
+    """Columns before each unit, and of all of them, with the spaces."""
+    return list(accumulate((unit.columns + unit.space for unit in units), initial=0))
+
+
+def _filled(edges: Sequence[int], units: Sequence[_Unit], begin: int, room: int) -> int:
+    """The unit after a line that begins so and is as full as can be; it has one unit at least."""
+    end = begin + 1
+    while end < len(units) and edges[end + 1] - edges[begin] - units[begin].space <= room:
+        end += 1
+    return end
+
+
+def _lines(units: Sequence[_Unit], first_line: int) -> str:
+    """A cue's text: in one line if there is room, else in the two of most equal width, at the better place."""
+    edges = _edges(units)
+    if len(units) == 1 or edges[-1] - units[0].space <= first_line:
+        return _text(units)
+    used = LINE_COLUMNS - first_line
+
+    def cost(place: int) -> float:
+        first, second = edges[place] - units[0].space, edges[-1] - edges[place] - units[place].space
+        over = max(0, first - first_line) + max(0, second - LINE_COLUMNS)
+        before, after = units[place - 1], units[place]
+        worse = _place(before, after, _LINE_AFTER_CLAUSE, _LINE_AFTER_WORD, _LINE_AFTER_SHORT_WORD)
+        return abs(first + used - second) / 2 + worse + 1000 * over
+
+    place = min(range(1, len(units)), key=cost)
+    return _text(units[:place]) + "\n" + _text(units[place:])
+
+
+def _text(units: Sequence[_Unit]) -> str:
+    return "".join(" " * unit.space + unit.text for unit in units).strip()
