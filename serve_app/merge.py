@@ -1,13 +1,14 @@
 """Texts of windows, put back where they were spoken."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
 from serve_app.options import Task
 from serve_app.transcript import Said, Segment, Transcript
 from serve_app.whisper.text import WindowText, Word
+from serve_app.whisper.word_bounds import Speech, bound_words
 
 FRAMES_PER_SECOND = 100
 """Whisper's feature frames; `seek` counts them."""
@@ -20,6 +21,7 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
     duration = samples / SAMPLE_RATE
     for window, text in windows:
         offset = window.start / SAMPLE_RATE
+        speech = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in window.speech]
         for segment, part in text.timed_segments:
             segments.append(
                 Segment(
@@ -32,9 +34,7 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
                     avg_logprob=part.avg_logprob,
                     compression_ratio=part.compression_ratio,
                     no_speech_prob=part.no_speech_prob,
-                    words=None
-                    if segment.words is None
-                    else tuple(_moved(word, offset, duration) for word in segment.words),
+                    words=None if segment.words is None else _words(segment.words, offset, duration, speech),
                     logprobs=segment.logprobs,
                 )
             )
@@ -72,6 +72,10 @@ class Saying:
         return Said(text=said, logprobs=tuple(tokens) or None)
 
 
-def _moved(word: Word, offset: float, duration: float) -> Word:
-    start, end = (round(min(offset + time, duration), 3) for time in (word.start, word.end))
-    return word.model_copy(update={"start": start, "end": end})
+def _words(words: Sequence[Word], offset: float, duration: float, speech: Speech) -> tuple[Word, ...]:
+    """Words of a window at their times in the recording, without the pauses that attention gave them."""
+    moved = [word.moved(offset) for word in words]
+    within = [
+        word.model_copy(update={"start": min(word.start, duration), "end": min(word.end, duration)}) for word in moved
+    ]
+    return bound_words(within, speech)
