@@ -45,6 +45,8 @@ def main() -> int:
         warnings = _fetch_models(config)
     except (ModelUnavailable, CheckpointError) as error:
         return _fail(error)
+    except KeyboardInterrupt:
+        return _fail("stopped before the models were there")
     print("Starting Ray and Ray Serve …", flush=True)
     start_ray(data_dir)
     # After Ray, which would report a SIGTERM as a crash.

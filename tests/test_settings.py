@@ -125,3 +125,9 @@ class TestModels:
             ("whisper-base", "gpuflex"),
             ("small", "cpuflex"),
         ]
+
+    def test_the_fallback_is_a_name_too(self) -> None:
+        settings = AppSettings.model_validate({"model": "whisper-nano", "model_fallback": "whisper-nano"})
+        assert settings.model_fallback == settings.model
+        with pytest.raises(ValidationError, match=r"model_fallback: 'small' is in models\.0\.id already"):
+            AppSettings.model_validate({"models": [SMALL], "model_fallback": "small"})

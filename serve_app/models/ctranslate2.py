@@ -50,7 +50,9 @@ def convert(source: Path, target: Path) -> None:
         written = _configs(variables, config, tokens)
         tensors = dict(_tensors(variables))
     except (KeyError, ValueError, FileNotFoundError) as error:
-        raise CheckpointError(f"{source} is no complete CTranslate2 Whisper: {error!r}") from error
+        raise CheckpointError(
+            f"{source} is no complete CTranslate2 Whisper: {type(error).__name__}: {error}"
+        ) from error
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     for name, content in written.items():
         (target / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -191,9 +193,9 @@ def _configs(
         generation["alignment_heads"] = config["alignment_heads"]
     special = sorted((number, token) for token, number in tokens.items() if end < number <= last)
     if generation["is_multilingual"]:
-        # Every Whisper vocabulary goes on: start, the languages, translate, transcribe.
-        after = tokens["<|translate|>"]
-        generation["lang_to_id"] = {token: number for number, token in special if start < number < after}
+        # Old folders do not say which they are, but every Whisper vocabulary has them between these two.
+        languages = config.get("lang_ids") or range(start + 1, tokens["<|translate|>"])
+        generation["lang_to_id"] = {token: number for number, token in special if number in languages}
         generation["task_to_id"] = {task: tokens[f"<|{task}|>"] for task in ("transcribe", "translate")}
     tokenizer = {
         **{"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor", "model_max_length": 1024},

