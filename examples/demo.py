@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 SAMPLE = Path(__file__).parent / "digits.mp3"
-START_TIMEOUT_S = 300
+START_TIMEOUT_S = 1200  # the first start fetches the model
 WEBHOOK_TIMEOUT_S = 60
 
 

@@ -62,13 +62,13 @@ def resolve_models(settings: AppSettings, report: Report = logger.warning) -> Ap
         resolve_checkpoint(model.checkpoint, settings.models_dir, report)
     try:
         resolve_checkpoint(default.checkpoint, settings.models_dir, report)
-    except ModelUnavailable as error:
+    except ModelUnavailable:
         fallback = settings.model_fallback
         if fallback is None or fallback == settings.model:
             raise
         lines = (
-            f"WARNING: {error}",
-            f"WARNING: the service runs {fallback} INSTEAD OF {settings.model}.",
+            f"WARNING: {settings.model} can't be fetched, for the reasons above.",
+            f"WARNING: {fallback} runs INSTEAD OF {settings.model}.",
             f"WARNING: {EMBEDDED_WARNINGS.get(fallback, 'It may not know what the other one knows.')}",
             "WARNING: docs/models.md says how a machine without network gets a model.",
         )

@@ -38,7 +38,7 @@ def test_on_a_machine_alone_every_process_is_told_of_the_fallback(
     (warning,) = _fetch_models(config)
     assert "spoken digits only" in warning
     wanted = environment.get("STT_MODEL", "whisper-base")
-    assert f"the service runs whisper-nano INSTEAD OF {wanted}" in capsys.readouterr().out
+    assert f"whisper-nano runs INSTEAD OF {wanted}" in capsys.readouterr().out
     # What Serve makes of the config in a process of its own.
     served = AppSettings.model_validate(config.applications[0].args)
     assert [model.names for model in served.served_models] == [("whisper-nano", "whisper-1")]
