@@ -1,7 +1,7 @@
 # One image for head, workers and `docker run`; the cluster's Ray must be this image's Ray.
 #   docker build -t whisper-serve .                        for GPU nodes
 #   docker build -t whisper-serve:cpu --build-arg DEVICE=cpu .
-#   docker run --rm -p 8000:8000 whisper-serve:cpu         the embedded default, to try
+#   docker run --rm -p 8000:8000 whisper-serve:cpu         configs/local.yaml, to try; it fetches whisper-base
 ARG DEVICE=cuda
 
 FROM python:3.12-slim-bookworm AS base

@@ -131,7 +131,9 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
     os.sched_setaffinity(0, {cores[0]})
     engine = Engine(WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1)))
     with TemporaryDirectory() as folder:
-        settings = AppSettings(data_dir=Path(folder), diarization=DiarizationSettings(pipeline=name))
+        settings = AppSettings(
+            model="whisper-nano", data_dir=Path(folder), diarization=DiarizationSettings(pipeline=name)
+        )
         model, blobs = settings.served_model(None), BlobStore(settings.blob_root)
         sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
         source = await blobs.write(_once(sound.export(io.BytesIO(), format="wav").getvalue()))

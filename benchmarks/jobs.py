@@ -77,7 +77,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/never.mp3"
     found: dict[str, Any] = {}
-    async with server, running(folder / "data", {}) as service:
+    async with server, running(folder / "data", {"MODEL": "whisper-nano"}) as service:
         print("starting the service …", flush=True)
         await service.ready.wait()
         await submit_all(service, url, 50, 1)

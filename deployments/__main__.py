@@ -11,10 +11,15 @@ from pathlib import Path
 
 import ray
 from ray import serve
+from ray.serve.schema import ServeDeploySchema
 
 from deployments.config import ConfigError, load
 from deployments.launch import DeployFailed, check_port, deploy, start_ray, wait_until_running
+from serve_app.models import EMBEDDED_WARNINGS
+from serve_app.models.fetch import ModelUnavailable
+from serve_app.models.resolve import resolve_models
 from serve_app.settings import AppSettings
+from serve_app.whisper.tokens import CheckpointError
 
 
 def main() -> int:
@@ -36,6 +41,12 @@ def main() -> int:
     os.environ["STT_DATA_DIR"] = str(data_dir)
     os.environ.setdefault("HF_HOME", str(data_dir / "huggingface"))
 
+    try:
+        warnings = _fetch_models(config)
+    except (ModelUnavailable, CheckpointError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _fail("stopped before the models were there")
     print("Starting Ray and Ray Serve …", flush=True)
     start_ray(data_dir)
     # After Ray, which would report a SIGTERM as a crash.
@@ -44,8 +55,10 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         deploy(config)
-        if wait_until_running(config, stop, lambda line: print(line, flush=True)):
-            print(f"Ready: http://{http.host}:{http.port}/docs (Ctrl-C stops)", flush=True)
+        if wait_until_running(config, stop, _tell):
+            _tell(f"Ready: http://{http.host}:{http.port}/docs (Ctrl-C stops)")
+            for warning in warnings:
+                _tell(f"WARNING: {warning}")
             stop.wait()
     except DeployFailed as error:
         return _fail(error)
@@ -56,6 +69,22 @@ def main() -> int:
             serve.shutdown()
             ray.shutdown()
     return 0
+
+
+def _fetch_models(config: ServeDeploySchema) -> list[str]:
+    """Fetch the models, before anything runs; what takes the place of one is written into the config.
+
+    The result is what users of the default models must know.
+    """
+    settings = [resolve_models(AppSettings.model_validate(app.args), _tell) for app in config.applications]
+    os.environ.pop("STT_MODEL", None)  # what it says is in the config now
+    for application, resolved in zip(config.applications, settings, strict=True):
+        application.args["model"] = resolved.model
+    return [EMBEDDED_WARNINGS[each.model] for each in settings if each.model in EMBEDDED_WARNINGS]
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _fail(error: Exception | str) -> int:

@@ -8,6 +8,7 @@ from deployments.diarizer import Diarizer
 from deployments.ingress import Ingress
 from deployments.transcriber import Transcriber
 from deployments.whisper import Whisper
+from serve_app.models.resolve import resolve_models
 from serve_app.settings import AppSettings, ServedModel
 
 # No `from __future__ import annotations` here: Serve reads the annotation below at run time
@@ -15,9 +16,13 @@ from serve_app.settings import AppSettings, ServedModel
 
 
 def build(args: AppSettings) -> serve.Application:
-    """Ingress → Transcriber → a Whisper for each model, and the Diarizer if it is on; beside them the job manager."""
+    """Ingress → Transcriber → a Whisper for each model, and the Diarizer if it is on; beside them the job manager.
+
+    Models are fetched here first: all processes are given one decision on what is served.
+    """
+    args = resolve_models(args)
     whispers = {
-        model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper)
+        model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper, args.models_dir)
         for name, model in whisper_deployments(args).items()
     }
     diarizer = serve.deployment(Diarizer).bind(args) if args.diarization.pipeline else None

@@ -14,6 +14,7 @@ from deployments.job_manager import RemoteJobs
 from serve_app.api.app import create_app
 from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.uploads import Uploads, signing_key
+from serve_app.models.resolve import resolve_checkpoint
 from serve_app.service import Service
 from serve_app.settings import AppSettings
 from serve_app.whisper.card import ModelCard
@@ -34,7 +35,10 @@ class Ingress:
         blobs = BlobStore(settings.blob_root, settings.limits.max_upload_bytes)
         self.service = Service(
             settings,
-            {model.id: ModelCard.load(model.checkpoint, model.id) for model in settings.served_models},
+            {
+                model.id: ModelCard.load(resolve_checkpoint(model.checkpoint, settings.models_dir), model.id)
+                for model in settings.served_models
+            },
             blobs,
             Uploads(blobs, signing_key(settings), settings.uploads.expires_s),
             jobs,

@@ -5,6 +5,7 @@ The engine brings torch; the processes that only deploy this one are spared them
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 class Whisper:
     """Windows of all requests for one model meet in this replica's engine and leave it as text."""
 
-    def __init__(self, model: ServedModel, settings: WhisperSettings) -> None:
+    def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path) -> None:
         spin_briefly()  # before torch is imported
+        from serve_app.models.resolve import resolve_checkpoint
         from serve_app.whisper.engine import Engine
         from serve_app.whisper.model import WhisperModel
 
-        loaded = WhisperModel.load(model.checkpoint, model.running(settings))
+        source = resolve_checkpoint(model.checkpoint, models_dir)
+        loaded = WhisperModel.load(source, model.running(settings))
         self.engine = Engine(loaded, Batching(), settings.watchdog_s)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ class ServedModel(Section):
     aliases: tuple[ModelName, ...] = Field((), description="Other names clients may use for it.")
     checkpoint: ModelName = Field(
         default_factory=lambda given: given["id"],
-        description="The embedded model, a hub id, or a folder; absent: what the id says.",
+        description="A name of the catalogue, the embedded model, a hub id, or a folder; absent: what the id says.",
     )
     tier: Tier | None = Field(None, description="Tiyaro's clients ask for one: docs/fronts.md; null: of none.")
     device: Device | None = Field(None, description="Null: as `whisper` says, like the two below.")
@@ -246,11 +246,21 @@ class AppSettings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
     )
 
-    model: ModelName = Field("whisper-nano", description="The default: the embedded model, a hub id, or a folder.")
+    model: ModelName = Field(
+        "whisper-base",
+        description="The default: a name of the catalogue (docs/models.md), the embedded model, a hub id, or a folder.",
+    )
+    model_fallback: ModelName | None = Field(
+        None,
+        description="Served instead of a default of the catalogue that can't be fetched, with a warning; null: the "
+        "service does not start then.",
+    )
     model_aliases: tuple[ModelName, ...] = Field(("whisper-1",), description="Other names clients may use for it.")
     model_tier: Tier | None = Field(None, description="Its tier, as `tier` of the others.")
     models: tuple[ServedModel, ...] = Field((), description="Models beside it, each a deployment of its own.")
-    data_dir: Path = Field(Path("data"), description="Uploads and temporary files: one folder, the same on every node.")
+    data_dir: Path = Field(
+        Path("data"), description="Uploads, temporary files, fetched models: one folder, the same on every node."
+    )
     blobs: str | None = Field(
         None,
         pattern=r"^[a-z0-9]+://.",
@@ -306,6 +316,11 @@ class AppSettings(BaseSettings):
         return self.blobs or str(self.data_dir / "blobs")
 
     @property
+    def models_dir(self) -> Path:
+        """Where models are that were fetched or converted."""
+        return self.data_dir / "models"
+
+    @property
     def spool_dir(self) -> Path:
         """Where temporary files go."""
         return self.data_dir / "tmp"
@@ -326,6 +341,9 @@ class AppSettings(BaseSettings):
                 if name in fields:
                     raise ValueError(f"{field}: {name!r} is in {fields[name]} already: a name is one model's")
                 fields[name] = field
+        if self.model_fallback not in (None, self.model) and self.model_fallback in fields:
+            field = fields[self.model_fallback]
+            raise ValueError(f"model_fallback: {self.model_fallback!r} is in {field} already: a name is one model's")
         return self
 
     @field_validator("database")

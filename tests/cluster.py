@@ -1,4 +1,6 @@
-"""One Ray cluster for the whole test session, with the service on it as `configs/local.yaml` says, and who speaks."""
+"""One Ray cluster for the whole test session, with the service on it as `configs/local.yaml` says, of whisper-nano,
+and who speaks.
+"""
 
 import os
 import shutil
@@ -48,6 +50,7 @@ def running() -> Iterator[Running]:
     try:
         config = load(ROOT / "configs/local.yaml")
         config.http_options.port = free_port()
+        config.applications[0].args["model"] = "whisper-nano"  # nothing is fetched
         config.applications[0].args["data_dir"] = str(folder / "data")
         config.applications[0].args["diarization"] = {"pipeline": "diarization-nano", "threads": 1}
         deploy(config)

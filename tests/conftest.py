@@ -11,6 +11,8 @@ import pytest
 import uvicorn
 
 from serve_app.api.app import create_app
+from serve_app.models.fetch import ModelUnavailable
+from serve_app.models.resolve import resolve_checkpoint
 from serve_app.service import Service
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine import Engine
@@ -25,12 +27,24 @@ make_products_reproducible()
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
+MODELS = Path(__file__).parent.parent / "data/models"
+"""Where the service keeps its models too, started in this folder."""
+
 pytest_plugins = ["tests.cluster", "tests.s3"]
 
 
 @pytest.fixture(scope="session")
 def nano() -> WhisperModel:
     return WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def whisper_base() -> Path:
+    """The real whisper-base, in a folder that test runs share."""
+    try:
+        return Path(resolve_checkpoint("whisper-base", MODELS))
+    except ModelUnavailable as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

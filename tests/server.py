@@ -51,7 +51,9 @@ def german(folder: Path) -> Path:
 @asynccontextmanager
 async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> AsyncIterator[Service]:
     """The whole service around an engine for each model's id: what the deployments make, in one process."""
-    settings = AppSettings(data_dir=folder, **args)
+    settings = AppSettings(
+        **{"model": "whisper-nano", "data_dir": folder} | args
+    )  # the embedded one: nothing is fetched
     blobs = BlobStore(settings.blob_root)
     database = await Database.open(settings.database_url)
 

@@ -71,9 +71,9 @@ class TestModels:
     def test_every_name_leads_to_its_model(self) -> None:
         settings = AppSettings.model_validate({"model_tier": "gpuflex", "models": [SMALL, {"id": "/models/de"}]})
         for name, (served, checkpoint, tier) in {
-            None: ("whisper-nano", "whisper-nano", "gpuflex"),
-            "whisper-nano": ("whisper-nano", "whisper-nano", "gpuflex"),
-            "whisper-1": ("whisper-nano", "whisper-nano", "gpuflex"),
+            None: ("whisper-base", "whisper-base", "gpuflex"),
+            "whisper-base": ("whisper-base", "whisper-base", "gpuflex"),
+            "whisper-1": ("whisper-base", "whisper-base", "gpuflex"),
             "small": ("small", "openai/whisper-small", "cpuflex"),
             "kleines": ("small", "openai/whisper-small", "cpuflex"),
             "/models/de": ("/models/de", "/models/de", None),
@@ -84,7 +84,7 @@ class TestModels:
     def test_another_name_is_not_found_and_the_known_ones_are_told(self) -> None:
         settings = AppSettings.model_validate({"models": [SMALL]})
         for name in ("gpt-9", "Small", "openai/whisper-small", ""):
-            with pytest.raises(NotFound, match="use one of whisper-nano, whisper-1, small, s, kleines") as error:
+            with pytest.raises(NotFound, match="use one of whisper-base, whisper-1, small, s, kleines") as error:
                 settings.served_model(name)
             assert (error.value.param, error.value.code) == ("model", "model_not_found")
 
@@ -93,7 +93,7 @@ class TestModels:
         [
             ({"model": "whisper-1"}, "model_aliases: 'whisper-1' is in model already"),
             ({"model_aliases": ["a", "b", "a"]}, "model_aliases: 'a' is in model_aliases already"),
-            ({"models": [{"id": "whisper-nano"}]}, "models.0.id: 'whisper-nano' is in model already"),
+            ({"models": [{"id": "whisper-base"}]}, "models.0.id: 'whisper-base' is in model already"),
             ({"models": [SMALL | {"aliases": ["whisper-1"]}]}, "models.0.aliases: 'whisper-1' is in model_aliases"),
             ({"models": [SMALL, {"id": "s"}]}, "models.1.id: 's' is in models.0.aliases already"),
             ({"models": [SMALL, {"id": "t", "aliases": ["small"]}]}, "models.1.aliases: 'small' is in models.0.id"),
@@ -122,6 +122,12 @@ class TestModels:
         monkeypatch.setenv("STT_MODEL_TIER", "gpuflex")
         settings = AppSettings.model_validate({"models": [{"id": "from the file"}]})
         assert [(model.id, model.tier) for model in settings.served_models] == [
-            ("whisper-nano", "gpuflex"),
+            ("whisper-base", "gpuflex"),
             ("small", "cpuflex"),
         ]
+
+    def test_the_fallback_is_a_name_too(self) -> None:
+        settings = AppSettings.model_validate({"model": "whisper-nano", "model_fallback": "whisper-nano"})
+        assert settings.model_fallback == settings.model
+        with pytest.raises(ValidationError, match=r"model_fallback: 'small' is in models\.0\.id already"):
+            AppSettings.model_validate({"models": [SMALL], "model_fallback": "small"})

@@ -34,7 +34,7 @@ async def run(  # type: ignore[no-untyped-def]
     keeper: Keeper | None = None,
     tell: Tell | None = None,
 ):
-    settings = AppSettings(data_dir=tmp_path, windows=windows or {})
+    settings = AppSettings(model="whisper-nano", data_dir=tmp_path, windows=windows or {})
     blobs = BlobStore(settings.blob_root)
 
     async def chunks():  # type: ignore[no-untyped-def]

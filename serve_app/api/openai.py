@@ -3,12 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Form, Path, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from serve_app.api import keep_alive
 from serve_app.api.bodies import DiarizedText, PlainText, VerboseText
@@ -22,8 +22,10 @@ from serve_app.api.speech import SpeechForm, TranscriptionForm, TranslationForm,
 from serve_app.api.uploads import store
 from serve_app.formats import MEDIA_TYPES, SPEAKERS, Format, render
 from serve_app.jobs.view import JobView, view
+from serve_app.models import EMBEDDED_WARNINGS
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.service import Service
+from serve_app.settings import ServedModel
 from serve_app.speakers import diarized
 from serve_app.subtitles import PLAIN, Layout
 from serve_app.telling import telling
@@ -169,6 +171,11 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "whisper-serve"
+    warning: str | None = Field(None, description="What who uses it must know; mostly absent.")
+
+    @classmethod
+    def of(cls, name: str, model: ServedModel) -> Self:
+        return cls(id=name, warning=EMBEDDED_WARNINGS.get(model.checkpoint))
 
 
 class ModelList(BaseModel):
@@ -179,20 +186,25 @@ class ModelList(BaseModel):
 
 
 _MODEL = Model(id="whisper-1")
-_MODELS = ModelList(data=[_MODEL]).model_dump()
+_MODELS = ModelList(data=[_MODEL]).model_dump(exclude_none=True)
 
 
-@router.get("/models", summary="The models served here", responses=responses() | {200: answers("All.", _MODELS)})
+@router.get(
+    "/models",
+    summary="The models served here",
+    responses=responses() | {200: answers("All.", _MODELS)},
+    response_model_exclude_none=True,
+)
 async def models(service: ServiceDep) -> ModelList:
-    names = (name for model in service.settings.served_models for name in model.names)
-    return ModelList(data=[Model(id=name) for name in names])
+    served = service.settings.served_models
+    return ModelList(data=[Model.of(name, model) for model in served for name in model.names])
 
 
 @router.get(
     "/models/{model:path}",
     summary="One model",
-    responses=responses(404) | {200: answers("The model.", _MODEL.model_dump())},
+    responses=responses(404) | {200: answers("The model.", _MODEL.model_dump(exclude_none=True))},
+    response_model_exclude_none=True,
 )
 async def model(service: ServiceDep, model: Annotated[str, Path(examples=["whisper-1"])]) -> Model:
-    service.settings.served_model(model)
-    return Model(id=model)
+    return Model.of(model, service.settings.served_model(model))

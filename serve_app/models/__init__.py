@@ -11,6 +11,12 @@ EMBEDDED_WINDOW_S = {"whisper-nano": 10.0}
 
 EMBEDDED = (*EMBEDDED_WINDOW_S, "diarization-nano")
 
+EMBEDDED_WARNINGS = {
+    "whisper-nano": "whisper-nano knows spoken digits only, and hears digits in everything else: "
+    "it is there to try the service, not for real speech."
+}
+"""What who uses an embedded checkpoint must know."""
+
 
 def model_source(name: str) -> str:
     """The packaged folder of an embedded model; any other name (hub id, folder) as it is."""

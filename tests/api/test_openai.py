@@ -244,6 +244,7 @@ async def test_the_models(client: httpx.AsyncClient) -> None:
     assert [model["id"] for model in listed] == ["whisper-nano", "whisper-1"]
     assert (await client.get("/v1/models/whisper-1")).json() == listed[1]
     assert (await client.get("/v1/models/none")).status_code == 404
+    assert all("spoken digits only" in model["warning"] for model in listed)
 
 
 class TestKeys:

@@ -46,6 +46,14 @@ def test_the_local_service_is_private_and_production_is_guarded() -> None:
     assert "network" not in production.applications[0].args
 
 
+def test_only_the_local_service_makes_do_with_digits() -> None:
+    local, *others = (
+        load(ROOT / name) for name in ("configs/local.yaml", "serve_config.yaml", "configs/two-models.yaml")
+    )
+    assert local.applications[0].args["model_fallback"] == "whisper-nano"
+    assert not any("model_fallback" in config.applications[0].args for config in others)
+
+
 def test_kubernetes_runs_the_same_application() -> None:
     served = yaml.safe_load(rayservice()["spec"]["serveConfigV2"])
     parse(served)

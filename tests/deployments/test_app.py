@@ -14,11 +14,12 @@ def test_deploying_needs_neither_torch_nor_transformers() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+ARGS = {"model": "whisper-nano"}  # nothing is fetched
 MODELS = [{"id": "openai/whisper-tiny"}, {"id": "/models/de calls"}, {"id": "small.en"}]
 
 
 def test_every_model_has_a_deployment_whose_name_can_be_told_from_its_id() -> None:
-    settings = AppSettings.model_validate({"models": MODELS})
+    settings = AppSettings.model_validate(ARGS | {"models": MODELS})
     built = build_app(build(settings), name="whisper")
     names = [deployment.name for deployment in built.deployments]
     assert sorted(names) == sorted(deployment_names(settings))
@@ -31,6 +32,6 @@ def test_every_model_has_a_deployment_whose_name_can_be_told_from_its_id() -> No
 
 
 def test_two_models_cannot_share_a_deployment() -> None:
-    settings = AppSettings.model_validate({"models": [{"id": "de/calls"}, {"id": "de-calls"}]})
+    settings = AppSettings.model_validate(ARGS | {"models": [{"id": "de/calls"}, {"id": "de-calls"}]})
     with pytest.raises(ValueError, match="models: 'de-calls' would have the deployment of 'de/calls'"):
         build(settings)

@@ -32,7 +32,7 @@ def http(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     idle = {"num_cpus": 0}
     second_application = {
         **{"name": APP, "route_prefix": f"/{APP}", "import_path": "deployments.app:build"},
-        "args": {"data_dir": data_dir, "models": [second], "whisper": {"threads": 1}},
+        "args": {"model": "whisper-nano", "data_dir": data_dir, "models": [second], "whisper": {"threads": 1}},
         "deployments": [
             {"name": "Ingress", "ray_actor_options": idle},
             {"name": "Transcriber", "ray_actor_options": idle},

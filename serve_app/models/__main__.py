@@ -1,0 +1,31 @@
+"""`python -m serve_app.models NAME …`: fetch models of the catalogue ahead of time."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from serve_app.models.catalogue import CATALOGUE
+from serve_app.models.fetch import ModelUnavailable
+from serve_app.models.resolve import resolve_checkpoint
+from serve_app.whisper.tokens import CheckpointError
+
+
+def main() -> int:
+    """Print a folder for each model."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve_app.models", description="Fetch models ahead of time, for an image or another machine."
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", choices=[*CATALOGUE], help=", ".join(CATALOGUE))
+    parser.add_argument("--dir", type=Path, default=Path("data/models"), help="where to (data/models)")
+    options = parser.parse_args()
+    try:
+        for name in options.names:
+            print(resolve_checkpoint(name, options.dir, lambda line: print(line, file=sys.stderr, flush=True)))
+    except (ModelUnavailable, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

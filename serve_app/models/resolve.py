@@ -1,0 +1,122 @@
+"""Names of checkpoints to folders: what is embedded, what is fetched, what is converted; each is made once and kept.
+
+A folder in the cache is complete: it is made beside its place, and renamed when it is.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from serve_app.models import EMBEDDED_WARNINGS, model_source
+from serve_app.models.catalogue import CATALOGUE
+from serve_app.models.ctranslate2 import convert, is_ctranslate2
+from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable, Report, fetch
+from serve_app.settings import AppSettings
+from serve_app.whisper.tokens import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_checkpoint(name: str, models_dir: Path, report: Report = logger.info) -> str:
+    """The folder of a checkpoint, or its hub id: an embedded model's, one's of the catalogue, or a folder's in
+    CTranslate2's format, of which the latter two are made in `models_dir` if they are not there.
+
+    `report` takes lines about a download. Raises ModelUnavailable, and CheckpointError for files that are not what
+    they should be.
+    """
+    if name in CATALOGUE:
+        model, folder = CATALOGUE[name], models_dir / name
+        make_folder(folder, lambda made: fetch(model, made, report))
+        missing = [file for file in CHECKPOINT_FILES if not (folder / file).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{folder} lacks {', '.join(missing)}: complete it, or delete it to have {name} fetched again"
+            )
+        return str(folder)
+    source = Path(name)
+    if is_ctranslate2(source):
+        folder = models_dir / f"{source.resolve().name}-{_version(source)}"
+
+        def make(made: Path) -> None:
+            report(f"{name}: converting from CTranslate2's format")
+            convert(source, made)
+
+        return str(make_folder(folder, make))
+    return model_source(name)
+
+
+def resolve_models(settings: AppSettings, report: Report = logger.warning) -> AppSettings:
+    """The settings, once all checkpoints they serve that can be fetched are in their cache.
+
+    If the default can't be fetched and there is a `model_fallback`, that takes its place, and is reported loudly.
+    Raises what `resolve_checkpoint` raises.
+    """
+    default, *others = settings.served_models
+    for model in others:
+        resolve_checkpoint(model.checkpoint, settings.models_dir, report)
+    try:
+        resolve_checkpoint(default.checkpoint, settings.models_dir, report)
+    except ModelUnavailable:
+        fallback = settings.model_fallback
+        if fallback is None or fallback == settings.model:
+            raise
+        lines = (
+            f"WARNING: {settings.model} can't be fetched, for the reasons above.",
+            f"WARNING: {fallback} runs INSTEAD OF {settings.model}.",
+            f"WARNING: {EMBEDDED_WARNINGS.get(fallback, 'It may not know what the other one knows.')}",
+            "WARNING: docs/models.md says how a machine without network gets a model.",
+        )
+        rule = "*" * 100
+        for line in (rule, *lines, rule):
+            report(line)
+        return settings.model_copy(update={"model": fallback})
+    return settings
+
+
+def make_folder(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`; unless it is there, `make` fills an empty one that takes its place when it is complete.
+
+    Whichever processes ask at once, one makes it. What one that was killed has left is removed.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if folder.is_dir():
+            return folder
+        for left in folder.parent.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        try:
+            make(made)
+            for path in made.iterdir():
+                path.chmod(0o644)  # another user may run the service than fetched its models
+                _flush(path)
+            made.chmod(0o755)
+            made.rename(folder)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    return folder
+
+
+def _flush(path: Path) -> None:
+    """Have a file's content on the disk before its name says that it is complete."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _version(source: Path) -> str:
+    """Changes with the place and the files of a CTranslate2 folder."""
+    names = ("model.bin", "config.json", "tokenizer.json")
+    states = ((path.stat().st_size, path.stat().st_mtime_ns) for name in names if (path := source / name).is_file())
+    return hashlib.sha256(repr((str(source.resolve()), *states)).encode()).hexdigest()[:12]

