@@ -17,17 +17,11 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-<<<<<<< HEAD
 SAMPLE = Path(__file__).parent / "sample.mp3"
 SENTENCES = SAMPLE.with_suffix(".txt")
 MODEL = "whisper-1"
-START_TIMEOUT_S = 300
-WEBHOOK_TIMEOUT_S = 300
-=======
-SAMPLE = Path(__file__).parent / "digits.mp3"
 START_TIMEOUT_S = 1200  # the first start fetches the model
-WEBHOOK_TIMEOUT_S = 60
->>>>>>> h-models
+WEBHOOK_TIMEOUT_S = 300
 
 
 async def main() -> int:

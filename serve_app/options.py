@@ -142,7 +142,10 @@ class WhisperOptions(Strict):
         description="A window that fails a threshold is tried again hotter by this, up to 1; null: never.",
     )
     best_of: Hypotheses = Field(1, description="Texts drawn above temperature 0; the likeliest wins.")
-    beam_size: Hypotheses = Field(1, description="Beams at temperature 0; 1: greedy.")
+    beam_size: Hypotheses | None = Field(
+        None,
+        description="Beams at temperature 0; 1: greedy; null: `num_beams` of the generation config of the model.",
+    )
     patience: float = Field(1.0, gt=0, le=10, description="Beam search ends when beam_size times this many texts have.")
     length_penalty: float | None = Field(
         None, ge=0, le=1, description="Exponent of Google NMT's length penalty; null: log-probability per token."

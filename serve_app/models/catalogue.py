@@ -35,7 +35,8 @@ class CatalogueModel:
     release: str
     """What `files` are: a repository on the hub and its revision."""
     files: tuple[DataFile, ...]
-    beam_size: int = 1
+    beam_size: int
+    """Beams where a client does not say how many: the best of accuracy and speed that was measured."""
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -65,6 +66,7 @@ _MODELS = (
     CatalogueModel(
         name="whisper-base",
         license="MIT",
+        beam_size=5,
         hub="openai/whisper-base",
         release="Systran/faster-whisper-base@ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66",
         files=(
@@ -81,6 +83,7 @@ _MODELS = (
     CatalogueModel(
         name="whisper-tiny.en",
         license="MIT",
+        beam_size=5,
         hub="openai/whisper-tiny.en",
         release="Systran/faster-whisper-tiny.en@0d3d19a32d3338f10357c0889762bd8d64bbdeba",
         files=(

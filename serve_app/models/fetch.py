@@ -56,10 +56,17 @@ def fetch(model: CatalogueModel, folder: Path, report: Report) -> None:
         for path in attempt.iterdir():
             path.rename(folder / path.name)
         attempt.rmdir()
+        _set_beam_size(folder / "generation_config.json", model.beam_size)
         about = {"model": model.name, "license": model.license, "source": origin}
         (folder / "source.json").write_text(json.dumps(about, indent=2) + "\n")
         return
     raise ModelUnavailable(f"{model.name} can't be fetched. Tried " + "; ".join(tried))
+
+
+def _set_beam_size(file: Path, beam_size: int) -> None:
+    """Write the beams that suit a model into its generation config, where the service and transformers look."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | {"num_beams": beam_size}, indent=2) + "\n", encoding="utf-8")
 
 
 def _from_hub(model: CatalogueModel, target: Path, report: Report) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
 from serve_app.models import model_source
-from serve_app.options import TranscriptionOptions
+from serve_app.options import MAX_HYPOTHESES, TranscriptionOptions
 from serve_app.whisper.checkpoint import read_json
 from serve_app.whisper.tokens import CheckpointError, SpecialTokens
 
@@ -18,7 +18,8 @@ class ModelCard:
 
     `id` is the name it is served under, `source` the folder or hub id its files come from. `positions` are
     the decoder's, `alignment_heads` its layers and heads that follow the sound word by word, and
-    `median_filter` what transformers smooths their attention with.
+    `median_filter` what transformers smooths their attention with. `beam_size`: beams where a client does not say how
+    many, `num_beams` of its generation config.
     """
 
     id: str
@@ -29,6 +30,7 @@ class ModelCard:
     positions: int
     alignment_heads: tuple[tuple[int, int], ...]
     median_filter: int
+    beam_size: int
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ class ModelCard:
             positions=config["max_target_positions"],
             alignment_heads=tuple((layer, head) for layer, head in generation.get("alignment_heads") or upper),
             median_filter=config.get("median_filter_width", 7),
+            beam_size=min(generation.get("num_beams") or 1, MAX_HYPOTHESES),
         )
 
     @property

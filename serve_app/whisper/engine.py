@@ -108,9 +108,12 @@ class Engine:
             raise ValueError(
                 f"a window is mono int16 of at most {LONGEST_WINDOW_S:g} s: got {pcm.dtype} of shape {pcm.shape}"
             )
+        most = self._batching.max_batch_size
+        if options.beam_size is None:
+            options = options.model_copy(update={"beam_size": min(self._model.card.beam_size, most)})
         for name in ("beam_size", "best_of"):
-            if getattr(options, name) > self._batching.max_batch_size:
-                raise InvalidRequest(f"this engine decodes {self._batching.max_batch_size} texts at a time", name)
+            if getattr(options, name) > most:
+                raise InvalidRequest(f"this engine decodes {most} texts at a time", name)
         work = Work(pcm, options, told_tokens(self._model, options), tuple(previous), self._model, tuple(speech))
         claim = Claim(job, work.seconds, work.rows, interactive, options.batch_size)
         with self._changed:

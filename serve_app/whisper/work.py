@@ -90,7 +90,7 @@ class Work:
     @property
     def rows(self) -> int:
         """Texts to be written side by side at the next try."""
-        return self.options.best_of if self.temperature else self.options.beam_size
+        return self.options.best_of if self.temperature else self.options.beam_size or 1
 
     def instruction(self) -> Instruction:
         """What the decoder is to do next."""
@@ -99,7 +99,7 @@ class Work:
         plan = Plan(
             rows=self.rows,
             temperature=self.temperature,
-            beams=self.temperature == 0 and options.beam_size > 1,
+            beams=self.temperature == 0 and self.rows > 1,
             patience=options.patience,
             length_penalty=options.length_penalty,
             limit=options.max_new_tokens or card.positions,

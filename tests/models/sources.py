@@ -88,6 +88,7 @@ def entry(folder: Path) -> CatalogueModel:
     return CatalogueModel(
         name="tiny",
         license="MIT",
+        beam_size=3,
         hub=HUB,
         release="tests/faster-tiny@1",
         files=(
