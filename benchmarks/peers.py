@@ -85,7 +85,7 @@ class OpenAI:
         # The library tells what a model speaks from the size of its vocabulary: nano's small one is multilingual too.
         described = {"is_multilingual": True, "num_languages": languages}
         sys.modules["whisper.tokenizer"].get_encoding = lambda **_: encoding  # type: ignore[attr-defined]
-        self._model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai.pt")), device="cpu")
+        self._model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai")), device="cpu")
         self._model.__class__ = type("Whisper", (whisper.Whisper,), described)
         self._end = encoding.eot_token
 
