@@ -111,7 +111,12 @@ def tiktoken_encoding(checkpoint: Path) -> Any:
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     byte = {character: number for number, character in bytes_to_unicode().items()}
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    # Some files leave out the timestamps, which are the last tokens of every Whisper.
+    first = special["<|notimestamps|>"] + 1
+    special["<|nospeech|>"] = first - 2  # called <|nocaptions|> elsewhere
+    special |= {f"<|{step * 0.02:.2f}|>": first + step for step in range(1501)}
     words = {token: number for token, number in tokenizer["model"]["vocab"].items() if token not in special}
+    special.pop("<|nocaptions|>", None)
     return tiktoken.Encoding(
         name=checkpoint.name,
         explicit_n_vocab=len(words) + len(special),

@@ -85,13 +85,13 @@ class OpenAI:
         # The library tells what a model speaks from the size of its vocabulary: nano's small one is multilingual too.
         described = {"is_multilingual": True, "num_languages": languages}
         sys.modules["whisper.tokenizer"].get_encoding = lambda **_: encoding  # type: ignore[attr-defined]
-        self._model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai")), device="cpu")
-        self._model.__class__ = type("Whisper", (whisper.Whisper,), described)
+        self.model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai")), device="cpu")
+        self.model.__class__ = type("Whisper", (whisper.Whisper,), described)
         self._end = encoding.eot_token
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
         length = forced_length(work)
-        answer = self._model.transcribe(
+        answer = self.model.transcribe(
             sound(work.pcm),
             clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
             language=work.language,
@@ -128,12 +128,12 @@ class FasterWhisper:
         from faster_whisper import WhisperModel
 
         folder = to_ctranslate2(checkpoint, _converted(checkpoint) / "ctranslate2")
-        self._model = WhisperModel(str(folder), device="cpu", compute_type=precision, cpu_threads=threads)
-        self._model.model = _Multilingual(self._model.model)
-        self._end = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        self.model = WhisperModel(str(folder), device="cpu", compute_type=precision, cpu_threads=threads)
+        self.model.model = _Multilingual(self.model.model)
+        self._end = self.model.hf_tokenizer.token_to_id("<|endoftext|>")
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        segments, _ = self._model.transcribe(
+        segments, _ = self.model.transcribe(
             sound(work.pcm),
             clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
             compression_ratio_threshold=None,
@@ -168,7 +168,7 @@ class FasterBatched(FasterWhisper):
         super().__init__(checkpoint, threads, precision)
         from faster_whisper import BatchedInferencePipeline
 
-        self._pipeline = BatchedInferencePipeline(self._model)
+        self._pipeline = BatchedInferencePipeline(self.model)
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
         clips = [{"start": start, "end": end} for start, end in work.cuts]
