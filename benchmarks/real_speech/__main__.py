@@ -1,7 +1,7 @@
 """Measure accuracy on real speech beside the peers, all with the same weights (`make bench-accuracy`).
 
-    python -m benchmarks.real_speech                                   the default engines; about an hour on 2 cores
-    python -m benchmarks.real_speech --engines ours-engine --parts speech    ours alone, in one process: minutes
+    python -m benchmarks.real_speech                      the default engines (about an hour on 2 cores)
+    python -m benchmarks.real_speech --engines ours-engine --parts speech --kept openai faster
     python -m benchmarks.real_speech --engines ours-engine --options '{"beam_size": 5}' --only aeneas_de.mp3
 
 Every engine has a process of its own and runs as its users run it. Parts:
@@ -11,24 +11,23 @@ Every engine has a process of its own and runs as its users run it. Parts:
   words    times of words, against openai-whisper's own
   long     with --long MINUTES: the English recordings joined, in new orders again and again
 
-What each engine wrote is kept in data/bench/real-speech/. Settings of the service (`STT_…`) in the environment act on
-ours.
+What each engine wrote is kept in data/bench/real-speech/answers/: `--kept` compares with it, and runs nothing.
+Settings of the service (`STT_…`) in the environment act on ours.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from benchmarks import non_speech
 from benchmarks.accuracy import processor
 from benchmarks.real_speech import recordings as sources
 from benchmarks.real_speech import report, score
+from benchmarks.real_speech.answers import Kept, Running
 from benchmarks.real_speech.heard import Heard
 from benchmarks.real_speech.recordings import Recording
 from benchmarks.real_speech.worker import DEFAULT, KINDS, Worker
@@ -55,43 +54,11 @@ def find(folder: Path | None, only: Sequence[str]) -> list[Recording]:
     return [recording for recording in found if not only or recording.path.name in only]
 
 
-class Engine:
-    """One engine at work: what it heard so far, by the files' names."""
-
-    def __init__(self, kind: str, checkpoint: Path, threads: int, options: Mapping[str, Any]) -> None:
-        self.kind = kind
-        own = options if kind.startswith("ours") else {}
-        self._worker = Worker(kind, checkpoint, threads, _BENCH / "logs" / f"{kind}.log", own)
-        self._answers: dict[str, dict[str, Heard]] = {}
-
-    def hear(self, part: str, paths: Sequence[Path], words: bool = False) -> dict[str, Heard]:
-        """What it makes of each file; the first one is heard once more before, to warm up."""
-        heard: dict[str, Heard] = {}
-        if paths and not self._answers:
-            self._worker.hear(paths[0])
-        for number, path in enumerate(paths, 1):
-            answer = heard[path.name] = self._worker.hear(path, words)
-            print(f"  {self.kind} {part} {number}/{len(paths)} {path.name} in {answer.seconds:.1f} s", flush=True)
-        self._answers[part] = heard
-        return heard
-
-    def close(self) -> None:
-        """End its process; keep what it wrote."""
-        self._worker.close()
-        if self._answers:
-            content = {
-                part: {name: asdict(one) for name, one in heard.items()} for part, heard in self._answers.items()
-            }
-            path = _BENCH / "answers" / f"{self.kind}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-
-
 def measure(
-    engine: Engine, parts: Sequence[str], spoken: Sequence[Recording], long: Recording | None
+    kind: str, engine: Running | Kept, parts: Sequence[str], spoken: Sequence[Recording], long: Recording | None
 ) -> tuple[report.Engine, dict[str, Heard]]:
     """An engine's figures, and its answers with words' times."""
-    figures: report.Engine = {"engine": engine.kind, "label": KINDS[engine.kind].label, "rows": []}
+    figures: report.Engine = {"engine": kind, "label": KINDS[kind].label, "rows": []}
     if "speech" in parts:
         heard = engine.hear("speech", [recording.path for recording in spoken])
         figures["rows"] = [score.row(recording, heard[recording.path.name]) for recording in spoken]
@@ -122,6 +89,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", choices=KINDS, default=DEFAULT, metavar="ENGINE",
                         help=f"of {', '.join(KINDS)}; default: {' '.join(DEFAULT)}")  # fmt: skip
+    parser.add_argument("--kept", nargs="+", choices=KINDS, default=(), metavar="ENGINE",
+                        help="compare with what these wrote in an earlier run")  # fmt: skip
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all three")
     parser.add_argument("--weights", type=Path, default=_DATA / "models" / "whisper-base", metavar="FOLDER",
                         help="a Hugging Face checkpoint (data/models/whisper-base)")  # fmt: skip
@@ -136,6 +105,8 @@ def main() -> None:
     if arguments.report is not None:
         report.publish(arguments.report)
         return
+    if arguments.save and arguments.kept:
+        parser.error("--save: figures that are kept are of one run: leave out --kept")
     if not (arguments.weights / "config.json").exists():
         sys.exit(f"error: no checkpoint in {arguments.weights}: name its folder with --weights")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
@@ -149,11 +120,19 @@ def main() -> None:
         long = sources.join(english, arguments.long, _BENCH / f"long-{arguments.long:g}.wav")
     engines: list[report.Engine] = []
     timed: dict[str, dict[str, Heard]] = {}
-    for kind in arguments.engines:
-        engine = Engine(kind, arguments.weights.resolve(), arguments.threads, arguments.options)
+    weights = arguments.weights.resolve()
+    for kind in dict.fromkeys((*arguments.engines, *arguments.kept)):
+        path = _BENCH / "answers" / weights.name / f"{kind}.json"
+        engine: Running | Kept
+        if kind in arguments.kept:
+            engine = Kept(kind, path)
+        else:
+            own = arguments.options if kind.startswith("ours") else {}
+            log = _BENCH / "logs" / f"{kind}.log"
+            engine = Running(kind, Worker(kind, weights, arguments.threads, log, own), path)
         try:
-            figures, timed[kind] = measure(engine, arguments.parts, spoken, long)
-        except RuntimeError as error:
+            figures, timed[kind] = measure(kind, engine, arguments.parts, spoken, long)
+        except (FileNotFoundError, RuntimeError) as error:
             sys.exit(f"error: {error}")
         finally:
             engine.close()

@@ -57,7 +57,7 @@ def languages(engines: Sequence[Engine]) -> str:
     found = [by_language(engine["rows"]) for engine in engines]
     names = sorted({language for figures in found for language in figures})
     lines = [[name, *(percent(figures.get(name, {}).get("wer")) for figures in found)] for name in names]
-    return table(("WER", *(engine["label"] for engine in engines)), lines)
+    return table(("WER", *(engine["label"] for engine in engines)), lines) if lines else ""
 
 
 def recordings(engines: Sequence[Engine]) -> str:
@@ -69,7 +69,7 @@ def recordings(engines: Sequence[Engine]) -> str:
             wer = "" if row["words"] is None else percent(Errors(*row["words"]).rate)
             cells.append(f"{wer}{' lost ' + seconds(row['lost_s']) + ' s' if (row['lost_s'] or 0) > 1 else ''}")
         lines.append([f"{same[0]['file']}, {same[0]['audio_s']:.0f} s", *cells])
-    return table(("WER", *(engine["label"] for engine in engines)), lines)
+    return table(("WER", *(engine["label"] for engine in engines)), lines) if lines else ""
 
 
 def words(engines: Sequence[Engine]) -> str:
