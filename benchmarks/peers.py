@@ -1,7 +1,7 @@
 """The engines ours is measured against, each through its own public interface.
 
-All decode greedily, without timestamps, voice activity detection, fallback or earlier text, in the language they are
-told, and get the same windows; only transformers' chunked pipeline cuts for itself.
+All decode without timestamps, voice activity detection or earlier text, in the language they are told, and get the
+same windows; only transformers' chunked pipeline cuts for itself.
 """
 
 import sys
@@ -18,6 +18,14 @@ from serve_app.audio import SAMPLE_RATE
 
 PROMPT = 4
 """Tokens before a window's text: start, language, task, no timestamps."""
+
+
+_NO_THRESHOLDS = {"compression_ratio_threshold": None, "no_speech_threshold": None}
+
+
+def _searched(how: How) -> dict[str, Any]:
+    """openai-whisper's options of a search: it calls greedy no beams at all."""
+    return {} if how.beam_size == 1 else {"beam_size": how.beam_size, "best_of": how.beam_size}
 
 
 def forced_length(work: Work) -> int | None:
@@ -44,11 +52,12 @@ class _Pipeline:
 
         self._pipeline.model.generate = counting
 
-    def _generate(self, work: Work) -> dict[str, Any]:
+    def _generate(self, work: Work, how: How) -> dict[str, Any]:
         """The options of `generate`; begins a new count."""
         self._tokens.clear()
         length = forced_length(work)
-        options: dict[str, Any] = {"language": work.language, "task": "transcribe", "num_beams": 1, "do_sample": False}
+        options: dict[str, Any] = {"language": work.language, "task": "transcribe", "num_beams": how.beam_size}
+        options["do_sample"] = False
         if length is not None:
             own = self._pipeline.model.generation_config.suppress_tokens or []
             options |= {"max_new_tokens": length, "suppress_tokens": [*own, self._end]}
@@ -59,7 +68,7 @@ class OneByOne(_Pipeline):
     """transformers' pipeline in a loop over windows, as tutorials write it."""
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        options = self._generate(work)
+        options = self._generate(work, how)
         texts = [self._pipeline(sound(window), generate_kwargs=options)["text"] for window in work.windows]
         return [Heard(count, text) for count, text in zip(self._tokens, texts, strict=True)]
 
@@ -68,7 +77,7 @@ class Chunked(_Pipeline):
     """transformers' pipeline over the whole sound, a chunk of 30 s every 20 s, as insanely-fast-whisper runs it."""
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        options = self._generate(work)
+        options = self._generate(work, how)
         answer = self._pipeline(sound(work.pcm), chunk_length_s=30, batch_size=how.batch_size, generate_kwargs=options)
         # The text is of all chunks together: what they share was said once.
         return [Heard(count, "") for count in self._tokens[:-1]] + [Heard(self._tokens[-1], answer["text"])]
@@ -95,10 +104,9 @@ class OpenAI:
             sound(work.pcm),
             clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
             language=work.language,
-            temperature=0.0,
-            compression_ratio_threshold=None,
-            logprob_threshold=None,
-            no_speech_threshold=None,
+            temperature=how.temperatures,
+            **_searched(how),
+            **({} if how.fallback else _NO_THRESHOLDS | {"logprob_threshold": None}),
             condition_on_previous_text=False,
             without_timestamps=True,
             fp16=False,
@@ -136,22 +144,21 @@ class FasterWhisper:
         segments, _ = self.model.transcribe(
             sound(work.pcm),
             clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
-            compression_ratio_threshold=None,
-            log_prob_threshold=None,
-            no_speech_threshold=None,
-            **self._options(work),
+            **({} if how.fallback else _NO_THRESHOLDS | {"log_prob_threshold": None}),
+            **self._options(work, how),
         )
         return self._heard(segments)
 
     def _heard(self, segments: Iterable[Any]) -> list[Heard]:
         return [Heard(sum(token < self._end for token in segment.tokens), segment.text) for segment in segments]
 
-    def _options(self, work: Work) -> dict[str, Any]:
+    def _options(self, work: Work, how: How) -> dict[str, Any]:
         length = forced_length(work)
         return {
             "language": work.language,
-            "beam_size": 1,
-            "temperature": 0.0,
+            "beam_size": how.beam_size,
+            "best_of": how.beam_size,
+            "temperature": how.temperatures,
             "condition_on_previous_text": False,
             "without_timestamps": True,
             "vad_filter": False,
@@ -173,7 +180,7 @@ class FasterBatched(FasterWhisper):
     def __call__(self, work: Work, how: How) -> list[Heard]:
         clips = [{"start": start, "end": end} for start, end in work.cuts]
         segments, _ = self._pipeline.transcribe(
-            sound(work.pcm), clip_timestamps=clips, batch_size=how.batch_size, **self._options(work)
+            sound(work.pcm), clip_timestamps=clips, batch_size=how.batch_size, **self._options(work, how)
         )
         return self._heard(segments)
 
@@ -202,7 +209,7 @@ class CTranslate2:
             results = self._model.generate(
                 self._view(features),
                 [prompt] * len(group),
-                beam_size=1,
+                beam_size=how.beam_size,
                 max_length=448 if length is None else _ct2_length(length),
                 suppress_blank=False,
                 suppress_tokens=[-1] if length is None else [-1, self._end],

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,8 @@ _SENTENCES = {
     "fr": ("Le bateau a quitté le port avant le lever du soleil.", "Personne ne savait où menait cette vieille route."),
     "es": ("El barco salió del puerto antes de la salida del sol.", "Nadie sabía adónde llevaba el viejo camino."),
 }
-_PAUSE_S = (0.5, 2.0)
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 2.0
+"""Between recordings that are joined."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,26 @@ def speak(folder: Path) -> list[Recording]:
     return recordings
 
 
+def repeat(recordings: Sequence[Recording], seconds: float, seed: int = 0) -> Iterator[tuple[Recording, float]]:
+    """These recordings again and again in new orders, each with the seconds of the pause after it, for so long."""
+    rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
+    while seconds > 0:
+        for recording in rng.sample(recordings, len(recordings)):
+            pause = rng.uniform(LEAST_PAUSE_S, MOST_PAUSE_S)
+            yield recording, pause
+            seconds -= recording.duration + pause
+            if seconds <= 0:
+                return
+
+
 def join(recordings: Sequence[Recording], minutes: float, path: Path, seed: int = 0) -> Recording:
     """One long recording in one language: all of these again and again in new orders, pauses between, at 16 kHz."""
     (language,) = {recording.language for recording in recordings}
-    rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
     sound: list[NDArray[np.int16]] = []
     texts: list[str] = []
-    left = round(minutes * 60 * SAMPLE_RATE)
-    while left > 0:
-        for recording in rng.sample(recordings, len(recordings)):
-            pause = np.zeros(round(rng.uniform(*_PAUSE_S) * SAMPLE_RATE), np.int16)
-            sound += [recording.pcm, pause]
-            texts.append(recording.text or "")
-            left -= len(recording.pcm) + len(pause)
-            if left <= 0:
-                break
+    for recording, pause_s in repeat(recordings, minutes * 60, seed):
+        sound += [recording.pcm, np.zeros(round(pause_s * SAMPLE_RATE), np.int16)]
+        texts.append(recording.text or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     Sound(path.name, np.concatenate(sound)).write(path)
     return Recording(path, language, " ".join(texts))
