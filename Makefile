@@ -11,7 +11,8 @@ BIN := .venv/bin
 # Telling speakers apart brings pyannote.audio, which nobody else needs to install.
 SERVICE := .venv/installed $(if $(STT_DIARIZATION__PIPELINE),.venv/installed-diarization)
 
-.PHONY: help demo serve test smoke lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization install clean
+.PHONY: help demo serve test smoke lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization \
+	bench-accuracy install clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -56,6 +57,9 @@ bench-jobs: .venv/installed ## measure submits and lists under a long queue (abo
 
 bench-diarization: .venv/installed-diarization ## measure telling speakers apart against pyannote's own pipeline (about 10 minutes)
 	$(BIN)/python -m benchmarks.diarization_speed $(or $(ARGS),--save)
+
+bench-accuracy: .venv/installed-bench ## measure accuracy on real speech against the engine's peers (about an hour)
+	$(BIN)/python -m benchmarks.real_speech $(or $(ARGS),--save)
 
 install: .venv/installed-dev ## create .venv with everything, tests and linters included
 

@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ _RENAMED = (
     (r"^decoder\.layer_norm", "decoder.ln"),
 )
 """What transformers renamed in OpenAI's state dict, in the order in which to rename it back."""
+_OPENAI = "openai.pt"
 
 
 def openai_name(name: str) -> str:
@@ -38,10 +42,12 @@ def openai_name(name: str) -> str:
     return name
 
 
-def to_openai(checkpoint: Path, file: Path) -> Path:
-    """Writes what `whisper.load_model` loads, in float32, unless it is there."""
-    if file.exists():
-        return file
+def to_openai(checkpoint: Path, folder: Path) -> Path:
+    """The file that `whisper.load_model` loads, in float32; written in `folder` unless it is there."""
+    return _convert(checkpoint, folder, _write_openai) / _OPENAI
+
+
+def _write_openai(checkpoint: Path, folder: Path) -> None:
     network = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
     config = network.config
     dimensions = {
@@ -57,20 +63,44 @@ def to_openai(checkpoint: Path, file: Path) -> Path:
         "n_text_layer": config.decoder_layers,
     }
     weights = {openai_name(name): weight for name, weight in network.state_dict().items() if name != "proj_out.weight"}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"dims": dimensions, "model_state_dict": weights}, file)
-    return file
+    folder.mkdir()
+    torch.save({"dims": dimensions, "model_state_dict": weights}, folder / _OPENAI)
 
 
 def to_ctranslate2(checkpoint: Path, folder: Path) -> Path:
-    """Writes what CTranslate2 and faster-whisper load, in float32, unless it is there.
+    """The folder that CTranslate2 and faster-whisper load, in float32; written unless it is there.
 
     They quantise while they load: the precision is chosen then.
     """
+    return _convert(checkpoint, folder, _write_ctranslate2)
+
+
+def _write_ctranslate2(checkpoint: Path, folder: Path) -> None:
     from ctranslate2.converters import TransformersConverter
 
-    if not (folder / "model.bin").exists():
-        TransformersConverter(str(checkpoint), copy_files=["tokenizer.json"]).convert(str(folder), force=True)
+    # Newer converters write tokenizer.json themselves and refuse to copy one; older ones leave it to us.
+    TransformersConverter(str(checkpoint)).convert(str(folder))
+    if not (folder / "tokenizer.json").exists():
+        shutil.copy(checkpoint / "tokenizer.json", folder)
+
+
+def _convert(checkpoint: Path, folder: Path, write: Callable[[Path, Path], None]) -> Path:
+    """`folder` with the checkpoint converted: anew if what lies there is incomplete or of other files.
+
+    It is written beside and renamed, so that a conversion that broke off is never taken for a whole one.
+    """
+    source = folder / "source.json"
+    files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(checkpoint.iterdir())}
+    stamp = json.dumps({"checkpoint": str(checkpoint.resolve()), "files": files})
+    if source.exists() and source.read_text() == stamp:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as temporary:
+        converted = Path(temporary) / "converted"
+        write(checkpoint, converted)
+        (converted / source.name).write_text(stamp)
+        shutil.rmtree(folder, ignore_errors=True)
+        converted.rename(folder)
     return folder
 
 
@@ -81,7 +111,12 @@ def tiktoken_encoding(checkpoint: Path) -> Any:
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     byte = {character: number for number, character in bytes_to_unicode().items()}
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    # Some files leave out the timestamps, which are the last tokens of every Whisper.
+    first = special["<|notimestamps|>"] + 1
+    special["<|nospeech|>"] = first - 2  # called <|nocaptions|> elsewhere
+    special |= {f"<|{step * 0.02:.2f}|>": first + step for step in range(1501)}
     words = {token: number for token, number in tokenizer["model"]["vocab"].items() if token not in special}
+    special.pop("<|nocaptions|>", None)
     return tiktoken.Encoding(
         name=checkpoint.name,
         explicit_n_vocab=len(words) + len(special),

@@ -20,10 +20,16 @@ from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.scheduler import Batching
 
+LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Whisper's temperatures, each tried when a text of the one before fails a threshold."""
+
 
 @dataclass(frozen=True)
 class How:
-    """Windows decoded together.
+    """Windows decoded together, and how their texts are searched.
+
+    `beam_size`: 1 is greedy. `fallback`: a text that fails Whisper's thresholds is tried again hotter, by the engines
+    that can: neither faster-whisper's batches nor CTranslate2 alone nor transformers' pipeline does.
 
     `static`: ours in groups, as engines without slots decode: the next group begins when the longest text of the one
     before has ended, and until then every row is computed. What a row writes beyond its own text does not count.
@@ -31,6 +37,13 @@ class How:
 
     batch_size: int = 16
     static: bool = False
+    beam_size: int = 1
+    fallback: bool = False
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try."""
+        return LADDER if self.fallback else LADDER[:1]
 
 
 class Heard(NamedTuple):
@@ -68,7 +81,11 @@ class Ours:
             self._engines[how.batch_size] = Engine(self._model, Batching(max_batch_size=how.batch_size))
         engine = self._engines[how.batch_size]
         options = TranscriptionOptions(
-            language=work.language, timestamps="none", temperature_increment_on_fallback=None
+            language=work.language,
+            timestamps="none",
+            temperature_increment_on_fallback=0.2 if how.fallback else None,
+            beam_size=how.beam_size,
+            best_of=how.beam_size,
         )
         windows = list(zip(work.windows, work.lengths or [None] * len(work.ends), strict=True))
         heard: list[Heard] = []

@@ -1,7 +1,7 @@
 """The engines ours is measured against, each through its own public interface.
 
-All decode greedily, without timestamps, voice activity detection, fallback or earlier text, in the language they are
-told, and get the same windows; only transformers' chunked pipeline cuts for itself.
+All decode without timestamps, voice activity detection or earlier text, in the language they are told, and get the
+same windows; only transformers' chunked pipeline cuts for itself.
 """
 
 import sys
@@ -18,6 +18,14 @@ from serve_app.audio import SAMPLE_RATE
 
 PROMPT = 4
 """Tokens before a window's text: start, language, task, no timestamps."""
+
+
+_NO_THRESHOLDS = {"compression_ratio_threshold": None, "no_speech_threshold": None}
+
+
+def _searched(how: How) -> dict[str, Any]:
+    """openai-whisper's options of a search: it calls greedy no beams at all."""
+    return {} if how.beam_size == 1 else {"beam_size": how.beam_size, "best_of": how.beam_size}
 
 
 def forced_length(work: Work) -> int | None:
@@ -44,11 +52,12 @@ class _Pipeline:
 
         self._pipeline.model.generate = counting
 
-    def _generate(self, work: Work) -> dict[str, Any]:
+    def _generate(self, work: Work, how: How) -> dict[str, Any]:
         """The options of `generate`; begins a new count."""
         self._tokens.clear()
         length = forced_length(work)
-        options: dict[str, Any] = {"language": work.language, "task": "transcribe", "num_beams": 1, "do_sample": False}
+        options: dict[str, Any] = {"language": work.language, "task": "transcribe", "num_beams": how.beam_size}
+        options["do_sample"] = False
         if length is not None:
             own = self._pipeline.model.generation_config.suppress_tokens or []
             options |= {"max_new_tokens": length, "suppress_tokens": [*own, self._end]}
@@ -59,7 +68,7 @@ class OneByOne(_Pipeline):
     """transformers' pipeline in a loop over windows, as tutorials write it."""
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        options = self._generate(work)
+        options = self._generate(work, how)
         texts = [self._pipeline(sound(window), generate_kwargs=options)["text"] for window in work.windows]
         return [Heard(count, text) for count, text in zip(self._tokens, texts, strict=True)]
 
@@ -68,7 +77,7 @@ class Chunked(_Pipeline):
     """transformers' pipeline over the whole sound, a chunk of 30 s every 20 s, as insanely-fast-whisper runs it."""
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        options = self._generate(work)
+        options = self._generate(work, how)
         answer = self._pipeline(sound(work.pcm), chunk_length_s=30, batch_size=how.batch_size, generate_kwargs=options)
         # The text is of all chunks together: what they share was said once.
         return [Heard(count, "") for count in self._tokens[:-1]] + [Heard(self._tokens[-1], answer["text"])]
@@ -85,20 +94,19 @@ class OpenAI:
         # The library tells what a model speaks from the size of its vocabulary: nano's small one is multilingual too.
         described = {"is_multilingual": True, "num_languages": languages}
         sys.modules["whisper.tokenizer"].get_encoding = lambda **_: encoding  # type: ignore[attr-defined]
-        self._model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai.pt")), device="cpu")
-        self._model.__class__ = type("Whisper", (whisper.Whisper,), described)
+        self.model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai")), device="cpu")
+        self.model.__class__ = type("Whisper", (whisper.Whisper,), described)
         self._end = encoding.eot_token
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
         length = forced_length(work)
-        answer = self._model.transcribe(
+        answer = self.model.transcribe(
             sound(work.pcm),
             clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
             language=work.language,
-            temperature=0.0,
-            compression_ratio_threshold=None,
-            logprob_threshold=None,
-            no_speech_threshold=None,
+            temperature=how.temperatures,
+            **_searched(how),
+            **({} if how.fallback else _NO_THRESHOLDS | {"logprob_threshold": None}),
             condition_on_previous_text=False,
             without_timestamps=True,
             fp16=False,
@@ -128,30 +136,29 @@ class FasterWhisper:
         from faster_whisper import WhisperModel
 
         folder = to_ctranslate2(checkpoint, _converted(checkpoint) / "ctranslate2")
-        self._model = WhisperModel(str(folder), device="cpu", compute_type=precision, cpu_threads=threads)
-        self._model.model = _Multilingual(self._model.model)
-        self._end = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        self.model = WhisperModel(str(folder), device="cpu", compute_type=precision, cpu_threads=threads)
+        self.model.model = _Multilingual(self.model.model)
+        self._end = self.model.hf_tokenizer.token_to_id("<|endoftext|>")
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        segments, _ = self._model.transcribe(
+        segments, _ = self.model.transcribe(
             sound(work.pcm),
             clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
-            compression_ratio_threshold=None,
-            log_prob_threshold=None,
-            no_speech_threshold=None,
-            **self._options(work),
+            **({} if how.fallback else _NO_THRESHOLDS | {"log_prob_threshold": None}),
+            **self._options(work, how),
         )
         return self._heard(segments)
 
     def _heard(self, segments: Iterable[Any]) -> list[Heard]:
         return [Heard(sum(token < self._end for token in segment.tokens), segment.text) for segment in segments]
 
-    def _options(self, work: Work) -> dict[str, Any]:
+    def _options(self, work: Work, how: How) -> dict[str, Any]:
         length = forced_length(work)
         return {
             "language": work.language,
-            "beam_size": 1,
-            "temperature": 0.0,
+            "beam_size": how.beam_size,
+            "best_of": how.beam_size,
+            "temperature": how.temperatures,
             "condition_on_previous_text": False,
             "without_timestamps": True,
             "vad_filter": False,
@@ -168,12 +175,12 @@ class FasterBatched(FasterWhisper):
         super().__init__(checkpoint, threads, precision)
         from faster_whisper import BatchedInferencePipeline
 
-        self._pipeline = BatchedInferencePipeline(self._model)
+        self._pipeline = BatchedInferencePipeline(self.model)
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
         clips = [{"start": start, "end": end} for start, end in work.cuts]
         segments, _ = self._pipeline.transcribe(
-            sound(work.pcm), clip_timestamps=clips, batch_size=how.batch_size, **self._options(work)
+            sound(work.pcm), clip_timestamps=clips, batch_size=how.batch_size, **self._options(work, how)
         )
         return self._heard(segments)
 
@@ -202,7 +209,7 @@ class CTranslate2:
             results = self._model.generate(
                 self._view(features),
                 [prompt] * len(group),
-                beam_size=1,
+                beam_size=how.beam_size,
                 max_length=448 if length is None else _ct2_length(length),
                 suppress_blank=False,
                 suppress_tokens=[-1] if length is None else [-1, self._end],

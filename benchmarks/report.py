@@ -15,6 +15,8 @@ TITLES = {
     "slots": "Windows of mixed lengths on whisper-base's layout, 16 at a time",
     "batches base": "Batch sizes, whisper-base's layout",
     "batches nano": "Batch sizes, whisper-nano",
+    "real": "whisper-base on real English speech, greedy, tokens until the model ends a window",
+    "real beam 5": "whisper-base on real English speech, beams of 5",
 }
 Case = dict[str, Any]
 
@@ -70,7 +72,7 @@ def table(cases: list[Case]) -> str:
 def ratios(result: dict[str, Any]) -> dict[str, float]:
     """How ours compares, as far as it was measured: by what it is a ratio to."""
     found = {}
-    for layout in ("base", "nano"):
+    for layout in ("base", "nano", "real", "real beam 5"):
         cases = result["parts"].get(layout, [])
         ours = next((case for case in cases if case["engine"] == "ours"), None)
         peers = [case for case in cases if case["engine"] != "ours"]
@@ -107,7 +109,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """Bars of the engines' speeds on each layout, with the range of their passes."""
     from matplotlib.figure import Figure
 
-    layouts = [layout for layout in ("base", "nano") if layout in result["parts"]]
+    layouts = [layout for layout in ("base", "nano", "real") if layout in result["parts"]]
     figure = Figure(figsize=(9, 3.6 * len(layouts)), layout="constrained")
     for axes, layout in zip(figure.subplots(len(layouts), squeeze=False)[:, 0], layouts, strict=True):
         cases = sorted(result["parts"][layout], key=speed)

@@ -11,6 +11,8 @@ most; they take turns, one pass each, until each has had its repeats. Parts:
   nano     the embedded whisper-nano on spoken digits it never heard, until the model ends a window (needs espeak-ng)
   slots    ours: windows of mixed lengths all at once, against static batches, computed until their longest text ends
   batches  ours at batch sizes 1, 4, 16 and 32, on both layouts
+  real     whisper-base's real weights on real English speech until the model ends a window, greedily and with beams of
+           5, fallback where an engine has it (needs both: --real-weights, and recordings as benchmarks.real_speech)
 
 Nothing else should run on the machine meanwhile.
 """
@@ -31,12 +33,14 @@ from typing import Any
 from benchmarks import layouts, report
 from benchmarks.accuracy import processor, word_error_rate
 from benchmarks.engines import How
+from benchmarks.real_speech import recordings
+from benchmarks.real_speech.measures import normalise, word_errors
 from benchmarks.worker import KINDS, Run, Worker
-from benchmarks.workloads import TOKENS, Work, digits, forced, mixed_lengths
+from benchmarks.workloads import Work, make_work
 
-PARTS = ("base", "nano", "slots", "batches")
+PARTS = ("base", "nano", "slots", "batches", "real")
 BATCH_SIZES = (1, 4, 16, 32)
-MOST_REPEATS = {"batches base": 3}
+MOST_REPEATS = {"batches base": 3, "real": 3, "real beam 5": 1}
 """Of parts that would take long."""
 WARM_UPS = 1
 REST_S = 0.3
@@ -70,6 +74,8 @@ def parts(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]
                 Case("slots", "ours", "base", "mixed"),
                 Case("static batches", "ours", "base", "mixed", how=How(static=True)),
             ]
+        elif part == "real":
+            cases |= {"real": real_cases(1, engines), "real beam 5": real_cases(5, engines)}
         elif part == "batches":
             for layout in ("base", "nano"):
                 cases[f"{part} {layout}"] = [
@@ -90,20 +96,19 @@ def parts(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]
     return cases
 
 
-def make_work(name: str) -> Work:
-    """The sound of a workload by its name."""
-    match name:
-        case "base":
-            return forced((TOKENS,) * 16)
-        case "base-long":
-            return forced((TOKENS,) * 32)
-        case "mixed":
-            return forced(mixed_lengths(96))
-        case "nano":
-            return digits(minutes=10)
-        case "nano-long":
-            return digits(minutes=20)
-    raise ValueError(f"no workload is called {name}")
+def real_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
+    """Every engine at real speech; the slow ones at its first windows."""
+    return [
+        Case(
+            KINDS[kind].label,
+            kind,
+            "real",
+            "real",
+            windows=6 if KINDS[kind].slow else None,
+            how=How(KINDS[kind].batch_size, beam_size=beam_size, fallback=True),
+        )
+        for kind in engines
+    ]
 
 
 def work_file(name: str) -> Path:
@@ -115,10 +120,12 @@ def work_file(name: str) -> Path:
     return path
 
 
-def checkpoint(layout: str) -> Path:
-    """The folder of a layout's weights; random ones are made when they are first needed."""
+def checkpoint(layout: str, real: Path) -> Path:
+    """The folder of a layout's weights; random ones are made when they are first needed. `real`: the real ones'."""
     if layout == "nano":
         return _NANO
+    if layout == "real":
+        return real
     folder = _BENCH / layout
     return folder if (folder / "config.json").exists() else layouts.write(layout, folder)
 
@@ -128,7 +135,7 @@ def turns(labels: Iterable[str], passes: int) -> list[str]:
     return list(labels) * passes
 
 
-def measure(cases: list[Case], repeats: int, threads: int) -> None:
+def measure(cases: list[Case], repeats: int, threads: int, real: Path) -> None:
     """Runs the cases in turn, in workers that live throughout."""
     workers: dict[tuple[str, str], Worker] = {}
     try:
@@ -136,7 +143,7 @@ def measure(cases: list[Case], repeats: int, threads: int) -> None:
             key = (case.kind, case.layout)
             if key not in workers:
                 log = _BENCH / "logs" / f"{case.kind}-{case.layout}.log"
-                workers[key] = Worker(case.kind, checkpoint(case.layout), threads, log)
+                workers[key] = Worker(case.kind, checkpoint(case.layout, real), threads, log)
         by_label = {case.label: case for case in cases}
         passes = turns(by_label, WARM_UPS + repeats)
         for index, label in enumerate(passes):
@@ -157,11 +164,18 @@ def measure(cases: list[Case], repeats: int, threads: int) -> None:
             worker.close()
 
 
+def error_rate(work: str, truth: str, text: str) -> float:
+    """Wrong words over all; of real English speech as Whisper's paper compares them."""
+    if work != "real":
+        return word_error_rate([(truth, text)])
+    return word_errors(normalise(truth, "en"), normalise(text, "en")).rate
+
+
 def figures(case: Case) -> dict[str, Any]:
     """What is kept of a case."""
     work = Work.load(work_file(case.work)).first(case.windows)
     timed = case.runs[WARM_UPS:]
-    wer = word_error_rate([(" ".join(work.truth), timed[0].text)]) if work.truth else None
+    wer = error_rate(case.work, " ".join(work.truth), timed[0].text) if work.truth else None
     return {
         "label": case.label,
         "engine": case.kind,
@@ -210,6 +224,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=positive, default=5, help="passes of each engine after its warm-up (5)")
     parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
     parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER", help="benchmarks/results")
+    parser.add_argument("--real-weights", type=Path, default=_REPOSITORY / "data" / "models" / "whisper-base",
+                        metavar="FOLDER", help="for the part real (data/models/whisper-base)")  # fmt: skip
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write table and plot of a result")
     arguments = parser.parse_args()
     if arguments.report is not None:
@@ -219,6 +235,12 @@ def main() -> None:
     where = machine(arguments.threads)
     if where["load_average"] > 0.5:
         print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and wide")
+    missing = [
+        str(p) for p in (arguments.real_weights / "config.json", recordings.REAL / "truth.json") if not p.exists()
+    ]
+    if "real" in arguments.parts and missing:
+        print(f"the part real is left out: there is no {' and no '.join(missing)}")
+        arguments.parts = [part for part in arguments.parts if part != "real"]
     cases = parts(arguments.parts, arguments.engines)
     try:
         for case in (case for members in cases.values() for case in members):
@@ -228,7 +250,8 @@ def main() -> None:
     for name, members in cases.items():
         print(f"\n{name}", flush=True)
         try:
-            measure(members, min(arguments.repeats, MOST_REPEATS.get(name, sys.maxsize)), arguments.threads)
+            repeats = min(arguments.repeats, MOST_REPEATS.get(name, sys.maxsize))
+            measure(members, repeats, arguments.threads, arguments.real_weights.resolve())
         except RuntimeError as error:
             sys.exit(f"error: {error}")
     result = {

@@ -6,10 +6,7 @@ reads a request as a line of JSON on its input, and answers with one on its outp
 """
 
 import argparse
-import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +18,7 @@ import torch
 
 from benchmarks.engines import How, Ours, Transcribe
 from benchmarks.peers import Chunked, CTranslate2, FasterBatched, FasterWhisper, OneByOne, OpenAI
+from benchmarks.piped import Piped, take_output
 from benchmarks.workloads import Work
 
 
@@ -61,44 +59,23 @@ class Worker:
     """The parent's end of an engine's process. Raises RuntimeError, with the end of its log, when it dies."""
 
     def __init__(self, kind: str, checkpoint: Path, threads: int, log: Path) -> None:
-        self._kind, self._log = kind, log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        with log.open("w") as errors:
-            self._process = subprocess.Popen(  # noqa: S603 (this module)
-                [sys.executable, "-m", "benchmarks.worker", kind, str(checkpoint), str(threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
-            )
+        environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        command = ("benchmarks.worker", kind, str(checkpoint), str(threads))
+        self._process = Piped(kind, command, log, environment)
 
     def run(self, work: Path, windows: int | None = None, how: How | None = None) -> Run:
         """One pass over the work saved in a file, or over its first windows."""
-        request = {"work": str(work), "windows": windows, "how": asdict(how or How())}
-        answer = ""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(request), file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        if not answer:
-            self.close()
-            raise RuntimeError(f"{self._kind} died; the end of {self._log}:\n{self._log.read_text()[-1500:]}")
-        fields = json.loads(answer)
+        fields = self._process.ask({"work": str(work), "windows": windows, "how": asdict(how or How())})
         return Run(fields["seconds"], tuple(fields["tokens"]), fields["text"])
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        self._process.close()
 
 
 def serve(transcribe: Transcribe) -> None:
     """Answer requests until the input ends."""
-    with os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(2, 1)  # what libraries print belongs to the log
+    with take_output() as answers:
         for line in sys.stdin:
             request = json.loads(line)
             work = Work.load(Path(request["work"])).first(request["windows"])

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.heldout import loudness, speak
+from benchmarks.real_speech import recordings as sources
+from benchmarks.real_speech.recordings import MOST_PAUSE_S, Recording, repeat
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.settings import LimitSettings
@@ -108,6 +111,26 @@ def pack(starts_and_ends: list[tuple[float, float]], duration: float) -> tuple[l
     return [*ends, duration], [*counts, len(middles)]
 
 
+def spoken(recordings: Sequence[Recording], minutes: float, seed: int = 5) -> Work:
+    """Real speech of one language: these recordings again and again, pauses between, whole in each window.
+
+    Raises ValueError for a recording whose speech does not fit into a window.
+    """
+    (language,) = {recording.language for recording in recordings}
+    sound: list[NDArray[np.int16]] = []
+    spans: list[tuple[float, float]] = []
+    texts: list[str] = []
+    now = 0.0
+    for recording, pause_s in repeat(recordings, minutes * 60, seed):
+        spans.append((now + recording.speech[0][0], now + recording.speech[-1][1]))
+        texts.append(recording.text or "")
+        sound += [recording.pcm, np.zeros(round(pause_s * SAMPLE_RATE), np.int16)]
+        now += sum(map(len, sound[-2:])) / SAMPLE_RATE
+    ends, counts = pack(spans, now)
+    truth = tuple(" ".join(texts[left:right]) for left, right in pairwise((0, *counts)))
+    return Work(np.concatenate(sound), tuple(round(end, 2) for end in ends), (), truth, str(language))
+
+
 def digits(minutes: float, seed: int = 5) -> Work:
     """English digits by voices whisper-nano was not trained on (see benchmarks.heldout), clean.
 
@@ -123,3 +146,28 @@ def digits(minutes: float, seed: int = 5) -> Work:
     texts = [utterance.text for utterance in utterances]
     truth = tuple(" ".join(texts[left:right]) for left, right in pairwise((0, *counts)))
     return Work(pcm, tuple(round(end, 2) for end in ends), (), truth)
+
+
+def real_recordings() -> list[Recording]:
+    """Real English speech with its texts, what fits into a window. Raises FileNotFoundError where there is none."""
+    found = [*sources.load(sources.REAL), *sources.beside(sources.REAL)]
+    english = [one for one in found if one.language == "en" and one.text]
+    return [one for one in english if one.duration < WINDOW_S - MOST_PAUSE_S]
+
+
+def make_work(name: str) -> Work:
+    """The sound of a workload by its name."""
+    match name:
+        case "base":
+            return forced((TOKENS,) * 16)
+        case "base-long":
+            return forced((TOKENS,) * 32)
+        case "mixed":
+            return forced(mixed_lengths(96))
+        case "nano":
+            return digits(minutes=10)
+        case "nano-long":
+            return digits(minutes=20)
+        case "real":
+            return spoken(real_recordings(), minutes=9)
+    raise ValueError(f"no workload is called {name}")

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from benchmarks import report
 from benchmarks.convert import openai_name
-from benchmarks.engines import How, groups
-from benchmarks.speed import BATCH_SIZES, parts, turns
+from benchmarks.engines import LADDER, How, groups
+from benchmarks.real_speech.recordings import Recording
+from benchmarks.speed import BATCH_SIZES, error_rate, parts, turns
 from benchmarks.worker import KINDS, Worker
-from benchmarks.workloads import WINDOW_S, Work, digits, forced, mixed_lengths, pack
+from benchmarks.workloads import WINDOW_S, Work, digits, forced, mixed_lengths, pack, spoken
 from serve_app.audio import SAMPLE_RATE
 
 NANO = Path(__file__).parents[2] / "serve_app" / "models" / "whisper-nano"
@@ -163,3 +164,30 @@ def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
             worker.run(tmp_path / "nowhere.npz")
     finally:
         worker.close()
+
+
+def test_real_speech_is_searched_in_both_ways_with_fallback() -> None:
+    found = parts(("real",), KINDS)
+    assert {name: {case.how.beam_size for case in cases} for name, cases in found.items()} == {
+        "real": {1},
+        "real beam 5": {5},
+    }
+    assert all(case.how.temperatures == LADDER for cases in found.values() for case in cases)
+    assert How().temperatures == (0.0,)
+
+
+def test_recordings_are_whole_in_windows(tmp_path: Path) -> None:
+    path = NANO.parents[2] / "tests" / "data" / "es.wav"
+    work = spoken([Recording(path, "es", "uno dos"), Recording(path, "es", "tres")], minutes=1)
+    assert work.language == "es"
+    assert 60 <= work.duration == pytest.approx(len(work.pcm) / SAMPLE_RATE, abs=0.01)
+    assert all(right - left <= WINDOW_S for left, right in work.cuts)
+    assert len(work.truth) == len(work.ends) > 1
+    told = " ".join(work.truth).split()
+    assert told.count("uno") == told.count("dos") >= told.count("tres") - 1 > 3
+
+
+def test_words_of_real_speech_are_compared_as_in_whispers_paper() -> None:
+    pytest.importorskip("whisper", reason="no normaliser without openai-whisper (the extra bench)")
+    assert error_rate("real", "Mr. Smith's twenty dogs", "mister smith's 20 dogs") == 0
+    assert error_rate("nano", "one two", "one too") == 0.5

@@ -1,0 +1,136 @@
+"""What is measured of one answer. Pure, but for the normaliser, which comes with openai-whisper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import jiwer
+
+from benchmarks.real_speech.heard import Timed
+
+WITHOUT_SPACES = ("ja", "ko", "lo", "my", "th", "yue", "zh")
+"""Languages whose words are their characters here: most of them write no spaces, and in Korean they vary."""
+
+EDGE_S = 0.25
+"""Holes shorter than this are edges of segments, whose times are no finer, and no speech that was lost."""
+
+DOUBLED_WORDS = 3
+"""From so many words on a repetition is a fault; a speaker repeats fewer."""
+
+Span = tuple[float, float]
+
+
+def normalise(text: str, language: str | None) -> list[str]:
+    """The words of a text as Whisper's paper compares them; its characters in a language without spaces."""
+    return _normaliser(language)(text).split()
+
+
+@cache
+def _normaliser(language: str | None):  # type: ignore[no-untyped-def]
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    if language == "en":
+        return EnglishTextNormalizer()
+    return BasicTextNormalizer(split_letters=language in WITHOUT_SPACES)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Words (or characters) that are wrong, missing or too many, and how many there are in the truth."""
+
+    wrong: int = 0
+    of: int = 0
+
+    def __add__(self, other: "Errors") -> "Errors":
+        return Errors(self.wrong + other.wrong, self.of + other.of)
+
+    @property
+    def rate(self) -> float:
+        """Wrong ones over all; without a truth each wrong one counts as a whole."""
+        return self.wrong / max(1, self.of)
+
+
+def word_errors(truth: Sequence[str], heard: Sequence[str]) -> Errors:
+    """Of normalised words."""
+    if not truth:
+        return Errors(len(heard), 0)
+    found = jiwer.process_words(" ".join(truth), " ".join(heard))
+    return Errors(found.substitutions + found.deletions + found.insertions, len(truth))
+
+
+def character_errors(truth: Sequence[str], heard: Sequence[str]) -> Errors:
+    """Of the characters of normalised words; spaces do not count."""
+    return word_errors(list("".join(truth)), list("".join(heard)))
+
+
+def doubled(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Runs of three words or more that directly follow themselves, once for each time they do."""
+    found: list[tuple[str, ...]] = []
+    place = 0
+    while place < len(words):
+        for length in range(DOUBLED_WORDS, (len(words) - place) // 2 + 1):
+            run = tuple(words[place : place + length])
+            if run == tuple(words[place + length : place + 2 * length]):
+                found.append(run)
+                place += length
+                break
+        else:
+            place += 1
+    return found
+
+
+def doubled_words(truth: Sequence[str], heard: Sequence[str]) -> int:
+    """Words in runs that the engine repeats and the speaker does not."""
+    said = set(doubled(truth))
+    return sum(len(run) for run in doubled(heard) if run not in said)
+
+
+def holes(speech: Sequence[Span], segments: Sequence[Timed]) -> list[Span]:
+    """Speech that no segment covers, in order."""
+    found: list[Span] = []
+    for start, end in speech:
+        for segment in sorted(segments, key=lambda segment: segment.start):
+            if segment.end <= start or segment.start >= end:
+                continue
+            if segment.start - start >= EDGE_S:
+                found.append((start, segment.start))
+            start = max(start, segment.end)
+        if end - start >= EDGE_S:
+            found.append((start, end))
+    return found
+
+
+def lost_s(speech: Sequence[Span], segments: Sequence[Timed]) -> float:
+    """Seconds of speech that no segment covers."""
+    return sum(end - start for start, end in holes(speech, segments))
+
+
+def boundary_errors(speech: Sequence[Span], segments: Sequence[Timed]) -> Span | None:
+    """Seconds by which the first segment's start and the last one's end miss the speech's; null without either."""
+    if not speech or not segments:
+        return None
+    first, last = min(s.start for s in segments), max(s.end for s in segments)
+    return abs(first - speech[0][0]), abs(last - speech[-1][1])
+
+
+def time_differences(reference: Sequence[Timed], heard: Sequence[Timed]) -> list[Span]:
+    """Seconds between starts, and between ends, of words that both engines heard the same."""
+    pairs = [[(_bare(word.text), word) for word in words if _bare(word.text)] for words in (reference, heard)]
+    if not all(pairs):
+        return []
+    texts = [" ".join(text for text, _ in words) for words in pairs]
+    return [
+        (abs(one.start - other.start), abs(one.end - other.end))
+        for chunk in jiwer.process_words(*texts).alignments[0]
+        if chunk.type == "equal"
+        for (_, one), (_, other) in zip(
+            pairs[0][chunk.ref_start_idx : chunk.ref_end_idx],
+            pairs[1][chunk.hyp_start_idx : chunk.hyp_end_idx],
+            strict=True,
+        )
+    ]
+
+
+def _bare(word: str) -> str:
+    """A word in small letters, without punctuation and spaces."""
+    return "".join(letter for letter in word.lower() if letter.isalnum())

@@ -1,0 +1,126 @@
+"""Recordings and what is said in them: real ones where a folder of them is, else spoken by a synthesiser."""
+
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.non_speech import Sound
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechStretches
+from serve_app.settings import LimitSettings, VadSettings
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "speech"
+"""Where a folder of real speech may lie, beside the repository."""
+
+_BESIDE = {
+    "jfk.flac": (
+        "en",
+        "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country.",
+    ),
+    "multilingual.mp3": (None, None),
+}
+"""Files beside that folder: their language and their text, null where unknown."""
+
+_SENTENCES = {
+    "en": ("The ship left the harbour before the sun had risen.", "Nobody knew where the old road would lead them."),
+    "de": ("Das Schiff verließ den Hafen noch vor Sonnenaufgang.", "Niemand wusste, wohin der alte Weg führen würde."),
+    "fr": ("Le bateau a quitté le port avant le lever du soleil.", "Personne ne savait où menait cette vieille route."),
+    "es": ("El barco salió del puerto antes de la salida del sol.", "Nadie sabía adónde llevaba el viejo camino."),
+}
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 2.0
+"""Between recordings that are joined."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file and what is said in it. `language` and `text`: null where nobody wrote it down."""
+
+    path: Path
+    language: str | None
+    text: str | None
+
+    @cached_property
+    def pcm(self) -> NDArray[np.int16]:
+        """All its sound at 16 kHz, mono."""
+        return np.concatenate(list(Decoding(self.path, LimitSettings())))
+
+    @property
+    def duration(self) -> float:
+        """Seconds of sound."""
+        return len(self.pcm) / SAMPLE_RATE
+
+    @cached_property
+    def speech(self) -> tuple[tuple[float, float], ...]:
+        """Start and end in seconds of each stretch of speech that the service's own detector finds by default."""
+        padded = np.pad(self.pcm, (0, -len(self.pcm) % FRAME_SAMPLES))
+        stretches = SpeechStretches(VadSettings(), longest=len(padded))
+        found = [*stretches.feed(SpeechDetector()(padded)), *stretches.finish()]
+        second = SAMPLE_RATE / FRAME_SAMPLES
+        return tuple((stretch.start / second, min(stretch.end / second, self.duration)) for stretch in found)
+
+
+def load(folder: Path) -> list[Recording]:
+    """The recordings of a folder's truth.json: a list of `file`, `language` and `text`.
+
+    Raises FileNotFoundError where there is none.
+    """
+    truths = json.loads((folder / "truth.json").read_text())
+    return [Recording(folder / truth["file"], truth["language"], truth["text"]) for truth in truths]
+
+
+def beside(folder: Path) -> list[Recording]:
+    """The known recordings that lie beside a folder of real speech."""
+    found = ((folder.parent / name, said) for name, said in _BESIDE.items())
+    return [Recording(path, *said) for path, said in found if path.exists()]
+
+
+def speak(folder: Path) -> list[Recording]:
+    """A few sentences in four languages by espeak-ng, written in `folder`.
+
+    Raises FileNotFoundError where it is not installed.
+    """
+    program = shutil.which("espeak-ng")
+    if program is None:
+        raise FileNotFoundError("no speech to synthesise without espeak-ng (apt-get install espeak-ng)")
+    folder.mkdir(parents=True, exist_ok=True)
+    recordings = []
+    for language, sentences in _SENTENCES.items():
+        for number, sentence in enumerate(sentences):
+            path = folder / f"{language}{number}.wav"
+            subprocess.run([program, "-v", language, "-s", "150", "-w", str(path), sentence], check=True)  # noqa: S603
+            recordings.append(Recording(path, language, sentence))
+    return recordings
+
+
+def repeat(recordings: Sequence[Recording], seconds: float, seed: int = 0) -> Iterator[tuple[Recording, float]]:
+    """These recordings again and again in new orders, each with the seconds of the pause after it, for so long."""
+    rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
+    while seconds > 0:
+        for recording in rng.sample(recordings, len(recordings)):
+            pause = rng.uniform(LEAST_PAUSE_S, MOST_PAUSE_S)
+            yield recording, pause
+            seconds -= recording.duration + pause
+            if seconds <= 0:
+                return
+
+
+def join(recordings: Sequence[Recording], minutes: float, path: Path, seed: int = 0) -> Recording:
+    """One long recording in one language: all of these again and again in new orders, pauses between, at 16 kHz."""
+    (language,) = {recording.language for recording in recordings}
+    sound: list[NDArray[np.int16]] = []
+    texts: list[str] = []
+    for recording, pause_s in repeat(recordings, minutes * 60, seed):
+        sound += [recording.pcm, np.zeros(round(pause_s * SAMPLE_RATE), np.int16)]
+        texts.append(recording.text or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Sound(path.name, np.concatenate(sound)).write(path)
+    return Recording(path, language, " ".join(texts))

@@ -1,0 +1,136 @@
+"""Tables of what benchmarks.real_speech measured, and their place in docs/accuracy.md."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real_speech.measures import Errors
+from benchmarks.real_speech.score import by_language, summary, worse_than_peers
+
+_DOCS = Path(__file__).parents[2] / "docs" / "accuracy.md"
+_MARKS = ("<!-- figures: written by benchmarks.real_speech -->", "<!-- end of figures -->")
+
+Engine = dict[str, Any]
+"""`label`, `rows`, and as far as they were measured `phantoms`, `sounds`, `word_times` and `long`."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown: the first column to the left, figures to the right."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def overview(engines: Sequence[Engine]) -> str:
+    """A line for each engine, the fewest wrong words first."""
+    lines = []
+    for engine in sorted(engines, key=lambda engine: summary(engine["rows"])["wer"] or 0):
+        all_of = summary(engine["rows"])
+        holes = len(all_of["with_holes"])
+        lines.append(
+            [
+                engine["label"],
+                percent(all_of["wer"]),
+                percent(all_of["cer"]),
+                f"{seconds(all_of['lost_s'])} ({holes})" if all_of["lost_s"] is not None else "",
+                str(all_of["doubled"]),
+                f"{len(engine['phantoms'])} of {engine['sounds']}" if "phantoms" in engine else "",
+                percent(all_of["language_right"]),
+                f"{seconds(all_of['start_error_s'])} / {seconds(all_of['end_error_s'])}",
+                f"{all_of['speed']:.1f}",
+            ]
+        )
+    head = ("", "WER", "CER", "speech lost, s (recordings over 1 s)", "words doubled", "non-speech with text")
+    return table((*head, "language right", "start / end error, s", "× real time"), lines)
+
+
+def languages(engines: Sequence[Engine]) -> str:
+    """Word error rates: a line for each language."""
+    found = [by_language(engine["rows"]) for engine in engines]
+    names = sorted({language for figures in found for language in figures})
+    lines = [[name, *(percent(figures.get(name, {}).get("wer")) for figures in found)] for name in names]
+    return table(("WER", *(engine["label"] for engine in engines)), lines) if lines else ""
+
+
+def recordings(engines: Sequence[Engine]) -> str:
+    """Word error rates: a line for each recording, with seconds of speech lost where that is a hole."""
+    lines = []
+    for same in zip(*(engine["rows"] for engine in engines), strict=True):
+        cells = []
+        for row in same:
+            wer = "" if row["words"] is None else percent(Errors(*row["words"]).rate)
+            cells.append(f"{wer}{' lost ' + seconds(row['lost_s']) + ' s' if (row['lost_s'] or 0) > 1 else ''}")
+        lines.append([f"{same[0]['file']}, {same[0]['audio_s']:.0f} s", *cells])
+    return table(("WER", *(engine["label"] for engine in engines)), lines) if lines else ""
+
+
+def words(engines: Sequence[Engine]) -> str:
+    """Differences of words' times from openai-whisper's."""
+    lines = []
+    for engine in engines:
+        if times := engine.get("word_times"):
+            starts, ends = ([times[f"{side}_{name}_s"] for name in ("median", "p90")] for side in ("start", "end"))
+            lines.append([engine["label"], str(times["words"]), *(f"{value * 1000:.0f}" for value in (*starts, *ends))])
+    head = ("", "words", "start: median, ms", "start: 90 %, ms", "end: median, ms", "end: 90 %, ms")
+    return table(head, lines) if lines else ""
+
+
+def long_form(engines: Sequence[Engine]) -> str:
+    """One long recording."""
+    lines = []
+    for engine in engines:
+        if row := engine.get("long"):
+            end = "" if row["boundaries_s"] is None else f"{row['boundaries_s'][1]:.2f}"
+            wer, lost = percent(Errors(*row["words"]).rate), seconds(row["lost_s"])
+            lines.append(
+                [engine["label"], wer, lost, str(row["doubled"]), end, f"{row['audio_s'] / row['seconds']:.1f}"]
+            )
+    head = ("", "WER", "speech lost, s", "words doubled", "last end off by, s", "× real time")
+    return table(head, lines) if lines else ""
+
+
+def losses(engines: Sequence[Engine]) -> str:
+    """Where ours hears more than 5 points worse than the best peer."""
+    rows = {engine["engine"]: engine["rows"] for engine in engines}
+    return "\n".join(
+        f"- {engine['label']}: {file} {own:.1%}, best peer {best:.1%}"
+        for engine in engines
+        if engine["engine"].startswith("ours")
+        for file, own, best in worse_than_peers(rows, engine["engine"])
+    )
+
+
+def text(result: dict[str, Any]) -> str:
+    """All of it in Markdown."""
+    engines = result["engines"]
+    sections = [
+        ("All recordings", overview(engines)),
+        ("By language", languages(engines)),
+        ("By recording", recordings(engines)),
+        ("Where a peer is better by more than 5 points", losses(engines)),
+        ("Words' times against openai-whisper's", words(engines)),
+        (f"One recording of {result['long_minutes'] or 0:g} minutes", long_form(engines)),
+    ]
+    return "\n\n".join(f"### {title}\n\n{body}" for title, body in sections if body)
+
+
+def publish(path: Path) -> None:
+    """Puts a result's tables into docs/accuracy.md, between its marks."""
+    result = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    head = (
+        f"Measured {result['when'][:10]} with {result['checkpoint']} on {result['threads']} threads of "
+        f"{result['processor']}; {versions}."
+    )
+    before, rest = _DOCS.read_text().split(_MARKS[0])
+    after = rest.split(_MARKS[1])[1]
+    _DOCS.write_text(f"{before}{_MARKS[0]}\n\n{head}\n\n{text(result)}\n\n{_MARKS[1]}{after}")
+    print(f"wrote {_DOCS}")

@@ -1,0 +1,125 @@
+"""Figures of an engine's answers: a row for each recording, and sums of rows."""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
+from statistics import fmean, median, quantiles
+from typing import Any
+
+from benchmarks.real_speech.heard import Heard
+from benchmarks.real_speech.measures import (
+    WITHOUT_SPACES,
+    Errors,
+    boundary_errors,
+    character_errors,
+    doubled_words,
+    lost_s,
+    normalise,
+    time_differences,
+    word_errors,
+)
+from benchmarks.real_speech.recordings import Recording
+
+LOST_S = 1.0
+"""A recording that loses more speech than this has a hole."""
+
+Row = dict[str, Any]
+
+
+def row(recording: Recording, heard: Heard) -> Row:
+    """What is kept of one answer: figures alone, as the texts are other people's. Null: nothing to compare with."""
+    truth = None if recording.text is None else normalise(recording.text, recording.language)
+    words = normalise(heard.text, recording.language or heard.language)
+    of_words = None if truth is None else word_errors(truth, words)
+    of_characters = None if truth is None else character_errors(truth, words)
+    boundaries = boundary_errors(recording.speech, heard.segments)
+    return {
+        "file": recording.path.name,
+        "language": recording.language,
+        "audio_s": round(recording.duration, 2),
+        "words": None if of_words is None else [of_words.wrong, of_words.of],
+        "characters": None if of_characters is None else [of_characters.wrong, of_characters.of],
+        "lost_s": round(lost_s(recording.speech, heard.segments), 2) if heard.segments or not heard.text else None,
+        "doubled": doubled_words(truth or (), words),
+        "heard": heard.language,
+        "boundaries_s": None if boundaries is None else [round(error, 3) for error in boundaries],
+        "seconds": round(heard.seconds, 3),
+    }
+
+
+def _rate(rows: Sequence[Row], name: str) -> float | None:
+    known = [Errors(*row[name]) for row in rows if row[name] is not None]
+    return reduce(add, known).rate if known else None
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return fmean(numbers) if numbers else None
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Figures of several recordings together. Shares are from 0 to 1; null: nothing to compare with."""
+    languages = [row["language"] == row["heard"] for row in rows if row["language"] and row["heard"]]
+    boundaries = [row["boundaries_s"] for row in rows if row["boundaries_s"] is not None]
+    lost = [row["lost_s"] for row in rows if row["lost_s"] is not None]
+    return {
+        "recordings": len(rows),
+        "wer": _rate(rows, "words"),
+        "cer": _rate(rows, "characters"),
+        "lost_s": round(sum(lost), 2) if lost else None,
+        "with_holes": [row["file"] for row in rows if (row["lost_s"] or 0) > LOST_S],
+        "doubled": sum(row["doubled"] for row in rows),
+        "language_right": _mean(languages),
+        "start_error_s": _mean([start for start, _ in boundaries]),
+        "end_error_s": _mean([end for _, end in boundaries]),
+        "speed": sum(row["audio_s"] for row in rows) / max(1e-9, sum(row["seconds"] for row in rows)),
+    }
+
+
+def by_language(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Figures of each language's recordings."""
+    languages = sorted({row["language"] for row in rows if row["language"]})
+    return {language: summary([row for row in rows if row["language"] == language]) for language in languages}
+
+
+def phantoms(heard: Mapping[str, Heard]) -> dict[str, int]:
+    """Words invented in sounds without any, by the sounds' names; sounds without text are absent."""
+    counts = {name: len(normalise(answer.text, answer.language)) for name, answer in heard.items() if answer.text}
+    return {name: count for name, count in counts.items() if count}
+
+
+def has_word_times(recording: Recording) -> bool:
+    """Engines disagree on what a word is where no spaces are written."""
+    return recording.text is not None and recording.language not in WITHOUT_SPACES
+
+
+def word_times(reference: Mapping[str, Heard], heard: Mapping[str, Heard]) -> dict[str, Any] | None:
+    """Differences of words' times from another engine's, in seconds; null where no word is the same."""
+    differences = [
+        pair for name, answer in reference.items() for pair in time_differences(answer.words, heard[name].words)
+    ]
+    if len(differences) < 2:
+        return None
+    starts, ends = zip(*differences, strict=True)
+    return {
+        "words": len(differences),
+        **{
+            f"{side}_{name}_s": round(value, 3)
+            for side, values in (("start", starts), ("end", ends))
+            for name, value in (("median", median(values)), ("p90", quantiles(values, n=10)[-1]))
+        },
+    }
+
+
+def worse_than_peers(
+    rows: Mapping[str, Sequence[Row]], ours: str, points: float = 0.05
+) -> list[tuple[str, float, float]]:
+    """File, our word error rate and the best peer's, where ours is worse by more than `points`."""
+    peers = [engine for engine in rows if not engine.startswith("ours")]
+    found = []
+    for number, row in enumerate(rows[ours]):
+        if row["words"] is None or not peers:
+            continue
+        own, best = Errors(*row["words"]).rate, min(Errors(*rows[peer][number]["words"]).rate for peer in peers)
+        if own - best > points:
+            found.append((str(row["file"]), own, best))
+    return found
