@@ -14,6 +14,10 @@ LEAST_REPEATED = 16
 """A tail that says the same at least so many times, in at least so many tokens, is a loop."""
 
 LONGEST_PERIOD = 64
+
+LITTLE_SPEECH_S = 1.0
+"""Where less speech was detected, it may be a click, a note or a breath: see `judge`."""
+
 Verdict = Literal["good", "silence", "failed"]
 
 
@@ -23,12 +27,26 @@ def speakable(seconds: float) -> int:
 
 
 def judge(
-    options: TranscriptionOptions, avg_logprob: float, compression_ratio: float, no_speech_prob: float, runaway: bool
+    options: TranscriptionOptions,
+    avg_logprob: float,
+    compression_ratio: float,
+    no_speech_prob: float,
+    runaway: bool,
+    speech_s: float | None = None,
 ) -> Verdict:
-    """openai-whisper's `decode_with_fallback` and its skipping of silence, in one."""
+    """openai-whisper's `decode_with_fallback` and its skipping of silence, in one.
+
+    `speech_s`: seconds of detected speech, null where none was looked for. It takes a low log-probability beside the
+    no-speech token to make a text silence, as that token alone is often wrong. Where there is hardly any speech either
+    is enough: on sounds without a word Whisper writes "Thanks for watching!" with a no-speech probability of 0.5 to 0.9
+    and a log-probability of -0.7 to -1.4, where single words that were spoken have 0 to 0.3 and -0.3 to -0.9.
+    """
     unlikely = options.logprob_threshold is not None and avg_logprob < options.logprob_threshold
     silent = options.no_speech_threshold is not None and no_speech_prob > options.no_speech_threshold
     if silent and (unlikely or options.logprob_threshold is None):
+        return "silence"
+    little = options.no_speech_threshold is not None and speech_s is not None and speech_s < LITTLE_SPEECH_S
+    if little and (silent or unlikely):
         return "silence"
     repetitive = (
         options.compression_ratio_threshold is not None and compression_ratio > options.compression_ratio_threshold

@@ -107,6 +107,15 @@ class WindowText(Strict):
         found = [(segment, part) for part in self.parts for segment in part.segments]
         return sorted(found, key=lambda pair: pair[0].start)
 
+    @property
+    def worded(self) -> "WindowText":
+        """The text without segments of dots or notes alone, which stand for sound and not for speech."""
+        segments = tuple(segment for segment in self.segments if any(map(str.isalnum, segment.text)))
+        if len(segments) == len(self.segments):
+            return self
+        text = "".join(segment.text for segment in segments).strip()
+        return self.model_copy(update={"segments": segments, "text": text})
+
     def moved(self, seconds: float) -> "WindowText":
         """Return the same text decoded so many seconds later in the window."""
         if not seconds:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span
+from serve_app.audio.spans import Span, clip, total
 from serve_app.errors import InvalidRequest
 from serve_app.options import MODELS_OWN, TranscriptionOptions
 from serve_app.whisper.decoder import Decoded, Instruction
@@ -125,7 +125,8 @@ class Work:
         segments = window_segments(tokens, self.model.card.tokens, self.seconds, self.model.text, likely)
         average = decoded.text.sum_logprob / (len(decoded.text.tokens) + 1)
         repetition = compression_ratio("".join(segment.text for segment in segments).strip())
-        verdict = judge(self.options, average, repetition, decoded.no_speech_prob, decoded.text.runaway)
+        speech_s = total(clip(self.speech, self.clip)) / SAMPLE_RATE if self.speech else None
+        verdict = judge(self.options, average, repetition, decoded.no_speech_prob, decoded.text.runaway, speech_s)
         if verdict == "silence":
             tokens, segments = (), ()
         good = verdict != "failed"
@@ -156,6 +157,7 @@ class Work:
 
         `end_s`: where the last word ends, in seconds of the stretch, if it is known.
         """
+        text = text.worded
         found: list[Span] = []
         if self._may_go_on:
             ended = _ending(text, end_s) if end_s is not None and self.end_unknown else text

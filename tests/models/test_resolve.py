@@ -91,6 +91,7 @@ def test_it_comes_from_the_hub_where_there_is_one(
     assert content(tmp_path / "models") == ["tiny"]
     assert content(tmp_path / "models/tiny") == MADE
     assert COMMIT in (tmp_path / "models/tiny/source.json").read_text()
+    assert json.loads((tmp_path / "models/tiny/generation_config.json").read_text())["num_beams"] == model.beam_size
     assert not [path for path in sources.asked if path.startswith("simple")]
     loads(tmp_path / "models/tiny")
 

@@ -171,3 +171,9 @@ def test_more_tokens_than_there_is_room_for_are_refused(
         "max_new_tokens",
         True,
     )
+
+
+def test_beams_are_those_of_the_generation_config(tmp_path: Path) -> None:
+    assert card(tmp_path, MULTILINGUAL).beam_size == 1
+    assert card(tmp_path, MULTILINGUAL | {"num_beams": 5}).beam_size == 5
+    assert card(tmp_path, MULTILINGUAL | {"num_beams": 99}).beam_size == 16, "as many as a client may ask for"

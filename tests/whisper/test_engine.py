@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -189,6 +190,21 @@ def test_too_many_hotwords_are_refused(engine: Engine, windows: Windows) -> None
     with pytest.raises(InvalidRequest, match="300 tokens: 223 fit") as caught:
         engine.submit(windows["en.mp3"], TranscriptionOptions(hotwords="one " * 300), "job")
     assert caught.value.param == "hotwords"
+
+
+@pytest.mark.parametrize(("size", "rows"), [(16, 5), (3, 3)])
+def test_the_models_beams_where_a_client_does_not_say(
+    nano: WhisperModel, windows: Windows, monkeypatch: pytest.MonkeyPatch, size: int, rows: int
+) -> None:
+    """As many as the engine has rows for."""
+    monkeypatch.setattr(nano, "card", replace(nano.card, beam_size=5))
+    engine = Engine(nano, Batching(max_batch_size=size))
+    engine.submit(windows["en.mp3"], DETECT, "job").result(60)
+    stats = engine.stats()
+    assert stats.rows == rows * stats.steps
+    engine.submit(windows["en.mp3"], TranscriptionOptions(beam_size=1), "job").result(60)
+    assert engine.stats().rows - stats.rows == engine.stats().steps - stats.steps
+    engine.close()
 
 
 @pytest.mark.parametrize("name", ["beam_size", "best_of"])

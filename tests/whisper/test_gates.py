@@ -27,6 +27,12 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
         ({"compression_ratio_threshold": None}, {"compression_ratio": 9}, "good"),
         ({"no_speech_threshold": None}, {"no_speech_prob": 1.0, "avg_logprob": -1.1}, "failed"),
         ({"no_speech_threshold": 0.05}, {"avg_logprob": -1.1}, "silence"),
+        ({}, {"speech_s": 0.4}, "good"),
+        ({}, {"speech_s": 0.4, "no_speech_prob": 0.7}, "silence"),
+        ({}, {"speech_s": 0.4, "avg_logprob": -1.1}, "silence"),
+        ({}, {"speech_s": 1.4, "no_speech_prob": 0.7}, "good"),
+        ({}, {"speech_s": 1.4, "avg_logprob": -1.1}, "failed"),
+        ({"no_speech_threshold": None}, {"speech_s": 0.4, "avg_logprob": -1.1}, "failed"),
     ],
 )
 def test_the_thresholds(options: dict[str, Any], found: dict[str, Any], verdict: str) -> None:

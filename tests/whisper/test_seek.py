@@ -98,3 +98,14 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
     said = [segment for segment, _ in work.result().timed_segments]
     assert said == sorted(said, key=lambda segment: segment.start)
     assert len(said) == len(texts)
+
+
+def test_dots_and_notes_are_no_words() -> None:
+    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
+    found = text([(0, 1), (1, 2), (2, 3)])
+    segments = [
+        segment.model_copy(update={"text": said})
+        for segment, said in zip(found.segments, (" one", " ...", " ♪♪"), strict=True)
+    ]
+    assert not work.finish_clip(found.model_copy(update={"segments": tuple(segments)}))
+    assert (work.result().text, [segment.text for segment in work.result().segments]) == ("one", [" one"])
