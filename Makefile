@@ -19,7 +19,7 @@ help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 	@echo "Variables: PORT=$(PORT) DATA_DIR=$(DATA_DIR) CONFIG=$(CONFIG) PYTHON=$(PYTHON) ARGS=\"$(ARGS)\""
 
-demo: $(SERVICE) ## start the service, transcribe a sample over HTTP twice, stop
+demo: $(SERVICE) ## start the service, transcribe a sample over HTTP twice, show its subtitles, stop
 	$(BIN)/python examples/demo.py --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
 
 serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
