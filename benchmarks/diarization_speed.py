@@ -214,13 +214,12 @@ def main() -> int:
     if options.save:
         figures = {"minutes": options.minutes, "pipeline": options.pipeline, "speed": speed, "beside": together}
         save("diarization", _PACKAGES, figures)
-    good = (
-        speed["identical_turns"]
-        and speed["ratio"] >= LEAST_RATIO
+    fast = options.any_speed or (
+        speed["ratio"] >= LEAST_RATIO
         and speed["peak_bytes"]["ours"] <= MOST_BYTES
         and together["both_over_the_longer"] <= MOST_BESIDE
     )
-    return 0 if good else 1
+    return 0 if speed["identical_turns"] and fast else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -229,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60.0, help="of sound (default: 60)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pipeline", default="diarization-nano", help="embedded name, or a folder")
+    parser.add_argument("--any-speed", action="store_true", help="fail only if turns differ, however slow it is")
     parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
     return parser
 
