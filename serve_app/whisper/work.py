@@ -27,6 +27,9 @@ from serve_app.whisper.text import (
     window_segments,
 )
 
+LONG_ENOUGH_TO_TELL_S = 5.0
+"""Of a second or two of sound Whisper often takes the language for English."""
+
 
 @dataclass(frozen=True)
 class Try:
@@ -109,7 +112,7 @@ class Work:
         )
         return Instruction(
             prompt=card.tokens.prompt(card.prompt_positions, self.told, self._prompt()),
-            language=None if options.language is None else card.tokens.languages.get(options.language),
+            language=card.tokens.languages.get(self._language or ""),
             task=options.task,
             timed=options.timestamps != "none",
             suppressed=(*own, *(token for token in options.suppress_tokens if token != MODELS_OWN)),
@@ -186,6 +189,16 @@ class Work:
     def _may_go_on(self) -> bool:
         """Whether the rest of the window's speech is decoded where a text ends before it; a client's limit stands."""
         return bool(self.speech) and self.options.max_new_tokens is None
+
+    @property
+    def _language(self) -> str | None:
+        """The language to decode the stretch in; null: the one that is detected.
+
+        The rest of a window is in its first text's, unless it is long enough to tell another.
+        """
+        if self.options.language is not None or not self.texts or self.seconds > LONG_ENOUGH_TO_TELL_S:
+            return self.options.language
+        return self.texts[0].language
 
     def _prompt(self) -> Sequence[int]:
         """The text before the stretch, if it is to be told."""
