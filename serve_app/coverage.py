@@ -23,7 +23,7 @@ def speech_without_text(windows: Iterable[tuple[Window, WindowText]]) -> list[Sp
             Span(round(segment.start * SAMPLE_RATE), round(segment.end * SAMPLE_RATE)).moved(window.start)
             for segment, _ in text.timed_segments
         ]
-        missed += uncovered_speech(window.speech, covered)
+        missed += uncovered_speech(window.speech or (), covered)
     return missed
 
 

@@ -21,7 +21,7 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
     duration = samples / SAMPLE_RATE
     for window, text in windows:
         offset = window.start / SAMPLE_RATE
-        speech = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in window.speech]
+        speech = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in window.speech or ()]
         for segment, part in text.timed_segments:
             segments.append(
                 Segment(

@@ -64,10 +64,10 @@ class NetworkSettings(Section):
 class VadSettings(Section):
     """How speech is told from silence (silero-vad; probabilities of 32 ms frames)."""
 
-    threshold: float = Field(0.25, gt=0, lt=1, description="Speech begins at this probability.")
+    threshold: float = Field(0.15, gt=0, lt=1, description="Speech begins at this probability.")
     min_speech_ms: int = Field(100, ge=0, description="Shorter bursts are not speech.")
     min_silence_ms: int = Field(200, ge=0, description="Shorter silences do not end a stretch of speech.")
-    pad_ms: int = Field(250, ge=0, description="Sound kept before and after a stretch of speech.")
+    pad_ms: int = Field(400, ge=0, description="Sound kept before and after a stretch of speech.")
 
 
 class WindowSettings(Section):

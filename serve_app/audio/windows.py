@@ -21,6 +21,9 @@ _GRID = SAMPLE_RATE // 100
 # Always the same chunks to the detector, so that cuts do not depend on how the sound arrives.
 _CHUNK_SAMPLES = 256 * FRAME_SAMPLES
 _LEAST_WINDOW_S = 1.0
+# What may be speech is in a window, so that Whisper hears it; where it has to have a text, speech is surer than that:
+# silero-vad's own default threshold.
+_CERTAIN = 0.5
 # The engine gets its first windows early, while the rest is still being decoded: the first block is so long at
 # most, and each twice as long as the one before, up to the longest.
 _FIRST_BLOCK_S = 20.0
@@ -30,16 +33,17 @@ _FIRST_BLOCK_S = 20.0
 class Window:
     """Samples `start` up to `end`, without it, of the recording: what Whisper hears at once.
 
-    `speech`: the stretches within it in which speech was detected, in order, in samples of the recording.
+    `speech`: the stretches within it that are speech beyond doubt, in order, in samples of the recording; null: not
+    known.
     """
 
     start: int
     end: int
-    speech: tuple[Span, ...] = ()
+    speech: tuple[Span, ...] | None = None
 
     def moved(self, samples: int) -> "Window":
         """Return the window so many samples later, its speech too."""
-        speech = tuple(span.moved(samples) for span in self.speech)
+        speech = None if self.speech is None else tuple(span.moved(samples) for span in self.speech)
         return Window(self.start + samples, self.end + samples, speech)
 
 
@@ -102,49 +106,69 @@ class _Packer:
     """Speech probabilities in, windows out; everything but the frames in samples."""
 
     def __init__(self, vad: VadSettings, longest: int) -> None:
+        self._certain = vad.model_copy(update={"threshold": max(vad.threshold, _CERTAIN)})
+        self._likelihoods: list[float] = []  # of the frames from `_first_frame` on, which no window has had yet
+        self._first_frame = 0
         self._pad = vad.pad_ms * SAMPLE_RATE // 1000
         self._longest = longest - 2 * _GRID  # both ends may be moved outwards to the grid
         room_for_speech = max(self._longest - 2 * self._pad, self._longest // 2)
         self._stretches = SpeechStretches(vad, room_for_speech // FRAME_SAMPLES)
-        self._speech: list[Span] = []  # of the window that may still grow
+        self._speech: Span | None = None  # of the window that may still grow
         self._last_end = 0
 
     @property
     def settled(self) -> int:
         """No later window begins before this sample."""
-        begin = self._speech[0].start if self._speech else self._stretches.settled * FRAME_SAMPLES
+        begin = self._speech.start if self._speech else self._stretches.settled * FRAME_SAMPLES
         return max(_floor(begin - self._pad), self._last_end)
 
     def feed(self, probabilities: Iterable[float]) -> list[Window]:
+        probabilities = list(probabilities)
+        self._likelihoods += probabilities
         windows = [window for stretch in self._stretches.feed(probabilities) for window in self._add(stretch)]
         begin = self._stretches.settled * FRAME_SAMPLES
-        if self._speech and begin - self._speech[0].start >= self._longest:
-            windows.append(self._close(begin))
+        if self._speech and begin - self._speech.start >= self._longest:
+            windows.append(self._close(self._speech, begin))
+        self._forget(self.settled)
         return windows
 
     def finish(self, end: int) -> list[Window]:
         windows = [window for stretch in self._stretches.finish() for window in self._add(stretch)]
         if self._speech:
-            window = self._close(2 * end)
+            window = self._close(self._speech, 2 * end)
             within = Span(window.start, min(window.end, end))
-            windows.append(Window(*within, clip(window.speech, within)))
+            windows.append(Window(*within, clip(window.speech or (), within)))
         return windows
 
     def _add(self, stretch: Stretch) -> Iterator[Window]:
         start, end = stretch.start * FRAME_SAMPLES, stretch.end * FRAME_SAMPLES
-        if self._speech and end + self._pad - (self._speech[0].start - self._pad) > self._longest:
-            yield self._close(start)
-        self._speech.append(Span(start, end))
+        if self._speech and end + self._pad - (self._speech.start - self._pad) > self._longest:
+            yield self._close(self._speech, start)
+        self._speech = Span(self._speech.start if self._speech else start, end)
 
-    def _close(self, next_speech: int) -> Window:
+    def _close(self, speech: Span, next_speech: int) -> Window:
         """The window around the speech so far; the gap to what comes next is shared in its middle."""
-        speech, self._speech = tuple(self._speech), []
-        first, last = speech[0].start, speech[-1].end
-        room = min(self._pad, (self._longest - (last - first)) // 2)
-        start = max(_floor(first - room), self._last_end)
-        end = min(-_floor(-last - room), _floor((last + next_speech) // 2))
+        self._speech = None
+        room = min(self._pad, (self._longest - speech.length) // 2)
+        start = max(_floor(speech.start - room), self._last_end)
+        end = min(-_floor(-speech.end - room), _floor((speech.end + next_speech) // 2))
         self._last_end = end
-        return Window(start, end, clip(speech, Span(start, end)))
+        return Window(start, end, self._speech_in(Span(start, end)))
+
+    def _speech_in(self, window: Span) -> tuple[Span, ...]:
+        """The certain speech of a window."""
+        self._forget(window.start)
+        frames = -(-window.end // FRAME_SAMPLES) - self._first_frame
+        stretches = SpeechStretches(self._certain, frames + 1)
+        found = [*stretches.feed(self._likelihoods[:frames]), *stretches.finish()]
+        spans = (Span(stretch.start, stretch.end).moved(self._first_frame) for stretch in found)
+        return clip((Span(span.start * FRAME_SAMPLES, span.end * FRAME_SAMPLES) for span in spans), window)
+
+    def _forget(self, before: int) -> None:
+        """Drop the frames that end before a sample."""
+        gone = max(0, before // FRAME_SAMPLES - self._first_frame)
+        del self._likelihoods[:gone]
+        self._first_frame += gone
 
 
 class _Sound:

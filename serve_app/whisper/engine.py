@@ -94,14 +94,15 @@ class Engine:
         *,
         previous: Sequence[int] = (),
         interactive: bool = True,
-        speech: Sequence[Span] = (),
+        speech: Sequence[Span] | None = None,
     ) -> "Future[WindowText]":
         """Queue a window of 16 kHz mono sound, at most 30 s, for a job.
 
         `previous`: tokens of what was said before. `speech`: where speech was detected, in samples of the window and
-        in order: what a text leaves out of it is decoded on its own. Interactive windows go before others. Cancelling
-        the future frees the window's place, in the queue or in the decoder. Raises InvalidRequest for options the model
-        can't honour, ValueError for sound it can't take, Unavailable after `close`.
+        in order, null if it was not looked for: what a text leaves out of it is decoded on its own. Interactive windows
+        go before others. Cancelling the future frees the window's place, in the queue or in the decoder.
+        Raises InvalidRequest for options the model can't honour, ValueError for sound it can't take, Unavailable after
+        `close`.
         """
         self._model.card.check(options)
         if pcm.dtype != np.int16 or pcm.ndim != 1 or not 0 < len(pcm) <= LONGEST_WINDOW_S * SAMPLE_RATE:
@@ -114,7 +115,8 @@ class Engine:
         for name in ("beam_size", "best_of"):
             if getattr(options, name) > most:
                 raise InvalidRequest(f"this engine decodes {most} texts at a time", name)
-        work = Work(pcm, options, told_tokens(self._model, options), tuple(previous), self._model, tuple(speech))
+        found = None if speech is None else tuple(speech)
+        work = Work(pcm, options, told_tokens(self._model, options), tuple(previous), self._model, found)
         claim = Claim(job, work.seconds, work.rows, interactive, options.batch_size)
         with self._changed:
             if self._closed:

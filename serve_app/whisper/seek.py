@@ -13,16 +13,20 @@ from serve_app.audio.spans import Span, clip, subtract, total
 LEAST_SPEECH = SAMPLE_RATE // 2
 """Less speech than this without a text is a matter of where timestamps are put, not of words."""
 
+LEAST_SPEECH_BETWEEN = SAMPLE_RATE
+"""The same between two segments: there an "um" is left out by intent, as Whisper was taught."""
+
 LEAD = SAMPLE_RATE // 5
 """Silence kept before speech that is decoded on its own."""
 
 
 def remaining_clips(decoded: Span, covered: Sequence[Span], speech: Sequence[Span]) -> list[Span]:
-    """Return the parts of a decoded stretch that hold more than `LEAST_SPEECH` of speech that its text does not cover.
+    """Return the parts of a decoded stretch that hold speech but no text.
 
-    All in samples. `covered`: what the text's segments cover; `speech`: where speech was detected, in order. The parts
-    are in order, lie within `decoded` between segments, and are shorter than it, so that decoding them ends some time:
-    where the text covers nothing, nothing remains.
+    That is more than `LEAST_SPEECH` of it behind the last segment, or `LEAST_SPEECH_BETWEEN` elsewhere. All in samples.
+    `covered`: what the text's segments cover; `speech`: where speech was detected, in order. The parts are in order,
+    lie within `decoded` between segments, and are shorter than it, so that decoding them ends some time: where the
+    text covers nothing, nothing remains.
     """
     covered = clip(covered, decoded)
     if not covered:
@@ -30,7 +34,7 @@ def remaining_clips(decoded: Span, covered: Sequence[Span], speech: Sequence[Spa
     remaining = []
     for gap in subtract([decoded], covered):
         missed = clip(speech, gap)
-        if total(missed) > LEAST_SPEECH:
+        if total(missed) > (LEAST_SPEECH if gap.end == decoded.end else LEAST_SPEECH_BETWEEN):
             # A text that goes on in the middle of speech begins where the one before it ended.
             remaining.append(Span(max(gap.start, missed[0].start - LEAD), gap.end))
     return remaining

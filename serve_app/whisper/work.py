@@ -54,9 +54,9 @@ class Work:
     """A window, its options, and what has been decoded of it so far.
 
     `pcm`: 16 kHz mono. `told`, `previous`: tokens that go before its text. `speech`: where speech was detected, in
-    samples; without it the first text is the window's. `clip`: the stretch that is decoded now, `clips` those after it,
-    `texts` those before it. `states` and `tries`: of `clip`; the encoder's states are kept from the first try to the
-    last.
+    samples; null: not looked for, and the first text is the window's. `clip`: the stretch that is decoded now, `clips`
+    those after it, `texts` those before it. `states` and `tries`: of `clip`; the encoder's states are kept from the
+    first try to the last.
     """
 
     pcm: NDArray[np.int16]
@@ -64,7 +64,7 @@ class Work:
     told: tuple[int, ...]
     previous: tuple[int, ...]
     model: WhisperModel
-    speech: tuple[Span, ...] = ()
+    speech: tuple[Span, ...] | None = None
     future: "Future[WindowText]" = field(default_factory=Future)
     states: Tensor | None = None
     tries: list[Try] = field(default_factory=list)
@@ -128,8 +128,10 @@ class Work:
         segments = window_segments(tokens, self.model.card.tokens, self.seconds, self.model.text, likely)
         average = decoded.text.sum_logprob / (len(decoded.text.tokens) + 1)
         repetition = compression_ratio("".join(segment.text for segment in segments).strip())
-        speech_s = total(clip(self.speech, self.clip)) / SAMPLE_RATE if self.speech else None
-        verdict = judge(self.options, average, repetition, decoded.no_speech_prob, decoded.text.runaway, speech_s)
+        speech_s = None if self.speech is None else total(clip(self.speech, self.clip)) / SAMPLE_RATE
+        verdict = judge(
+            self.options, average, repetition, decoded.no_speech_prob, decoded.text.runaway, speech_s, bool(self.texts)
+        )
         if verdict == "silence":
             tokens, segments = (), ()
         good = verdict != "failed"
@@ -165,7 +167,7 @@ class Work:
         if self._may_go_on:
             ended = _ending(text, end_s) if end_s is not None and self.end_unknown else text
             covered = [_span(segment, self.clip.start) for segment in ended.segments]
-            found = remaining_clips(self.clip, covered, self.speech)
+            found = remaining_clips(self.clip, covered, self.speech or ())
             text = ended if found else text
         self.texts.append(text.moved(self.clip.start / SAMPLE_RATE))
         self.clips += found
@@ -183,7 +185,7 @@ class Work:
     def uncovered(self) -> list[Span]:
         """Stretches of the window's detected speech that no text covers, once every stretch has been decoded."""
         covered = [_span(segment, 0) for segment, _ in self.result().timed_segments]
-        return uncovered_speech(self.speech, covered)
+        return uncovered_speech(self.speech or (), covered)
 
     @property
     def _may_go_on(self) -> bool:

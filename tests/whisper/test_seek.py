@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from serve_app.audio.spans import Span, clip, subtract, total
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.seek import LEAD, LEAST_SPEECH, remaining_clips, uncovered_speech
+from serve_app.whisper.seek import LEAD, LEAST_SPEECH_BETWEEN, remaining_clips, uncovered_speech
 from serve_app.whisper.text import WindowSegment, WindowText
 from serve_app.whisper.work import Work
 
@@ -36,6 +36,7 @@ def test_a_hole_between_segments() -> None:
 def test_little_speech_after_the_last_timestamp_is_no_text_left_out() -> None:
     assert remaining_clips(WINDOW, seconds(0, 29), seconds(0.5, 29.4)) == []
     assert remaining_clips(WINDOW, seconds(0, 20), seconds(0.5, 19.8)) == []
+    assert remaining_clips(WINDOW, seconds(0, 8, 8.9, 30), seconds(0.5, 29.5)) == [], "an um between two segments"
 
 
 def test_a_text_that_covers_nothing_leaves_nothing_to_go_on_from() -> None:
@@ -94,7 +95,7 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
     for gap in subtract([WINDOW], texts):
         left = subtract(clip(found, gap), silent)
         # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
-        assert total(left) <= LEAST_SPEECH
+        assert total(left) <= LEAST_SPEECH_BETWEEN
     said = [segment for segment, _ in work.result().timed_segments]
     assert said == sorted(said, key=lambda segment: segment.start)
     assert len(said) == len(texts)
