@@ -40,13 +40,15 @@ class Running:
     def hear(self, part: str, files: Sequence[Path], words: bool = False) -> dict[str, Heard]:
         """What it makes of each file; the very first is heard once more before, to warm up."""
         heard: dict[str, Heard] = {}
-        for number, file in enumerate(files, 1):
-            if not self._warm:
-                self._worker.hear(file)
-                self._warm = True
-            answer = heard[file.name] = self._worker.hear(file, words)
-            print(f"  {self._kind} {part} {number}/{len(files)} {file.name} in {answer.seconds:.1f} s", flush=True)
-        keep(self._path, {part: heard})
+        try:
+            for number, file in enumerate(files, 1):
+                if not self._warm:
+                    self._worker.hear(file)
+                    self._warm = True
+                answer = heard[file.name] = self._worker.hear(file, words)
+                print(f"  {self._kind} {part} {number}/{len(files)} {file.name} in {answer.seconds:.1f} s", flush=True)
+        finally:  # what was heard before an engine dies stays
+            keep(self._path, {part: heard})
         return heard
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ def holes(speech: Sequence[Span], segments: Sequence[Timed]) -> list[Span]:
                 continue
             if segment.start - start >= EDGE_S:
                 found.append((start, segment.start))
-            start = max(start, segment.end)
+            start = segment.end
         if end - start >= EDGE_S:
             found.append((start, end))
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.launched import running
+from benchmarks.launched import Service, running
 from benchmarks.real_speech.heard import Heard, Timed
 from serve_app.audio.windows import Block
 from serve_app.formats import render
@@ -32,6 +32,9 @@ Hear = Callable[[Path, bool], Awaitable[Heard]]
 
 Options = Mapping[str, Any]
 """Of a transcription, by their names in `TranscriptionOptions`; those that are absent are the service's defaults."""
+
+_START_S = 600.0
+"""For the service to load its model and answer: far longer than it takes on a machine that is not busy."""
 
 
 def _heard(verbose: Mapping[str, Any]) -> Heard:
@@ -101,8 +104,18 @@ async def over_http(checkpoint: Path, threads: int, options: Options) -> AsyncIt
                     raise RuntimeError(f"{path.name}: {ended['status']}: {ended['error']}")
                 return _heard(await _json(service.http.get(f"/v1/jobs/{job['id']}/transcript?format=verbose_json")))
 
-            await asyncio.wait_for(service.ready.wait(), 300)
+            await _started(service)
             yield by_job if options else by_openai
+
+
+async def _started(service: Service) -> None:
+    """Waits until the service is ready. Raises RuntimeError when it ends before, or takes too long."""
+    points = {asyncio.create_task(service.ready.wait()), asyncio.create_task(service.process.wait())}
+    _, open_points = await asyncio.wait(points, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+    for point in open_points:
+        point.cancel()
+    if not service.ready.is_set():
+        raise RuntimeError(f"the service did not start within {_START_S:g} s: {[*service.points][-1:]}")
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

@@ -87,6 +87,7 @@ def test_speech_that_no_segment_covers_is_lost() -> None:
     assert holes(speech, []) == speech
     assert holes(speech, segments((0, 2), (3, 7))) == [(2, 3), (7, 9)]
     assert holes(speech, segments((3, 7), (0, 3))) == [(7, 9)]
+    assert holes(speech, segments((0, 8), (2, 3))) == [(8, 9)], "a segment within another"
     assert holes(speech, segments((1.2, 3.8), (6.1, 9.1))) == [], "edges of segments are no holes"
     assert lost_s(speech, segments((0, 2), (3, 7))) == 3
 

@@ -60,10 +60,15 @@ def test_rates_are_over_all_words_and_recordings_without_text_do_not_count() -> 
 
 def test_recordings_where_a_peer_is_better_are_named() -> None:
     rows = {
-        "ours": [row(words=[3, 10]), row("b.wav"), row("c.wav", words=None)],
-        "openai": [row(words=[5, 10]), row("b.wav"), row("c.wav", words=None)],
-        "faster": [row(words=[2, 10]), row("b.wav", words=[0, 100]), row("c.wav", words=None)],
-        "ours-engine": [row(words=[0, 10]), row("b.wav"), row("c.wav", words=None)],
+        "ours": [row(words=[3, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
+        "openai": [row(words=[5, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
+        "faster": [
+            row(words=[2, 10]),
+            row("b.wav", words=[0, 100]),
+            row("c.wav", words=None),
+            row("d.wav", words=[9, 10]),
+        ],
+        "ours-engine": [row(words=[0, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
     }
     assert score.worse_than_peers(rows, "ours") == [("a.wav", 0.3, 0.2), ("b.wav", 0.1, 0.0)]
 
