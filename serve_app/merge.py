@@ -13,6 +13,9 @@ from serve_app.whisper.word_bounds import Speech, bound_words
 FRAMES_PER_SECOND = 100
 """Whisper's feature frames; `seek` counts them."""
 
+LONG_SILENCE_S, KEPT_SILENCE_S = 1.0, 0.4
+"""At the edges of a segment: longer silence is no part of it, but so much."""
+
 
 def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]) -> Transcript:
     """One transcript of a recording of `samples` samples from the texts of its windows, in order."""
@@ -23,10 +26,12 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
         offset = window.start / SAMPLE_RATE
         speech = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in window.speech or ()]
         for segment, part in text.timed_segments:
+            words = None if segment.words is None else _words(segment.words, offset, duration, speech)
+            start, end = _bounds(offset + segment.start, min(offset + segment.end, duration), speech, words or ())
             segments.append(
                 Segment(
-                    start=round(offset + segment.start, 3),
-                    end=round(min(offset + segment.end, duration), 3),
+                    start=round(start, 3),
+                    end=round(end, 3),
                     text=segment.text,
                     seek=window.start * FRAMES_PER_SECOND // SAMPLE_RATE + round(part.start * FRAMES_PER_SECOND),
                     tokens=segment.tokens,
@@ -34,7 +39,7 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
                     avg_logprob=part.avg_logprob,
                     compression_ratio=part.compression_ratio,
                     no_speech_prob=part.no_speech_prob,
-                    words=None if segment.words is None else _words(segment.words, offset, duration, speech),
+                    words=words,
                     logprobs=segment.logprobs,
                 )
             )
@@ -70,6 +75,18 @@ class Saying:
             return None
         tokens = [token for segment in segments for token in segment.logprobs or ()]
         return Said(text=said, logprobs=tuple(tokens) or None)
+
+
+def _bounds(start: float, end: float, speech: Speech, words: Sequence[Word]) -> tuple[float, float]:
+    """A segment's times without long silence before its speech and after it, where Whisper's timestamps hold some."""
+    within = [span for span in speech if span[0] < end and start < span[1]]
+    if within:
+        first, last = within[0][0], within[-1][1]
+        start = first - KEPT_SILENCE_S if first - start > LONG_SILENCE_S else start
+        end = last + KEPT_SILENCE_S if end - last > LONG_SILENCE_S else end
+    if words:
+        start, end = min(start, words[0].start), max(end, words[-1].end)
+    return start, end
 
 
 def _words(words: Sequence[Word], offset: float, duration: float, speech: Speech) -> tuple[Word, ...]:

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.spans import Span
 from serve_app.audio.windows import Window
 from serve_app.merge import Saying, merge
 from serve_app.whisper.text import TokenLogprob, WindowSegment, WindowText, Word
@@ -75,3 +76,23 @@ def test_words_and_tokens_move_with_their_segment() -> None:
     (moved,) = merge("transcribe", 40_000, [(Window(32_000, 48_000), spoken)]).segments
     assert moved.words == (word.model_copy(update={"start": 2.2, "end": 2.5}),), "no later than the recording's end"
     assert moved.logprobs == (token,)
+
+
+def test_long_silence_is_no_part_of_a_segment() -> None:
+    def span(start: float, end: float) -> Span:
+        return Span(round(start * 16_000), round(end * 16_000))
+
+    speech = (span(33, 34), span(36, 37), span(39.5, 40))
+    spoken = text("en", (0.0, 8.5, " one two"), (9.0, 10.0, " three"))
+    window = Window(30 * 16_000, 60 * 16_000, speech)
+    one, two = merge("transcribe", 60 * 16_000, [(window, spoken)]).segments
+    assert (one.start, one.end) == (32.6, 37.4)
+    assert (two.start, two.end) == (39.0, 40.0), "half a second is not long"
+
+    word = Word(start=0.5, end=0.7, text=" one", tokens=(1,), probability=0.5)
+    worded = spoken.model_copy(
+        update={"segments": (spoken.segments[0].model_copy(update={"words": (word,)}), spoken.segments[1])}
+    )
+    one, _ = merge("transcribe", 60 * 16_000, [(window, worded)]).segments
+    assert one.words is not None
+    assert one.start <= one.words[0].start, "its words stay in it"
