@@ -1,0 +1,114 @@
+"""Real weights on real speech: nothing is left out, nothing is said twice, nothing is invented.
+
+Needs whisper-base, which the fixture fetches, and a folder of recordings beside the repository; skipped without either.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.non_speech import non_speech
+from serve_app.audio.decode import Decoding
+from serve_app.audio.spans import total
+from serve_app.audio.vad import SpeechDetector
+from serve_app.audio.windows import Block, Window, cut
+from serve_app.coverage import speech_without_text
+from serve_app.options import TranscriptionOptions
+from serve_app.settings import LimitSettings, VadSettings, WhisperSettings
+from serve_app.whisper.block import recognise
+from serve_app.whisper.engine import Engine
+from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.text import WindowText
+
+SPEECH = Path(__file__).parents[3] / "shared" / "data" / "speech"
+EARLY = "aeneas_es.mp3"  # a window of it is closed by the model with seconds of speech left
+
+needs_speech = pytest.mark.skipif(not SPEECH.exists(), reason=f"no real recordings in {SPEECH}")
+
+
+@pytest.fixture(scope="module")
+def engine(whisper_base: Path) -> Iterator[Engine]:
+    engine = Engine(WhisperModel.load(str(whisper_base), WhisperSettings(device="cpu", threads=1)))
+    yield engine
+    engine.close()
+
+
+def blocks(pcm: Any) -> list[Block]:
+    return list(cut(pcm, SpeechDetector(), VadSettings(), 30, 300))
+
+
+async def decoded(engine: Engine, block: Block, **options: Any) -> list[tuple[Window, WindowText]]:
+    windows = [window.moved(-block.start) for window in block.windows]
+    texts = await recognise(
+        *(engine, block.pcm, windows, TranscriptionOptions(**options), "job"), interactive=True, previous=None
+    )
+    return list(zip(block.windows, texts, strict=True))
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+@needs_speech
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"beam_size": 1},
+        {"beam_size": 1, "timestamps": "none"},
+        {"beam_size": 1, "timestamps": "word", "logprobs": True},
+        {"beam_size": 1, "condition_on_previous_text": True},
+    ],
+    ids=lambda options: " ".join(options) or "defaults",
+)
+async def test_no_speech_is_left_out_and_none_said_twice(engine: Engine, options: dict[str, Any]) -> None:
+    pairs: list[tuple[Window, WindowText]] = []
+    for block in blocks(Decoding(SPEECH / EARLY, LimitSettings())):
+        pairs += await decoded(engine, block, **options)
+    assert total(speech_without_text(pairs)) <= 16_000
+    said = words(" ".join(segment.text for _, text in pairs for segment, _ in text.timed_segments))
+    truth = {entry["file"]: entry["text"] for entry in json.loads((SPEECH / "truth.json").read_text())}
+    assert len(set(said) & set(words(truth[EARLY]))) > 0.8 * len(set(words(truth[EARLY])))
+    triples = [tuple(said[place : place + 3]) for place in range(len(said) - 2)]
+    assert not [triple for triple, later in zip(triples, triples[3:], strict=False) if triple == later]
+    for _, text in pairs:
+        segments = [segment for segment, _ in text.timed_segments]
+        assert all(one.start <= one.end <= other.start for one, other in pairwise(segments))
+        if options.get("timestamps") == "word":
+            assert all(segment.words and segment.logprobs for segment in segments)
+
+
+@needs_speech
+async def test_short_clips_are_in_their_languages(engine: Engine) -> None:
+    truth = [entry for entry in json.loads((SPEECH / "truth.json").read_text()) if entry["seconds"] < 6]
+    for entry in truth:
+        for block in blocks(Decoding(SPEECH / entry["file"], LimitSettings())):
+            for _, text in await decoded(engine, block):
+                assert text.language == entry["language"], entry["file"]
+
+
+async def test_sounds_without_a_word_have_no_text(engine: Engine) -> None:
+    for sound in non_speech():
+        for block in blocks([sound.pcm]):
+            for _, text in await decoded(engine, block):
+                assert not text.timed_segments, sound.name
+
+
+async def test_silence_around_speech_is_not_filled(engine: Engine) -> None:
+    """The demo's recording between hum and steady noise."""
+    sample = Path(__file__).parents[2] / "examples" / "sample.mp3"
+    speech = np.concatenate(list(Decoding(sample, LimitSettings())))[: 10 * 16_000]
+    rng = np.random.default_rng(0)
+    seconds = np.arange(8 * 16_000) / 16_000
+    around = (rng.normal(size=len(seconds)) * 150 + 300 * np.sin(100 * np.pi * seconds)).astype(np.int16)
+    alone = [text for block in blocks([speech]) for _, text in await decoded(engine, block)]
+    wrapped = [
+        text for block in blocks([np.concatenate([around, speech, around])]) for _, text in await decoded(engine, block)
+    ]
+    assert words(" ".join(text.text for text in wrapped)) == words(" ".join(text.text for text in alone))
