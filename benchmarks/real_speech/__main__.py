@@ -121,7 +121,7 @@ def main() -> None:
     engines: list[report.Engine] = []
     timed: dict[str, dict[str, Heard]] = {}
     weights = arguments.weights.resolve()
-    for kind in dict.fromkeys((*arguments.engines, *arguments.kept)):
+    for kind in dict.fromkeys((*arguments.kept, *arguments.engines)):
         path = _BENCH / "answers" / weights.name / f"{kind}.json"
         engine: Running | Kept
         if kind in arguments.kept:

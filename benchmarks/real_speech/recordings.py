@@ -36,6 +36,9 @@ _SENTENCES = {
     "fr": ("Le bateau a quitté le port avant le lever du soleil.", "Personne ne savait où menait cette vieille route."),
     "es": ("El barco salió del puerto antes de la salida del sol.", "Nadie sabía adónde llevaba el viejo camino."),
 }
+_DETECTED = 2000 * FRAME_SAMPLES
+"""Samples in which speech is detected at a time: about a minute."""
+
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 2.0
 """Between recordings that are joined."""
 
@@ -63,7 +66,11 @@ class Recording:
         """Start and end in seconds of each stretch of speech that the service's own detector finds by default."""
         padded = np.pad(self.pcm, (0, -len(self.pcm) % FRAME_SAMPLES))
         stretches = SpeechStretches(VadSettings(), longest=len(padded))
-        found = [*stretches.feed(SpeechDetector()(padded)), *stretches.finish()]
+        detector = SpeechDetector()
+        # An hour at once would take gigabytes.
+        pieces = (padded[start : start + _DETECTED] for start in range(0, len(padded), _DETECTED))
+        found = [stretch for piece in pieces for stretch in stretches.feed(detector(piece))]
+        found += stretches.finish()
         second = SAMPLE_RATE / FRAME_SAMPLES
         return tuple((stretch.start / second, min(stretch.end / second, self.duration)) for stretch in found)
 
