@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.whisper.text import compression_ratio, window_segments
+from serve_app.whisper.text import WindowSegment, WindowText, compression_ratio, handed_on, window_segments
 from serve_app.whisper.tokens import SpecialTokens
 
 END, FIRST = 20, 31
@@ -69,3 +69,25 @@ def test_compression_ratio_is_whispers() -> None:
     text = "na " * 50
     assert compression_ratio(text) == len(text) / len(zlib.compress(text.encode())) > 2.4
     assert compression_ratio("é") == 2 / len(zlib.compress("é".encode()))
+
+
+def test_parts_of_a_window_are_one_text_that_can_be_kept() -> None:
+    def part(start: float, temperature: float, *segments: tuple[float, float, str]) -> WindowText:
+        return WindowText(
+            language="en",
+            text="",
+            segments=tuple(WindowSegment(start=a, end=b, text=text, tokens=(1,)) for a, b, text in segments),
+            tokens=(1, 2),
+            avg_logprob=-0.2,
+            no_speech_prob=0.1,
+            compression_ratio=1,
+            temperature=temperature,
+        ).moved(start)
+
+    rest = (part(12, 0, (0, 5, " three")), part(4, 0.8, (0.5, 3, " two")))
+    whole = part(0, 0, (0, 4, " one"), (7.5, 12, " and")).model_copy(update={"rest": rest})
+    found = [(segment.start, segment.text, text.start) for segment, text in whole.timed_segments]
+    assert found == [(0, " one", 0), (4.5, " two", 4), (7.5, " and", 0), (12, " three", 12)]
+    assert WindowText.model_validate_json(whole.model_dump_json()) == whole
+    assert handed_on((9,), whole) == (), "its last part was found at a high temperature"
+    assert handed_on((9,), whole.model_copy(update={"rest": rest[:1]})) == (9, 1, 2, 1, 2)
