@@ -104,6 +104,15 @@ class Stretch(NamedTuple):
     end: int
 
 
+CERTAIN_SPEECH = 0.5
+"""silero-vad's own threshold: what is above it is speech beyond doubt."""
+
+
+def certain(vad: VadSettings) -> VadSettings:
+    """The same settings for what is speech beyond doubt."""
+    return vad.model_copy(update={"threshold": max(vad.threshold, CERTAIN_SPEECH)})
+
+
 # silero-vad's own hysteresis: speech goes on down to this far below the threshold.
 _HYSTERESIS = 0.15
 _LEAST_THRESHOLD = 0.01

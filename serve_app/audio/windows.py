@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, clip
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches, Stretch
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches, Stretch, certain
 from serve_app.settings import VadSettings
 
 Pcm = NDArray[np.int16]
@@ -21,9 +21,6 @@ _GRID = SAMPLE_RATE // 100
 # Always the same chunks to the detector, so that cuts do not depend on how the sound arrives.
 _CHUNK_SAMPLES = 256 * FRAME_SAMPLES
 _LEAST_WINDOW_S = 1.0
-# What may be speech is in a window, so that Whisper hears it; where it has to have a text, speech is surer than that:
-# silero-vad's own default threshold.
-_CERTAIN = 0.5
 # The engine gets its first windows early, while the rest is still being decoded: the first block is so long at
 # most, and each twice as long as the one before, up to the longest.
 _FIRST_BLOCK_S = 20.0
@@ -106,7 +103,8 @@ class _Packer:
     """Speech probabilities in, windows out; everything but the frames in samples."""
 
     def __init__(self, vad: VadSettings, longest: int) -> None:
-        self._certain = vad.model_copy(update={"threshold": max(vad.threshold, _CERTAIN)})
+        # What may be speech is in a window, so that Whisper hears it; what must have a text is speech beyond doubt.
+        self._certain = certain(vad)
         self._likelihoods: list[float] = []  # of the frames from `_first_frame` on, which no window has had yet
         self._first_frame = 0
         self._pad = vad.pad_ms * SAMPLE_RATE // 1000

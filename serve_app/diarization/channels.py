@@ -10,6 +10,9 @@ from serve_app.settings import VadSettings
 
 _CHUNK_SAMPLES = 256 * FRAME_SAMPLES
 
+LEAST_THRESHOLD = 0.25
+"""Below it, what Whisper should hear is let through: here a turn would go on in the silence after it."""
+
 
 def channel_name(number: int) -> str:
     """What the speaker of a channel is called, by its number from 0."""
@@ -18,7 +21,8 @@ def channel_name(number: int) -> str:
 
 def speech_of(pcm: NDArray[np.int16], vad: VadSettings, beat: Callable[[], None] = lambda: None) -> list[Stretch]:
     """Where somebody speaks in sound of shape (samples,), in samples; `beat` is called every few seconds of sound."""
-    detector, stretches = SpeechDetector(), SpeechStretches(vad, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
+    surer = vad.model_copy(update={"threshold": max(vad.threshold, LEAST_THRESHOLD)})
+    detector, stretches = SpeechDetector(), SpeechStretches(surer, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
     found: list[Stretch] = []
     for start in range(0, len(pcm), _CHUNK_SAMPLES):
         beat()

@@ -11,9 +11,10 @@ from serve_app.cores import SPINS
 
 LOAD = {
     "Whisper": """
+from pathlib import Path
 from deployments.whisper import Whisper
 from serve_app.settings import ServedModel, WhisperSettings
-Whisper(ServedModel(id="whisper-nano"), WhisperSettings(device="cpu", threads=1))
+Whisper(ServedModel(id="whisper-nano"), WhisperSettings(device="cpu", threads=1), Path("models"))
 """,
     "Diarizer": """
 from deployments.diarizer import Diarizer

@@ -31,7 +31,7 @@ async def one_word(block: Block, previous: tuple[int, ...] | None) -> Sequence[W
     """Windows of one word each, which takes a while."""
     await asyncio.sleep(0.3)
     word = Word(start=0.1, end=0.4, text=" one", tokens=(1,), probability=1)
-    segment = WindowSegment(start=0.0, end=0.5, text=" one", tokens=(1,), words=(word,))
+    segment = WindowSegment(start=0.0, end=2.0, text=" one", tokens=(1,), words=(word,))
     text = WindowText(
         language="en",
         text="one",

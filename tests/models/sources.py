@@ -34,8 +34,9 @@ class Sources:
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Of a process that knows no other hub and index, with a home of its own in `folder`."""
+        patience = "1" if self.silent else "60"  # a hub that answers may be slow on a busy machine
         return {
-            **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": "1"},
+            **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": patience},
             **{"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": f"{self.url}/simple", "PIP_FIND_LINKS": ""},
             "HF_HUB_DISABLE_XET": "1",
         }
