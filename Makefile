@@ -28,7 +28,7 @@ serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
 test: lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest
 
-smoke: ## run every other command in a short form: none may fail (about 8 minutes)
+smoke: ## run every other command in a short form, as a nightly run does: none may fail (about 20 minutes)
 	.ci/smoke
 
 lint: .venv/installed-dev ## ruff, mypy, import-linter

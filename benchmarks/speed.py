@@ -37,6 +37,7 @@ from benchmarks.real_speech import recordings
 from benchmarks.real_speech.measures import normalise, word_errors
 from benchmarks.worker import KINDS, Run, Worker
 from benchmarks.workloads import Work, make_work
+from serve_app.models.resolve import resolve_checkpoint
 
 PARTS = ("base", "nano", "slots", "batches", "real")
 BATCH_SIZES = (1, 4, 16, 32)
@@ -48,6 +49,8 @@ REST_S = 0.3
 _REPOSITORY = Path(__file__).parents[1]
 _RESULTS = _REPOSITORY / "benchmarks" / "results"
 _BENCH = _REPOSITORY / "data" / "bench"
+_REAL_WEIGHTS = _REPOSITORY / "data" / "models" / "whisper-base"
+"""Fetched where they are not there."""
 _NANO = _REPOSITORY / "serve_app" / "models" / "whisper-nano"
 _PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper", "numpy")
 
@@ -224,7 +227,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=positive, default=5, help="passes of each engine after its warm-up (5)")
     parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
     parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER", help="benchmarks/results")
-    parser.add_argument("--real-weights", type=Path, default=_REPOSITORY / "data" / "models" / "whisper-base",
+    parser.add_argument("--real-weights", type=Path, default=_REAL_WEIGHTS,
                         metavar="FOLDER", help="for the part real (data/models/whisper-base)")  # fmt: skip
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write table and plot of a result")
     arguments = parser.parse_args()
@@ -235,6 +238,8 @@ def main() -> None:
     where = machine(arguments.threads)
     if where["load_average"] > 0.5:
         print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and wide")
+    if "real" in arguments.parts and arguments.real_weights == _REAL_WEIGHTS:
+        resolve_checkpoint(_REAL_WEIGHTS.name, _REAL_WEIGHTS.parent, print)
     missing = [
         str(p) for p in (arguments.real_weights / "config.json", recordings.REAL / "truth.json") if not p.exists()
     ]

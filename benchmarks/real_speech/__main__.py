@@ -33,9 +33,13 @@ from benchmarks.real_speech.recordings import Recording
 from benchmarks.real_speech.worker import DEFAULT, KINDS, Worker
 from benchmarks.saved import save
 from benchmarks.speed import positive
+from serve_app.models.resolve import resolve_checkpoint
 
 PARTS = ("speech", "quiet", "words")
 _DATA = Path(__file__).parents[2] / "data"
+WEIGHTS = _DATA / "models" / "whisper-base"
+"""Fetched where they are not there."""
+
 _BENCH = _DATA / "bench" / "real-speech"
 _PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper")
 
@@ -92,7 +96,7 @@ def main() -> None:
     parser.add_argument("--kept", nargs="+", choices=KINDS, default=(), metavar="ENGINE",
                         help="compare with what these wrote in an earlier run")  # fmt: skip
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all three")
-    parser.add_argument("--weights", type=Path, default=_DATA / "models" / "whisper-base", metavar="FOLDER",
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FOLDER",
                         help="a Hugging Face checkpoint (data/models/whisper-base)")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="recordings with a truth.json (see the docs)")
     parser.add_argument("--only", nargs="+", default=(), metavar="FILE", help="recordings of these names alone")
@@ -107,6 +111,8 @@ def main() -> None:
         return
     if arguments.save and arguments.kept:
         parser.error("--save: figures that are kept are of one run: leave out --kept")
+    if arguments.weights == WEIGHTS:
+        resolve_checkpoint(WEIGHTS.name, WEIGHTS.parent, print)
     if not (arguments.weights / "config.json").exists():
         sys.exit(f"error: no checkpoint in {arguments.weights}: name its folder with --weights")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
