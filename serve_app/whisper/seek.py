@@ -16,6 +16,9 @@ LEAST_SPEECH = SAMPLE_RATE // 2
 LEAST_SPEECH_BETWEEN = SAMPLE_RATE
 """The same between two segments: there an "um" is left out by intent, as Whisper was taught."""
 
+MAX_STRETCHES = 30
+"""Of a window, one a second: a model that ends each text after a word or two does not hold its rows for ever."""
+
 LEAD = SAMPLE_RATE // 5
 """Silence kept before speech that is decoded on its own."""
 

@@ -17,7 +17,7 @@ from serve_app.whisper.decoder import Decoded, Instruction
 from serve_app.whisper.gates import judge, speakable, without_repetition
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.search import Plan
-from serve_app.whisper.seek import remaining_clips, uncovered_speech
+from serve_app.whisper.seek import MAX_STRETCHES, remaining_clips, uncovered_speech
 from serve_app.whisper.text import (
     TokenLogprob,
     WindowSegment,
@@ -171,7 +171,7 @@ class Work:
             text = ended if found else text
         self.texts.append(text.moved(self.clip.start / SAMPLE_RATE))
         self.clips += found
-        if not self.clips:
+        if not self.clips or len(self.texts) == MAX_STRETCHES:
             return False
         self.clip, self.states, self.tries = self.clips.pop(0), None, []
         return True

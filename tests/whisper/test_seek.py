@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from serve_app.audio.spans import Span, clip, subtract, total
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.seek import LEAD, LEAST_SPEECH_BETWEEN, remaining_clips, uncovered_speech
+from serve_app.whisper.seek import LEAD, LEAST_SPEECH_BETWEEN, MAX_STRETCHES, remaining_clips, uncovered_speech
 from serve_app.whisper.text import WindowSegment, WindowText
 from serve_app.whisper.work import Work
 
@@ -82,7 +82,7 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
     decoded: list[tuple[Span, list[Span]]] = []
     going_on = True
     while going_on:
-        assert len(decoded) < 100, "it goes on for ever"
+        assert len(decoded) < MAX_STRETCHES, "it goes on for ever"
         heard = data.draw(segments(work.seconds))
         start = work.clip.start
         covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in heard]
@@ -91,6 +91,9 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
 
     texts = [span for _, covered in decoded for span in covered]
     assert total(texts) == total(subtract([WINDOW], subtract([WINDOW], texts))), "a second has two texts"
+    if work.clips:
+        assert len(decoded) == MAX_STRETCHES
+        return
     silent = [clip for clip, covered in decoded if not covered]
     for gap in subtract([WINDOW], texts):
         left = subtract(clip(found, gap), silent)
@@ -110,3 +113,12 @@ def test_dots_and_notes_are_no_words() -> None:
     ]
     assert not work.finish_clip(found.model_copy(update={"segments": tuple(segments)}))
     assert (work.result().text, [segment.text for segment in work.result().segments]) == ("one", [" one"])
+
+
+def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
+    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, (WINDOW,))  # type: ignore[arg-type]
+    decoded = 1
+    while work.finish_clip(text([(0, 0.02)])):
+        decoded += 1
+    assert decoded == MAX_STRETCHES
+    assert total(work.uncovered) > 29 * SECOND
