@@ -16,6 +16,9 @@ LEAST_SPEECH = SAMPLE_RATE // 2
 LEAST_SPEECH_BETWEEN = SAMPLE_RATE
 """The same between two segments: there an "um" is left out by intent, as Whisper was taught."""
 
+NEAR = SAMPLE_RATE * 3 // 10
+"""Between a segment's end and speech that still belongs to it: a shorter gap is no pause."""
+
 MAX_STRETCHES = 30
 """Of a window, one a second: a model that ends each text after a word or two does not hold its rows for ever."""
 
@@ -41,6 +44,17 @@ def remaining_clips(decoded: Span, covered: Sequence[Span], speech: Sequence[Spa
             # A text that goes on in the middle of speech begins where the one before it ended.
             remaining.append(Span(max(gap.start, missed[0].start - LEAD), gap.end))
     return remaining
+
+
+def speech_end(covered: Span, following: int, speech: Sequence[Span]) -> int:
+    """Return where a segment's speech ends: with the speech right behind it, if that is too little to be decoded alone.
+
+    Timestamps are often a little early, and an "um" behind a sentence is part of it. `following`: where the next
+    segment begins, or the window ends. All in samples.
+    """
+    missed = clip(speech, Span(covered.end, following)) if following > covered.end else ()
+    near = bool(missed) and missed[0].start - covered.end <= NEAR
+    return missed[-1].end if near and total(missed) <= LEAST_SPEECH_BETWEEN else covered.end
 
 
 def uncovered_speech(speech: Sequence[Span], covered: Sequence[Span], least: int = LEAST_SPEECH) -> list[Span]:

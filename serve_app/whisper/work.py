@@ -17,7 +17,7 @@ from serve_app.whisper.decoder import Decoded, Instruction
 from serve_app.whisper.gates import judge, speakable, without_repetition
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.search import Plan
-from serve_app.whisper.seek import MAX_STRETCHES, remaining_clips, uncovered_speech
+from serve_app.whisper.seek import MAX_STRETCHES, remaining_clips, speech_end, uncovered_speech
 from serve_app.whisper.text import (
     TokenLogprob,
     WindowSegment,
@@ -168,13 +168,25 @@ class Work:
             ended = _ending(text, end_s) if end_s is not None and self.end_unknown else text
             covered = [_span(segment, self.clip.start) for segment in ended.segments]
             found = remaining_clips(self.clip, covered, self.speech or ())
-            text = ended if found else text
+            text = self._to_speech_ends(ended if found else text, found)
         self.texts.append(text.moved(self.clip.start / SAMPLE_RATE))
         self.clips += found
         if not self.clips or len(self.texts) == MAX_STRETCHES:
             return False
         self.clip, self.states, self.tries = self.clips.pop(0), None, []
         return True
+
+    def _to_speech_ends(self, text: WindowText, found: Sequence[Span]) -> WindowText:
+        """The text with each segment ending where its speech does, but before the next one and what is decoded yet."""
+        spans = [_span(segment, self.clip.start) for segment in text.segments]
+        segments = []
+        for place, (segment, span) in enumerate(zip(text.segments, spans, strict=True)):
+            later = [other.start for other in (*spans[place + 1 :], *found) if other.start >= span.end]
+            end = speech_end(span, min(later, default=self.clip.end), self.speech or ())
+            if end > span.end:
+                segment = segment.model_copy(update={"end": round((end - self.clip.start) / SAMPLE_RATE, 3)})
+            segments.append(segment)
+        return text.model_copy(update={"segments": tuple(segments)})
 
     def result(self) -> WindowText:
         """The window's text, once every stretch has been decoded."""

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from serve_app.audio.spans import Span, clip, subtract, total
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.seek import LEAD, LEAST_SPEECH_BETWEEN, MAX_STRETCHES, remaining_clips, uncovered_speech
+from serve_app.whisper.seek import (
+    LEAD,
+    LEAST_SPEECH_BETWEEN,
+    MAX_STRETCHES,
+    remaining_clips,
+    speech_end,
+    uncovered_speech,
+)
 from serve_app.whisper.text import WindowSegment, WindowText
 from serve_app.whisper.work import Work
 
@@ -122,3 +129,20 @@ def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
         decoded += 1
     assert decoded == MAX_STRETCHES
     assert total(work.uncovered) > 29 * SECOND
+
+
+def test_a_little_speech_right_behind_a_segment_is_its_own() -> None:
+    (segment,) = seconds(2, 8)
+    assert speech_end(segment, 12 * SECOND, seconds(1, 8.6)) == round(8.6 * SECOND)
+    assert speech_end(segment, 12 * SECOND, seconds(1, 8, 8.2, 8.9)) == round(8.9 * SECOND)
+    assert speech_end(segment, 12 * SECOND, seconds(1, 8, 9.5, 9.9)) == 8 * SECOND, "after a pause"
+    assert speech_end(segment, 12 * SECOND, seconds(1, 9.5)) == 8 * SECOND, "too much for an um"
+    assert speech_end(segment, round(8.4 * SECOND), seconds(1, 8.6)) == round(8.4 * SECOND), "the next one begins"
+    assert speech_end(segment, 8 * SECOND, seconds(1, 8.6)) == 8 * SECOND
+
+
+def test_segments_are_extended_to_their_speech() -> None:
+    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, tuple(seconds(1, 9, 9.2, 20)))  # type: ignore[arg-type]
+    assert not work.finish_clip(text([(1, 8.5), (9.2, 19.7)]))
+    assert [(segment.start, segment.end) for segment in work.result().segments] == [(1, 9), (9.2, 20)]
+    assert not work.uncovered
