@@ -1,4 +1,4 @@
-"""What the engines of benchmarks.speed have in common, and ours behind it.
+"""The interface that the engines of benchmarks.speed share, and ours behind it.
 
 An engine is loaded with a checkpoint's folder and a number of threads, and is then a function of Work and How
 that returns what it heard in each window it decoded, in order.

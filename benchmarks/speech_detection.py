@@ -1,4 +1,4 @@
-"""How much speech the detector misses, and how much it hears where there is none, at several thresholds.
+"""Measure how much speech the detector misses, and how much it finds where there is none, at several thresholds.
 
     python -m benchmarks.speech_detection             a table
     python -m benchmarks.speech_detection --save      and a file in benchmarks/results

@@ -1,4 +1,4 @@
-"""What engines wrote, kept in a file each, so that a later run can be compared with them."""
+"""Answers of engines, kept in a file each, so that a later run can be compared with them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Answers = dict[str, dict[str, Heard]]
 
 
 def load(path: Path) -> Answers:
-    """What is kept in a file; nothing where it does not exist."""
+    """Return the answers kept in a file; none where it does not exist."""
     if not path.exists():
         return {}
     content = json.loads(path.read_text())
@@ -38,7 +38,7 @@ class Running:
         self._warm = False
 
     def hear(self, part: str, files: Sequence[Path], words: bool = False) -> dict[str, Heard]:
-        """What it makes of each file; the very first is heard once more before, to warm up."""
+        """Return its answer to each file; the very first is transcribed once before, to warm up."""
         heard: dict[str, Heard] = {}
         try:
             for number, file in enumerate(files, 1):

@@ -1,4 +1,4 @@
-"""What is measured of one answer. Pure, but for the normaliser, which comes with openai-whisper."""
+"""Measures of one answer. Pure, but for the normaliser, which comes with openai-whisper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

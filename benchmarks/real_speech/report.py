@@ -98,7 +98,7 @@ def long_form(engines: Sequence[Engine]) -> str:
 
 
 def losses(engines: Sequence[Engine]) -> str:
-    """Where ours hears more than 5 points worse than the best peer."""
+    """List the recordings on which ours is more than 5 points worse than the best peer."""
     rows = {engine["engine"]: engine["rows"] for engine in engines}
     return "\n".join(
         f"- {engine['label']}: {file} {own:.1%}, best peer {best:.1%}"

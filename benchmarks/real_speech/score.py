@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def row(recording: Recording, heard: Heard) -> Row:
-    """What is kept of one answer: figures alone, as the texts are other people's. Null: nothing to compare with."""
+    """Figures of one answer and nothing else, as the texts are other people's. Null: nothing to compare with."""
     truth = None if recording.text is None else normalise(recording.text, recording.language)
     words = normalise(heard.text, recording.language or heard.language)
     of_words = None if truth is None else word_errors(truth, words)

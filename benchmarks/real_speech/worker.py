@@ -26,7 +26,7 @@ Open = Callable[[Path, int], AbstractAsyncContextManager[ours.Hear]]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a table calls an engine, how to open it, and the environment it needs."""
+    """The name of an engine in tables, how to open it, and the environment it needs."""
 
     label: str
     open: Open

@@ -17,7 +17,7 @@ LEAST_SPEECH_BETWEEN = SAMPLE_RATE
 """The same between two segments: there an "um" is left out by intent, as Whisper was taught."""
 
 NEAR = SAMPLE_RATE * 3 // 10
-"""Between a segment's end and speech that still belongs to it: a shorter gap is no pause."""
+"""Silence after which speech no longer belongs to the segment before it."""
 
 MAX_STRETCHES = 30
 """Of a window, one a second: a model that ends each text after a word or two does not hold its rows for ever."""
@@ -52,11 +52,14 @@ def speech_end(covered: Span, following: int, speech: Sequence[Span]) -> int:
     Timestamps are often a little early, and an "um" behind a sentence is part of it. `following`: where the next
     segment begins, or the window ends. All in samples.
     """
-    missed = clip(speech, Span(covered.end, following)) if following > covered.end else ()
-    near = bool(missed) and missed[0].start - covered.end <= NEAR
-    return missed[-1].end if near and total(missed) <= LEAST_SPEECH_BETWEEN else covered.end
+    end = covered.end
+    for stretch in clip(speech, Span(covered.end, following)):
+        if stretch.start - end > NEAR:  # after a pause
+            break
+        end = stretch.end
+    return end if end - covered.end <= LEAST_SPEECH_BETWEEN else covered.end
 
 
-def uncovered_speech(speech: Sequence[Span], covered: Sequence[Span], least: int = LEAST_SPEECH) -> list[Span]:
-    """Return the stretches of detected speech, longer than `least` samples, that nothing covers."""
-    return [span for span in subtract(speech, covered) if span.length > least]
+def uncovered_speech(speech: Sequence[Span], covered: Sequence[Span]) -> list[Span]:
+    """Return the stretches of detected speech, longer than `LEAST_SPEECH`, that nothing covers."""
+    return [span for span in subtract(speech, covered) if span.length > LEAST_SPEECH]

@@ -137,6 +137,8 @@ def test_a_little_speech_right_behind_a_segment_is_its_own() -> None:
     assert speech_end(segment, 12 * SECOND, seconds(1, 8, 8.2, 8.9)) == round(8.9 * SECOND)
     assert speech_end(segment, 12 * SECOND, seconds(1, 8, 9.5, 9.9)) == 8 * SECOND, "after a pause"
     assert speech_end(segment, 12 * SECOND, seconds(1, 9.5)) == 8 * SECOND, "too much for an um"
+    far = seconds(1, 8.3, 11, 11.4)
+    assert speech_end(segment, 12 * SECOND, far) == round(8.3 * SECOND), "not over a pause to what comes later"
     assert speech_end(segment, round(8.4 * SECOND), seconds(1, 8.6)) == round(8.4 * SECOND), "the next one begins"
     assert speech_end(segment, 8 * SECOND, seconds(1, 8.6)) == 8 * SECOND
 
