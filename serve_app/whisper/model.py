@@ -112,7 +112,8 @@ class WhisperModel:
     def _encode(self, features: Tensor) -> Tensor:
         encoder = self._encoder
         hidden = gelu(encoder.conv2(gelu(encoder.conv1(features)))).transpose(1, 2)
-        hidden = hidden + encoder.embed_positions.weight
+        # Sums keep the memory order of what they are of; the layers want a position's numbers side by side.
+        hidden = hidden.contiguous() + encoder.embed_positions.weight
         for layer in encoder.layers:
             normed = layer.self_attn_layer_norm(hidden)
             keys, values = _keys_values(layer.self_attn, normed)
