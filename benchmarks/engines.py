@@ -69,7 +69,7 @@ def groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 class Ours:
-    """The project's engine. One for each batch size, made when it is first asked for."""
+    """The project's engine. One for each number of rows, made when it is first asked for."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         self._model = WhisperModel.load(str(checkpoint), WhisperSettings(device="cpu", threads=threads))
@@ -77,9 +77,10 @@ class Ours:
         self._engines: dict[int, Engine] = {}
 
     def __call__(self, work: Work, how: How) -> list[Heard]:
-        if how.batch_size not in self._engines:
-            self._engines[how.batch_size] = Engine(self._model, Batching(max_batch_size=how.batch_size))
-        engine = self._engines[how.batch_size]
+        rows = how.batch_size * how.beam_size
+        if rows not in self._engines:
+            self._engines[rows] = Engine(self._model, Batching(max_batch_size=rows))
+        engine = self._engines[rows]
         options = TranscriptionOptions(
             language=work.language,
             timestamps="none",

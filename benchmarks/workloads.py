@@ -128,7 +128,8 @@ def spoken(recordings: Sequence[Recording], minutes: float, seed: int = 5) -> Wo
         now += sum(map(len, sound[-2:])) / SAMPLE_RATE
     ends, counts = pack(spans, now)
     truth = tuple(" ".join(texts[left:right]) for left, right in pairwise((0, *counts)))
-    return Work(np.concatenate(sound), tuple(round(end, 2) for end in ends), (), truth, str(language))
+    # Rounded down: no window may end behind the sound.
+    return Work(np.concatenate(sound), tuple(int(100 * end) / 100 for end in ends), (), truth, str(language))
 
 
 def digits(minutes: float, seed: int = 5) -> Work:

@@ -1,7 +1,7 @@
 """Texts of many windows written side by side: one that ends makes room at once for the next."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -179,29 +179,30 @@ class Decoder:
                 row.ended = True
                 if row.attempt.search.best:
                     ended.append(row.attempt)
-        for attempt, places in beams.items():
-            if self._advance(attempt, [places[place] for place in sorted(places)], reading.outcome):
-                ended.append(attempt)
+        stepped = {attempt: [places[place] for place in sorted(places)] for attempt, places in beams.items()}
+        ended += self._advance(stepped, reading.outcome)
         self._compact()
         return ended
 
-    def _advance(self, attempt: Attempt, stepped: Sequence[int], outcome: Outcome) -> bool:
-        """One token of a beam search, whose rows were `stepped` in the outcome; whether that was the last."""
-        assert isinstance(attempt.search, Beams)
-        likeliest = outcome.logprobs[list(stepped)].topk(len(stepped) + 1)
-        candidates = [
-            list(zip(*pair, strict=True))
-            for pair in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-        ]
-        follow = attempt.search.advance(candidates)
-        own = sorted((index for index, row in enumerate(self._rows) if row.attempt is attempt), key=self._place)
-        if follow:
-            sources = [own[source] for source, _ in follow]
-            self._slots.follow(own, sources, [text for _, text in follow], self._rows[own[0]].length)
-        else:
-            for index in own:
-                self._rows[index].ended = True
-        return not follow
+    def _advance(self, stepped: Mapping[Attempt, Sequence[int]], outcome: Outcome) -> list[Attempt]:
+        """One token of beam searches, each of whose rows were `stepped` in the outcome; those that ended with it."""
+        ended: list[Attempt] = []
+        moves: list[tuple[int, int, tuple[int, ...]]] = []
+        candidates = _likeliest(outcome.logprobs, stepped.values())
+        for attempt, rows in stepped.items():
+            assert isinstance(attempt.search, Beams)
+            follow = attempt.search.advance([candidates[row] for row in rows])
+            own = sorted((index for index, row in enumerate(self._rows) if row.attempt is attempt), key=self._place)
+            if follow:
+                moves += [(row, own[source], text) for row, (source, text) in zip(own, follow, strict=True)]
+            else:
+                ended.append(attempt)
+                for index in own:
+                    self._rows[index].ended = True
+        if moves:
+            into, sources, texts = zip(*moves, strict=True)
+            self._slots.follow(into, sources, texts, max(self._rows[row].length for row in into))
+        return ended
 
     def _place(self, index: int) -> int:
         return self._rows[index].place
@@ -240,6 +241,20 @@ class _Reading:
         if self._arrived is not None:
             self._arrived.synchronize()
         return list(zip(self._rows, self._tokens.tolist(), self._logprobs.tolist(), strict=True))
+
+
+def _likeliest(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict[int, list[tuple[int, float]]]:
+    """The likeliest tokens of each row of some beam searches, one more than the search has rows."""
+    found: dict[int, list[tuple[int, float]]] = {}
+    by_beams: dict[int, list[int]] = {}
+    for rows in searches:
+        by_beams.setdefault(len(rows), []).extend(rows)
+    for beams, rows in by_beams.items():
+        own = logprobs[: len(rows)] if rows == list(range(len(rows))) else logprobs[rows]
+        likeliest = own.topk(beams + 1)
+        for row, tokens, values in zip(rows, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
+            found[row] = list(zip(tokens, values, strict=True))
+    return found
 
 
 def _without(ended: Sequence[int], rows: int) -> list[int]:

@@ -25,7 +25,7 @@ class History:
 
     `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of
     shape (rows,), NONE where there is none. `timed` (rows,): whether timestamps are written.
-    `never` (rows, vocabulary): tokens that are not.
+    `never` (rows, vocabulary), float32: minus infinity for tokens that are not, else 0.
     """
 
     last: Tensor
@@ -43,7 +43,7 @@ class History:
             before=before,
             timestamp=timestamp,
             timed=torch.ones(rows, dtype=torch.bool, device=device),
-            never=torch.zeros(rows, vocabulary, dtype=torch.bool, device=device),
+            never=torch.zeros(rows, vocabulary, device=device),
         )
 
     @property
@@ -63,7 +63,7 @@ class History:
 
 
 class Rules:
-    """Forbids tokens by setting their logits to minus infinity."""
+    """Forbids tokens by adding minus infinity to their logits: several times as fast on a CPU as masks are."""
 
     def __init__(self, tokens: SpecialTokens, vocabulary: int, device: torch.device) -> None:
         self._no_timestamps = tokens.no_timestamps
@@ -72,16 +72,15 @@ class Rules:
         self._timestamps = torch.arange(tokens.first_timestamp, vocabulary, device=device)
         latest = tokens.max_initial_timestamp
         self._max_initial = vocabulary if latest is None else tokens.first_timestamp + latest
-        self._not_at_begin = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-        self._not_at_begin[list(tokens.suppressed_at_begin)] = True
+        self._not_at_begin = torch.tensor(tokens.suppressed_at_begin, dtype=torch.long, device=device)
 
     def begin(self, history: History, timed: bool, suppressed: Iterable[int]) -> None:
         """Start rows anew: with timestamps or without, and with tokens that are never to be written."""
         for part in (history.last, history.before, history.timestamp):
             part.fill_(NONE)
         history.timed.fill_(timed)
-        history.never.fill_(False)
-        history.never[:, [*suppressed, *((self._no_timestamps,) if timed else ())]] = True
+        history.never.fill_(0)
+        history.never[:, [*suppressed, *((self._no_timestamps,) if timed else ())]] = FORBIDDEN
 
     def resume(self, history: History, rows: Tensor, texts: Sequence[Sequence[int]]) -> None:
         """Set some rows to what they have generated so far, a token at least."""
@@ -96,22 +95,21 @@ class Rules:
         return next((token for token in reversed(text) if token >= self._first_timestamp), NONE)
 
     def apply(self, logits: Tensor, history: History) -> None:
-        """Mask `logits`, float of shape (rows, vocabulary), in place."""
-        forbidden = history.never | (history.last == NONE)[:, None] & self._not_at_begin
-        self._forbid_by_timestamps(forbidden, history)
-        logits.masked_fill_(forbidden, FORBIDDEN)
+        """Forbid tokens in `logits`, float of shape (rows, vocabulary), in place."""
+        logits += history.never
+        logits[:, self._not_at_begin] += _penalty(history.last == NONE)
+        self._forbid_by_timestamps(logits, history)
 
         # All timestamps together more probable than any text token: the next token is a timestamp.
         # Probabilities' common divisor cancels, so logits will do.
         text, timestamps = logits[:, : self._first_timestamp], logits[:, self._first_timestamp :]
-        stamped = (timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.timed
-        text.masked_fill_(stamped[:, None], FORBIDDEN)
+        text += _penalty((timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.timed)
 
         # Suppressed tokens may leave nothing to write: then the text ends, whatever was said of its end.
         stuck = logits.amax(dim=-1) == FORBIDDEN
         logits[:, self._end] = torch.where(stuck, 0.0, logits[:, self._end])
 
-    def _forbid_by_timestamps(self, forbidden: Tensor, history: History) -> None:
+    def _forbid_by_timestamps(self, logits: Tensor, history: History) -> None:
         """Timestamps come in pairs, do not decrease, and open the window's text."""
         first, end, timed = self._first_timestamp, self._end, history.timed
         at_begin = (history.last == NONE) & timed
@@ -120,10 +118,15 @@ class Rules:
         half = after_timestamp & ~complete
 
         # A closing timestamp wants its opening one, which may be equal, or the end of the text.
-        forbidden[:, :end] |= half[:, None]
+        logits[:, :end] += _penalty(half | at_begin)
+        logits[:, end:first] += _penalty(at_begin)
         # After an opening one comes text, and timestamps only move on: no segment is empty.
         earliest = torch.where(half, history.timestamp, history.timestamp + 1)
-        latest = torch.where(at_begin, self._max_initial, forbidden.shape[1]).where(~complete, NONE)
+        latest = torch.where(at_begin, self._max_initial, logits.shape[1]).where(~complete, NONE)
         outside = (self._timestamps < earliest[:, None]) | (self._timestamps > latest[:, None])
-        forbidden[:, first:] |= outside & timed[:, None]
-        forbidden[:, :first] |= at_begin[:, None]
+        logits[:, first:].masked_fill_(outside & timed[:, None], FORBIDDEN)
+
+
+def _penalty(rows: Tensor) -> Tensor:
+    """What to add to logits of rows `(rows,)` that are, or are not, forbidden: `(rows, 1)`."""
+    return torch.zeros(rows.shape, device=rows.device).masked_fill_(rows, FORBIDDEN)[:, None]

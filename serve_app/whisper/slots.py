@@ -141,13 +141,15 @@ class Slots:
 
     @torch.inference_mode()
     def follow(self, rows: Sequence[int], sources: Sequence[int], texts: Sequence[Sequence[int]], length: int) -> None:
-        """Each of some rows of one window becomes a copy of a row, and goes on from a text of its own.
+        """Each of some rows becomes a copy of a row of its window, and goes on from a text of its own.
 
-        `texts` are what they have generated, the next token among it. `length`: positions filled so far.
+        `texts` are what they have generated, the next token among it. `length`: positions filled so far, at most.
         """
-        into, out_of = (torch.tensor(order, device=self._model.device) for order in (rows, sources))
-        if list(rows) != list(sources):
+        moved = [(row, source) for row, source in zip(rows, sources, strict=True) if row != source]
+        if moved:
+            into, out_of = torch.tensor(moved, device=self._model.device).T
             self._said[:, :, into, :, :length] = self._said[:, :, out_of, :, :length]
+        into = torch.tensor(rows, device=self._model.device)
         self._rules.resume(self._history, into, texts)
         self._tokens[into, 0] = self._history.last[into]
 
@@ -175,7 +177,7 @@ class Slots:
         logits = model.logits(hidden[:, 0])
         self._rules.apply(logits, history)
         weights = logits * self._sharpness[:rows] + self._noise[:rows] if drawn else logits
-        chosen = weights.argmax(dim=-1)
+        chosen = weights.max(dim=-1).indices  # argmax takes a CPU twice as long
         logprobs = logits.log_softmax(dim=-1)
         history.append(chosen, model.card.tokens.first_timestamp)
         tokens.copy_(chosen[:, None])

@@ -1,11 +1,15 @@
-"""A program: decode windows of noise one by one and all together, in both precisions, and compare bit by bit."""
+"""A program: decode windows of noise one by one and all together, in both precisions, and compare bit by bit.
+
+By both kinds of attention that a CPU may have.
+"""
 
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 
 from serve_app.settings import WhisperSettings
+from serve_app.whisper import attention
 from serve_app.whisper.decoder import Decoded, Decoder, Instruction
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.search import Plan
@@ -26,7 +30,7 @@ def main() -> None:
     rng = np.random.default_rng(3)
     sounds = [(rng.normal(size=16_000 * (1 + i)) * 2000).astype(np.int16) for i in range(4)]
     instructions = [replace(Instruction(), plan=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
-    for dtype in ("float32", "bfloat16"):
+    for dtype, attention.FUSED in product(("float32", "bfloat16"), (True, False)):
         settings = WhisperSettings(device="cpu", dtype=dtype, threads=1)
         model = WhisperModel.load("whisper-nano", settings)
         together = decode(model, sounds, instructions)

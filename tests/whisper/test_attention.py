@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from serve_app.whisper import attention as module
 from serve_app.whisper.attention import TILE, attention
 from serve_app.whisper.slots import CPU_ROWS
+
+
+@pytest.fixture(params=[True, False], ids=["fused", "tiles"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds that a CPU may have, whichever it is of this one."""
+    monkeypatch.setattr(module, "FUSED", request.param)
 
 
 def draw(rows: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.Tensor]:
