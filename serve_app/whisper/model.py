@@ -63,9 +63,8 @@ class WhisperModel:
         card = ModelCard.load(name)
         # Ray sets OMP_NUM_THREADS from an actor's num_cpus, one for any share of a core: say it ourselves.
         threads = settings.threads or count_cores()
-        # Not here, though: OpenMP makes a team of threads for each thread that asks for one, and when there are
-        # more than cores, none of them waits actively any more. Measured with two teams on two cores: a decoding
-        # step takes 7.7 instead of 4.1 ms. The engine's thread makes the only one.
+        # Not here, though: OpenMP makes a team of threads for each thread that asks for one. The engine's thread makes
+        # the only one.
         torch.set_num_threads(1)
         device = settings.device
         if device == "auto":
