@@ -61,8 +61,10 @@ async def in_process(checkpoint: Path, threads: int, options: Options) -> AsyncI
             asked = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})
 
             async def decode(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
-                return await recognise(engine, block.pcm, spans, asked, path.name, interactive=True, previous=previous)
+                windows = [window.moved(-block.start) for window in block.windows]
+                return await recognise(
+                    engine, block.pcm, windows, asked, path.name, interactive=True, previous=previous
+                )
 
             source = await blobs.write(_once(await asyncio.to_thread(path.read_bytes)))
             request = JobRequest(source=source, options=asked)

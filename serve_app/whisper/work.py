@@ -168,7 +168,7 @@ class Work:
             ended = _ending(text, end_s) if end_s is not None and self.end_unknown else text
             covered = [_span(segment, self.clip.start) for segment in ended.segments]
             found = remaining_clips(self.clip, covered, self.speech or ())
-            text = self._to_speech_ends(ended if found else text, found)
+            text = ended if found else text
         self.texts.append(text.moved(self.clip.start / SAMPLE_RATE))
         self.clips += found
         if not self.clips or len(self.texts) == MAX_STRETCHES:
@@ -176,22 +176,22 @@ class Work:
         self.clip, self.states, self.tries = self.clips.pop(0), None, []
         return True
 
-    def _to_speech_ends(self, text: WindowText, found: Sequence[Span]) -> WindowText:
-        """The text with each segment ending where its speech does, but before the next one and what is decoded yet."""
-        spans = [_span(segment, self.clip.start) for segment in text.segments]
+    def result(self) -> WindowText:
+        """The window's text, once every stretch has been decoded: each segment ends where its speech does."""
+        first, *rest = map(self._to_speech_ends, self.texts) if self._may_go_on else self.texts
+        return first.model_copy(update={"rest": tuple(rest)})
+
+    def _to_speech_ends(self, text: WindowText) -> WindowText:
+        starts = [_span(segment, 0).start for other in self.texts for segment in other.segments]
         segments = []
-        for place, (segment, span) in enumerate(zip(text.segments, spans, strict=True)):
-            later = [other.start for other in (*spans[place + 1 :], *found) if other.start >= span.end]
-            end = speech_end(span, min(later, default=self.clip.end), self.speech or ())
+        for segment in text.segments:
+            span = _span(segment, 0)
+            following = min((start for start in starts if start >= span.end), default=len(self.pcm))
+            end = speech_end(span, following, self.speech or ())
             if end > span.end:
-                segment = segment.model_copy(update={"end": round((end - self.clip.start) / SAMPLE_RATE, 3)})
+                segment = segment.model_copy(update={"end": round(end / SAMPLE_RATE, 3)})
             segments.append(segment)
         return text.model_copy(update={"segments": tuple(segments)})
-
-    def result(self) -> WindowText:
-        """The window's text, once every stretch has been decoded."""
-        first, *rest = self.texts
-        return first.model_copy(update={"rest": tuple(rest)})
 
     @property
     def uncovered(self) -> list[Span]:

@@ -148,3 +148,11 @@ def test_segments_are_extended_to_their_speech() -> None:
     assert not work.finish_clip(text([(1, 8.5), (9.2, 19.7)]))
     assert [(segment.start, segment.end) for segment in work.result().segments] == [(1, 9), (9.2, 20)]
     assert not work.uncovered
+
+
+def test_speech_that_turns_out_to_have_no_text_leaves_its_beginning_to_the_segment_before() -> None:
+    speech = tuple(seconds(1, 8.4, 9, 9.8, 12, 20))
+    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
+    assert work.finish_clip(text([(1, 8), (12, 20)]))
+    assert not work.finish_clip(text([]))
+    assert [(segment.start, segment.end) for segment in work.result().segments] == [(1, 8.4), (12, 20)]
