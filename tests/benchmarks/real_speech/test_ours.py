@@ -12,6 +12,7 @@ async def test_it_hears_a_recording_and_its_words_in_one_process() -> None:
     async with in_process(Path(model_source("whisper-nano")), 1, {"language": "en"}) as hear:
         heard = await hear(DATA / "en.mp3", False)
         timed = await hear(DATA / "en.mp3", True)
-    assert heard.segments and not heard.words
+    assert heard.segments
+    assert not heard.words
     assert heard.language == "en"
     assert [word.text for word in timed.words] == timed.text.split()
