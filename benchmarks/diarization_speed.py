@@ -123,7 +123,7 @@ def side_by_side(name: str, sound: Path, repeats: int, core: int) -> dict[str, A
 
 async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dict[str, Any]:
     """A job's wall time with its text alone, its speakers alone, and both."""
-    from serve_app.whisper.block import recognise
+    from serve_app.whisper.block import transcribe_windows
     from serve_app.whisper.engine import Engine
     from serve_app.whisper.model import WhisperModel
 
@@ -146,7 +146,7 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
         async def run(options: TranscriptionOptions) -> tuple[float, Transcript]:
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
-                return await recognise(
+                return await transcribe_windows(
                     engine, block.pcm, spans, options.of_windows, "job", interactive=False, previous=previous
                 )
 

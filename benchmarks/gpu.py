@@ -43,11 +43,11 @@ from benchmarks.speed import machine, positive, turns, versions
 from serve_app.audio import SAMPLE_RATE
 from serve_app.options import MODELS_OWN, TranscriptionOptions
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.decoder import Decoder, Instruction
+from serve_app.whisper.decoder import Decoder, DecodeRequest
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.scheduler import Batching
-from serve_app.whisper.search import Plan
+from serve_app.whisper.search import SearchConfig
 
 _RESULTS = Path(__file__).parent / "results"
 WINDOW_S = 30
@@ -115,9 +115,11 @@ class Ours:
         states = self.model.encode(self.model.features([self._bed.sound]))
         decoder = Decoder(self.model, rows)
         english = next(iter(self.model.card.tokens.languages.values()))
-        instruction = Instruction(language=english, timed=False, suppressed=(self._end,), plan=Plan(rows=1))
+        instruction = DecodeRequest(
+            language=english, with_timestamps=False, suppressed=(self._end,), search=SearchConfig(rows=1)
+        )
         for _ in range(rows):
-            decoder.admit(states, [instruction])
+            decoder.add_sequences(states, [instruction])
 
         def run(count: int = 20) -> int:
             for _ in range(count):

@@ -49,9 +49,11 @@ class Whisper:
         previous: tuple[int, ...] | None = None,
     ) -> list[WindowText]:
         """The text of each window of `pcm`, in order; see `block.recognise`."""
-        from serve_app.whisper.block import recognise
+        from serve_app.whisper.block import transcribe_windows
 
-        return await recognise(self.engine, pcm, windows, options, job_id, interactive=interactive, previous=previous)
+        return await transcribe_windows(
+            self.engine, pcm, windows, options, job_id, interactive=interactive, previous=previous
+        )
 
     def stats(self) -> EngineStats:
         """What the engine has done so far."""

@@ -6,10 +6,10 @@ from typing import Self
 from pydantic import Field
 
 from serve_app.options import Strict, Task
-from serve_app.whisper.text import Spoken, TokenLogprob, Word
+from serve_app.whisper.text import SpeakerTagged, TokenLogprob, Word
 
 
-class Segment(Spoken):
+class Segment(SpeakerTagged):
     """A stretch of text between two timestamps of one window.
 
     `start`, `end`: seconds from the start of the recording. `seek`: start of its window, in

@@ -29,9 +29,9 @@ from serve_app.models import longest_window_s
 from serve_app.options import BlobSource, JobRequest, Strict, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings, ServedModel
 from serve_app.transcript import Tell, Transcript
-from serve_app.whisper.text import WindowText, handed_on
+from serve_app.whisper.text import WindowText, next_prompt_tokens
 
-Recognise = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
+BlockTranscriber = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
 """Takes a block, and the tokens of what was said before it: null at the beginning."""
 
 Report = Callable[[float], None]
@@ -62,7 +62,7 @@ async def transcribe(
     settings: AppSettings,
     blobs: BlobStore,
     session: aiohttp.ClientSession,
-    recognise: Recognise,
+    recognise: BlockTranscriber,
     report: Report,
     keeper: Keeper | None = None,
     tell: Tell | None = None,
@@ -83,7 +83,7 @@ async def transcribe(
         fetched = time.perf_counter()
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
         async with _beside(path, request.options, settings, diarize) as found:
-            texts = await _recognise(
+            texts = await _transcribe_blocks(
                 decoding, model.checkpoint, settings, request.options.of_windows, recognise, report, keeper, tell
             )
             timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
@@ -131,12 +131,12 @@ async def _obtain(
     return []
 
 
-async def _recognise(
+async def _transcribe_blocks(
     decoding: Decoding,
     checkpoint: str,
     settings: AppSettings,
     options: TranscriptionOptions,
-    recognise: Recognise,
+    recognise: BlockTranscriber,
     report: Report,
     keeper: Keeper | None,
     tell: Tell | None,
@@ -169,7 +169,7 @@ async def _recognise(
         if tell:
             for piece in filter(None, map(saying.next, found)):
                 tell(piece)
-        said = reduce(handed_on, (text for _, text in texts[-len(windows) :]), said)
+        said = reduce(next_prompt_tokens, (text for _, text in texts[-len(windows) :]), said)
         report(decoding.share_read * windows[-1].end / decoding.samples)
         if keeper and number not in kept and (more or out):  # after the last the whole transcript is kept
             content = _Kept(model=checkpoint, windows=windows, texts=tuple(found))

@@ -28,7 +28,7 @@ from serve_app.service import Service
 from serve_app.settings import AppSettings, DiarizationSettings, VadSettings
 from serve_app.transcript import Tell, Transcript, Turn
 from serve_app.transcription import transcribe
-from serve_app.whisper.block import recognise
+from serve_app.whisper.block import transcribe_windows
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.text import WindowText
@@ -66,7 +66,9 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 windows = [window.moved(-block.start) for window in block.windows]
                 options, sync = job.request.options.of_windows, job.mode == "sync"
-                return await recognise(engine, block.pcm, windows, options, job.id, interactive=sync, previous=previous)
+                return await transcribe_windows(
+                    engine, block.pcm, windows, options, job.id, interactive=sync, previous=previous
+                )
 
             def report(fraction: float) -> None:
                 asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006

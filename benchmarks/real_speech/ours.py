@@ -22,7 +22,7 @@ from serve_app.languages import language_code
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings
 from serve_app.transcription import transcribe
-from serve_app.whisper.block import recognise
+from serve_app.whisper.block import transcribe_windows
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
@@ -62,7 +62,7 @@ async def in_process(checkpoint: Path, threads: int, options: Options) -> AsyncI
 
             async def decode(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 windows = [window.moved(-block.start) for window in block.windows]
-                return await recognise(
+                return await transcribe_windows(
                     engine, block.pcm, windows, asked, path.name, interactive=True, previous=previous
                 )
 

@@ -11,7 +11,7 @@ from serve_app.whisper.features import FRAMES_PER_STATE, HOP_SAMPLES
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
 from serve_app.whisper.words import window_words
-from serve_app.whisper.work import Work
+from serve_app.whisper.work import WindowTask
 
 BATCH = 8
 """Windows aligned together."""
@@ -26,22 +26,22 @@ class Aligner:
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
         self._since = 0.0
-        self.waiting: list[Work] = []
+        self.waiting: list[WindowTask] = []
 
-    def add(self, work: Work) -> None:
+    def add(self, work: WindowTask) -> None:
         """Queue a window whose tries are over, and which has text."""
         if not self.waiting:
             self._since = time.monotonic()
         self.waiting.append(work)
 
-    def due(self, idle: bool) -> bool:
+    def is_due(self, idle: bool) -> bool:
         """Whether to run now. A CPU gains nothing from company, an `idle` engine has nothing better to do."""
         if not self.waiting:
             return False
         alone = idle or self._model.device.type == "cpu"
         return alone or len(self.waiting) >= BATCH or time.monotonic() - self._since > PATIENCE_S
 
-    def run(self) -> list[tuple[Work, WindowText, float]]:
+    def run(self) -> list[tuple[WindowTask, WindowText, float]]:
         """The texts of the windows that waited longest, with their words if asked for, and where the last one ends."""
         works, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         card, device = self._model.card, self._model.device
@@ -60,7 +60,7 @@ class Aligner:
             texts.append((work, self._with_words(work, own), float(own[-1])))
         return texts
 
-    def _with_words(self, work: Work, ends: NDArray[np.float64]) -> WindowText:
+    def _with_words(self, work: WindowTask, ends: NDArray[np.float64]) -> WindowText:
         """The text of a window, with its words if they were asked for, given where its tokens end."""
         text = work.text()
         if work.options.timestamps != "word":
@@ -72,7 +72,7 @@ class Aligner:
             self._model.card.tokens,
             "en" if work.options.task == "translate" else text.language,
             work.seconds,
-            self._model.text,
+            self._model.detokenize,
         )
         segments = [
             segment.model_copy(update={"words": own}) for segment, own in zip(text.segments, words, strict=True)

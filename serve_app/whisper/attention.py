@@ -57,10 +57,10 @@ Groups = Sequence[tuple[slice, Tensor]]
 """Neighbouring sounds that the same number of rows listen to, and those rows: `(sounds, rows of each)`."""
 
 
-def sound_groups(sounds: Sequence[int], device: torch.device) -> Groups:
+def group_rows_by_cross_kv(cross_kv_index: Sequence[int], device: torch.device) -> Groups:
     """Group rows by the sound that each listens to."""
     listeners: dict[int, list[int]] = {}
-    for row, sound in enumerate(sounds):
+    for row, sound in enumerate(cross_kv_index):
         listeners.setdefault(sound, []).append(row)
     groups = []
     # Neighbours of the same number of rows have the same difference between their place in order and their sound.
@@ -72,7 +72,7 @@ def sound_groups(sounds: Sequence[int], device: torch.device) -> Groups:
     return groups
 
 
-def shared_attention(query: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+def shared_cross_attention(query: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
     """Attention of one token a row, `(rows, heads, 1, head_dim)`, where rows share keys and values.
 
     A sound's keys and values are read once for all its rows. Rows in no group get zeros.

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from serve_app.audio.windows import Window
 from serve_app.options import TranscriptionOptions
 from serve_app.whisper.engine import Engine
-from serve_app.whisper.text import WindowText, handed_on
+from serve_app.whisper.text import WindowText, next_prompt_tokens
 
 
-async def recognise(
+async def transcribe_windows(
     engine: Engine,
     pcm: NDArray[np.int16],
     windows: Sequence[Window],
@@ -54,5 +54,5 @@ async def recognise(
     texts: list[WindowText] = []
     for window in windows:
         texts += await texts_of([window], [said])
-        said = handed_on(said, texts[-1])
+        said = next_prompt_tokens(said, texts[-1])
     return texts

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from serve_app.options import Task
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import Beams, Plan, Text, Texts, search
-from serve_app.whisper.slots import Outcome, Record, Slots
+from serve_app.whisper.search import BeamSearch, Hypothesis, SamplingSearch, SearchConfig, start_search
+from serve_app.whisper.slots import KVSlots, Record, StepOutput
 
 
 @dataclass(frozen=True)
-class Instruction:
+class DecodeRequest:
     """What to write down for one window.
 
     `prompt`: tokens to go before, `<|startofprev|>` first, or none. `language`: its token; null: detect it
@@ -24,13 +24,13 @@ class Instruction:
     prompt: tuple[int, ...] = ()
     language: int | None = None
     task: Task = "transcribe"
-    timed: bool = True
+    with_timestamps: bool = True
     suppressed: tuple[int, ...] = ()
-    plan: Plan = field(default_factory=Plan)
+    search: SearchConfig = field(default_factory=SearchConfig)
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodingResult:
     """One window's result.
 
     `language` is its token, null for an English-only checkpoint; `prefix` what the text was written after.
@@ -39,29 +39,29 @@ class Decoded:
 
     language: int | None
     prefix: tuple[int, ...]
-    text: Text
+    text: Hypothesis
     no_speech_prob: float
 
 
 @dataclass(eq=False)
-class Attempt:
+class SequenceState:
     """A window under way; `result` is there when it has ended."""
 
     language: int | None
     prefix: tuple[int, ...]
     no_speech_prob: float
-    search: Texts | Beams
+    search: SamplingSearch | BeamSearch
 
     @property
-    def result(self) -> Decoded | None:
+    def result(self) -> DecodingResult | None:
         best = self.search.best
-        return None if best is None else Decoded(self.language, self.prefix, best, self.no_speech_prob)
+        return None if best is None else DecodingResult(self.language, self.prefix, best, self.no_speech_prob)
 
 
 @dataclass(eq=False)
 class _Row:
-    attempt: Attempt
-    place: int  # among the attempt's rows
+    attempt: SequenceState
+    beam_index: int  # among the attempt's rows
     length: int  # positions filled
     generator: torch.Generator | None
     ended: bool = False
@@ -74,125 +74,133 @@ class Decoder:
     Python. A text is then found to have ended so many steps late, which changes no text. `record`: see Slots.
     """
 
-    def __init__(self, model: WhisperModel, rows: int, ahead: int | None = None, record: Record | None = None) -> None:
+    def __init__(
+        self, model: WhisperModel, rows: int, lookahead_steps: int | None = None, record: Record | None = None
+    ) -> None:
         self.size = rows
         self._model = model
         self._tokens = model.card.tokens
         self._known = torch.tensor(sorted(self._tokens.languages.values()), device=model.device)
-        self._slots = Slots(model, rows, record)
-        self._ahead = (1 if model.device.type == "cuda" else 0) if ahead is None else ahead
+        self._slots = KVSlots(model, rows, record)
+        self._lookahead_steps = (
+            (1 if model.device.type == "cuda" else 0) if lookahead_steps is None else lookahead_steps
+        )
         self._rows: list[_Row] = []
-        self._unread: deque[_Reading] = deque()
+        self._pending_steps: deque[_PendingStep] = deque()
 
     @property
-    def free(self) -> int:
+    def free_rows(self) -> int:
         """Rows that no window holds."""
         return self.size - len(self._rows)
 
     @property
-    def active(self) -> bool:
+    def has_work(self) -> bool:
         """Whether a step has anything to do."""
-        return bool(self._rows or self._unread)
+        return bool(self._rows or self._pending_steps)
 
     @torch.inference_mode()
-    def admit(self, states: Tensor, instructions: Sequence[Instruction]) -> list[Attempt]:
+    def add_sequences(self, states: Tensor, requests: Sequence[DecodeRequest]) -> list[SequenceState]:
         """Begin windows with encoder states `(windows, positions, width)`, in rows that must be free."""
         first = len(self._rows)
-        counts = [instruction.plan.rows for instruction in instructions]
-        self._slots.hear(first, states)
-        languages = [instruction.language for instruction in instructions]
+        counts = [instruction.search.rows for instruction in requests]
+        self._slots.set_cross_attention(first, states)
+        languages = [instruction.language for instruction in requests]
         unknown = self._tokens.multilingual and None in languages
-        if unknown and any(instruction.prompt for instruction in instructions):
+        if unknown and any(instruction.prompt for instruction in requests):
             # A prompt would lean towards its own language.
-            alone = self._slots.read(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
+            alone = self._slots.prefill(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
             languages, unknown = self._detect(languages, alone), False
-        starts = [(*instruction.prompt, self._tokens.start) for instruction in instructions]
-        logits = self._slots.read(first, starts, [0] * len(starts))
+        starts = [(*instruction.prompt, self._tokens.start) for instruction in requests]
+        logits = self._slots.prefill(first, starts, [0] * len(starts))
         if unknown:
             languages = self._detect(languages, logits)
         no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
         steering = [
-            self._tokens.prefix(language, instruction.task, instruction.timed)
-            for instruction, language in zip(instructions, languages, strict=True)
+            self._tokens.prefix(language, instruction.task, instruction.with_timestamps)
+            for instruction, language in zip(requests, languages, strict=True)
         ]
         if self._tokens.multilingual:
-            self._slots.read(first, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
+            self._slots.prefill(first, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
         # Of the prefix's tokens the last is read by the first step.
-        self._slots.spread(first, counts, max(map(len, starts)) + max(map(len, steering)))
+        self._slots.expand_rows(first, counts, max(map(len, starts)) + max(map(len, steering)))
         attempts = []
-        for index, instruction in enumerate(instructions):
+        for index, instruction in enumerate(requests):
             prefix = (*instruction.prompt, *steering[index])
-            plan = replace(instruction.plan, limit=min(instruction.plan.limit, self._model.positions - len(prefix)))
-            attempt = Attempt(languages[index], prefix, no_speech[index], search(plan, self._tokens.end))
+            plan = replace(instruction.search, limit=min(instruction.search.limit, self._model.positions - len(prefix)))
+            attempt = SequenceState(languages[index], prefix, no_speech[index], start_search(plan, self._tokens.end))
             attempts.append(attempt)
             for place in range(plan.rows):
                 generator = None
                 if plan.temperature:
                     generator = torch.Generator(self._model.device).manual_seed(plan.seed + place)
                 # The first step reads the prefix's last token.
-                self._slots.begin(
+                self._slots.start_row(
                     *(len(self._rows), prefix[-1], len(prefix) - 1),
-                    *(instruction.timed, instruction.suppressed, plan.temperature),
+                    *(instruction.with_timestamps, instruction.suppressed, plan.temperature),
                 )
                 self._rows.append(_Row(attempt, place, len(prefix) - 1, generator))
         return attempts
 
     @torch.inference_mode()
-    def step(self) -> list[Attempt]:
+    def step(self) -> list[SequenceState]:
         """One more token for every row; the windows that turn out to have ended."""
         if self._rows:
-            self._launch()
-        coupled = any(isinstance(row.attempt.search, Beams) for row in self._rows)
-        ended: list[Attempt] = []
-        while len(self._unread) > (self._ahead if self._rows and not coupled else 0):
-            ended += self._settle(self._unread.popleft())
+            self._launch_step()
+        coupled = any(isinstance(row.attempt.search, BeamSearch) for row in self._rows)
+        ended: list[SequenceState] = []
+        while len(self._pending_steps) > (self._lookahead_steps if self._rows and not coupled else 0):
+            ended += self._process_outputs(self._pending_steps.popleft())
         return ended
 
-    def drop(self, attempt: Attempt) -> None:
+    def abort(self, attempt: SequenceState) -> None:
         """Give up a window that is under way."""
         for row in self._rows:
             row.ended = row.ended or row.attempt is attempt
         self._compact()
 
-    def _launch(self) -> None:
+    def _launch_step(self) -> None:
         drawn = False
         for index, row in enumerate(self._rows):
             if row.generator is not None:
-                self._slots.draw(index, row.generator)
+                self._slots.sample_noise(index, row.generator)
                 drawn = True
         length = min(max(row.length for row in self._rows) + 1, self._model.positions)
         outcome = self._slots.step(len(self._rows), length, drawn)
         for row in self._rows:
             row.length += 1
-        self._unread.append(_Reading(list(self._rows), outcome))
+        self._pending_steps.append(_PendingStep(list(self._rows), outcome))
 
-    def _settle(self, reading: "_Reading") -> list[Attempt]:
+    def _process_outputs(self, reading: "_PendingStep") -> list[SequenceState]:
         """Take note of a step's tokens."""
-        ended: list[Attempt] = []
-        beams: dict[Attempt, dict[int, int]] = {}
+        ended: list[SequenceState] = []
+        beams: dict[SequenceState, dict[int, int]] = {}
         for index, (row, token, logprob) in enumerate(reading.tokens()):
             if row.ended:
                 continue
-            if isinstance(row.attempt.search, Beams):
-                beams.setdefault(row.attempt, {})[row.place] = index
-            elif row.attempt.search.write(row.place, token, logprob):
+            if isinstance(row.attempt.search, BeamSearch):
+                beams.setdefault(row.attempt, {})[row.beam_index] = index
+            elif row.attempt.search.add_token(row.beam_index, token, logprob):
                 row.ended = True
                 if row.attempt.search.best:
                     ended.append(row.attempt)
         stepped = {attempt: [places[place] for place in sorted(places)] for attempt, places in beams.items()}
-        ended += self._advance(stepped, reading.outcome)
+        ended += self._advance_beams(stepped, reading.outcome)
         self._compact()
         return ended
 
-    def _advance(self, stepped: Mapping[Attempt, Sequence[int]], outcome: Outcome) -> list[Attempt]:
+    def _advance_beams(
+        self, stepped: Mapping[SequenceState, Sequence[int]], outcome: StepOutput
+    ) -> list[SequenceState]:
         """One token of beam searches, each of whose rows were `stepped` in the outcome; those that ended with it."""
-        ended: list[Attempt] = []
+        ended: list[SequenceState] = []
         moves: list[tuple[int, int, tuple[int, ...]]] = []
-        candidates = _likeliest(outcome.logprobs, stepped.values())
+        candidates = _top_candidates(outcome.logprobs, stepped.values())
         for attempt, rows in stepped.items():
-            assert isinstance(attempt.search, Beams)
+            assert isinstance(attempt.search, BeamSearch)
             follow = attempt.search.advance([candidates[row] for row in rows])
-            own = sorted((index for index, row in enumerate(self._rows) if row.attempt is attempt), key=self._place)
+            own = sorted(
+                (index for index, row in enumerate(self._rows) if row.attempt is attempt), key=self._beam_index_of
+            )
             if follow:
                 moves += [(row, own[source], text) for row, (source, text) in zip(own, follow, strict=True)]
             else:
@@ -201,17 +209,17 @@ class Decoder:
                     self._rows[index].ended = True
         if moves:
             into, sources, texts = zip(*moves, strict=True)
-            self._slots.follow(into, sources, texts, max(self._rows[row].length for row in into))
+            self._slots.reorder(into, sources, texts, max(self._rows[row].length for row in into))
         return ended
 
-    def _place(self, index: int) -> int:
-        return self._rows[index].place
+    def _beam_index_of(self, index: int) -> int:
+        return self._rows[index].beam_index
 
     def _compact(self) -> None:
         ended = [index for index, row in enumerate(self._rows) if row.ended]
         if ended:
-            order = _without(ended, len(self._rows))
-            self._slots.keep(order)
+            order = _fill_gaps(ended, len(self._rows))
+            self._slots.compact(order)
             self._rows = [self._rows[row] for row in order]
 
     def _detect(self, told: Sequence[int | None], logits: Tensor) -> list[int | None]:
@@ -220,10 +228,10 @@ class Decoder:
         return [found if language is None else language for language, found in zip(told, detected, strict=True)]
 
 
-class _Reading:
+class _PendingStep:
     """A step's outcome on its way to Python."""
 
-    def __init__(self, rows: list[_Row], outcome: Outcome) -> None:
+    def __init__(self, rows: list[_Row], outcome: StepOutput) -> None:
         self.outcome = outcome
         self._rows = rows
         parts = [part[: len(rows)] for part in (outcome.tokens, outcome.logprob)]
@@ -243,7 +251,7 @@ class _Reading:
         return list(zip(self._rows, self._tokens.tolist(), self._logprobs.tolist(), strict=True))
 
 
-def _likeliest(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict[int, list[tuple[int, float]]]:
+def _top_candidates(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict[int, list[tuple[int, float]]]:
     """The likeliest tokens of each row of some beam searches, one more than the search has rows."""
     found: dict[int, list[tuple[int, float]]] = {}
     by_beams: dict[int, list[int]] = {}
@@ -257,7 +265,7 @@ def _likeliest(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict[int,
     return found
 
 
-def _without(ended: Sequence[int], rows: int) -> list[int]:
+def _fill_gaps(ended: Sequence[int], rows: int) -> list[int]:
     """Which row each place gets when some leave: a gap is filled from the end, so that few move."""
     staying = sorted(set(range(rows)) - set(ended))
     movers = [row for row in staying if row >= len(staying)]

@@ -7,42 +7,42 @@ from contextlib import nullcontext
 import torch
 
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.work import Work
+from serve_app.whisper.work import WindowTask
 
 CUDA_BATCH, CPU_BATCH = 8, 1
 """Windows a device encodes at a time: enough to fill it, few enough that decoding steps, and windows that are more
 urgent, get in between."""
 
 
-class Encoding:
+class EncodingBatch:
     """Windows on their way through the encoder, since `started` (of the monotonic clock)."""
 
-    def __init__(self, works: Sequence[Work], started: float, done: torch.cuda.Event | None) -> None:
-        self.works = list(works)
+    def __init__(self, works: Sequence[WindowTask], started: float, done: torch.cuda.Event | None) -> None:
+        self.tasks = list(works)
         self.started = started
         self._done = done
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the device has finished."""
         return self._done is None or self._done.query()
 
-    def join(self) -> list[Work]:
+    def join(self) -> list[WindowTask]:
         """The windows, each with its states; what the device does from now on waits for them."""
         if self._done is not None:
             torch.cuda.current_stream().wait_event(self._done)
-        return self.works
+        return self.tasks
 
 
-class Encoder:
+class EncoderStage:
     """A model's encoder, on a stream of its own."""
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
-        self.most = CUDA_BATCH if model.device.type == "cuda" else CPU_BATCH
+        self.batch_size = CUDA_BATCH if model.device.type == "cuda" else CPU_BATCH
         """Windows to start with at a time."""
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
-    def start(self, works: Sequence[Work]) -> Encoding:
+    def start(self, works: Sequence[WindowTask]) -> EncodingBatch:
         """Encode the windows that have not been encoded yet."""
         started = time.monotonic()
         fresh = [work for work in works if work.states is None]
@@ -55,4 +55,4 @@ class Encoder:
             if self._stream:
                 done = torch.cuda.Event()
                 done.record()
-        return Encoding(works, started, done)
+        return EncodingBatch(works, started, done)

@@ -21,17 +21,17 @@ LITTLE_SPEECH_S = 1.0
 Verdict = Literal["good", "silence", "failed"]
 
 
-def speakable(seconds: float) -> int:
+def max_speech_tokens(seconds: float) -> int:
     """Tokens that may be written for so many seconds of sound before repetition is looked for."""
     return TOKENS_BESIDES + round(TOKENS_PER_SECOND * seconds)
 
 
-def judge(
+def fallback_verdict(
     options: TranscriptionOptions,
     avg_logprob: float,
     compression_ratio: float,
     no_speech_prob: float,
-    runaway: bool,
+    is_repetitive: bool,
     speech_s: float | None = None,
     is_rest: bool = False,
 ) -> Verdict:
@@ -57,10 +57,10 @@ def judge(
     repetitive = (
         options.compression_ratio_threshold is not None and compression_ratio > options.compression_ratio_threshold
     )
-    return "failed" if unlikely or repetitive or runaway else "good"
+    return "failed" if unlikely or repetitive or is_repetitive else "good"
 
 
-def period(text: Sequence[int]) -> int | None:
+def repetition_period(text: Sequence[int]) -> int | None:
     """The length of what the tail of some text tokens says over and over; null when it does not."""
     for length in range(1, min(LONGEST_PERIOD, len(text) // LEAST_REPEATS) + 1):
         span = max(LEAST_REPEATS * length, LEAST_REPEATED)
@@ -69,14 +69,14 @@ def period(text: Sequence[int]) -> int | None:
     return None
 
 
-def without_repetition(tokens: Sequence[int], end: int) -> tuple[int, ...]:
+def trim_repetition(tokens: Sequence[int], end: int) -> tuple[int, ...]:
     """The tokens of a text in a loop up to the end of the first time it says the same.
 
     Text tokens are those below `end`; rising timestamps among them do not hide a loop.
     """
     places = [place for place, token in enumerate(tokens) if token < end]
     text = [tokens[place] for place in places]
-    length = period(text)
+    length = repetition_period(text)
     if length is None:
         return tuple(tokens)
     start = len(text) - length

@@ -11,7 +11,7 @@ ShapeT = TypeVar("ShapeT", bound=tuple[int, ...])
 ResultT = TypeVar("ResultT")
 
 
-class Graphs(Generic[ShapeT, ResultT]):
+class CudaGraphs(Generic[ShapeT, ResultT]):
     """`compute(shape)` as CUDA graphs that share their memory.
 
     All `shapes` are recorded at once, so that no call stalls later. The function must work on tensors that stay

@@ -12,7 +12,7 @@ from torch.nn.functional import gelu, linear
 
 from serve_app.cores import count_cores
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.attention import attention, shared_attention, sound_groups
+from serve_app.whisper.attention import attention, group_rows_by_cross_kv, shared_cross_attention
 from serve_app.whisper.card import ModelCard
 from serve_app.whisper.checkpoint import read_json, read_tokenizer, read_weights
 from serve_app.whisper.features import FRAMES_PER_STATE, LogMel
@@ -23,10 +23,10 @@ from serve_app.whisper.reproducible import make_products_reproducible
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """Where transformers' encoder clamps half-precision states, against overflow."""
 
-_PLAIN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_PRINTABLE_BYTES = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 
-BYTE_OF = {chr(byte): byte for byte in _PLAIN}
-BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PLAIN}))}
+BYTE_OF = {chr(byte): byte for byte in _PRINTABLE_BYTES}
+BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE_BYTES}))}
 """The byte that each letter of a byte-level vocabulary stands for: itself, or where that is no visible character
 the next beyond 255 (openai/gpt-2, `bytes_to_unicode`)."""
 
@@ -75,7 +75,9 @@ class WhisperModel:
         if device == "cpu":
             keep_freed_memory()
             make_products_reproducible()
-        network = Network.of(read_json(card.source, "config.json"), read_weights(card.source), getattr(torch, dtype))
+        network = Network.from_weights(
+            read_json(card.source, "config.json"), read_weights(card.source), getattr(torch, dtype)
+        )
         return cls(card, network, read_tokenizer(card.source), torch.device(device), threads)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
@@ -84,11 +86,11 @@ class WhisperModel:
             return ()
         return tuple(self._tokenizer.encode(f" {text.strip()}", add_special_tokens=False).ids)
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of text tokens."""
         return str(self._tokenizer.decode(list(tokens)))
 
-    def utf8(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """The bytes of a text token, which may be part of a character."""
         piece = str(self._tokenizer.id_to_token(token))
         known = all(letter in BYTE_OF for letter in piece)
@@ -128,7 +130,7 @@ class WhisperModel:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def room(self, rows: int, positions: int) -> Tensor:
+    def new_kv_cache(self, rows: int, positions: int) -> Tensor:
         """Keys and values of nothing yet: zeros `(layers, 2, rows, heads, positions, head_width)`.
 
         Zeros, as attention weighs places not yet filled with nought, and nought times rubbish may be NaN.
@@ -138,21 +140,21 @@ class WhisperModel:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     @torch.inference_mode()
-    def hear(self, states: Tensor, out: Tensor) -> None:
+    def write_cross_kv(self, states: Tensor, out: Tensor) -> None:
         """Write the keys and values of encoder states to `out`, `(layers, 2, rows, heads, positions, head_width)`."""
         for layer, (keys, values) in zip(self._decoder.layers, out, strict=True):
             for room, heard in zip((keys, values), _keys_values(layer.encoder_attn, states), strict=True):
                 room.copy_(heard)
 
     @torch.inference_mode()
-    def step(
+    def decode_step(
         self,
-        said: Tensor,
-        heard: Tensor,
+        self_kv: Tensor,
+        cross_kv: Tensor,
         tokens: Tensor,
         positions: Tensor,
         length: int,
-        sounds: Sequence[int] | None = None,
+        cross_kv_index: Sequence[int] | None = None,
     ) -> Tensor:
         """Decode tokens at their positions, both `(rows, count)`: hidden states `(rows, count, width)`.
 
@@ -161,22 +163,22 @@ class WhisperModel:
         more than the highest. `sounds`: the place in `heard` of the sound of each of the first rows, for tokens one by
         one; other rows hear nothing. Null: each row has its own, in order.
         """
-        groups = None if sounds is None else sound_groups(sounds, self.device)
+        groups = None if cross_kv_index is None else group_rows_by_cross_kv(cross_kv_index, self.device)
         hidden = self._embed(tokens, positions)
         rows = torch.arange(len(tokens), device=self.device)[:, None]
-        seen = (torch.arange(length, device=self.device) <= positions[..., None])[:, None]
-        for layer, decoded, encoded in zip(self._decoder.layers, said, heard, strict=True):
+        mask = (torch.arange(length, device=self.device) <= positions[..., None])[:, None]
+        for layer, decoded, encoded in zip(self._decoder.layers, self_kv, cross_kv, strict=True):
             normed = layer.self_attn_layer_norm(hidden)
             keys, values = decoded
             keys[rows, :, positions] = _split(layer.self_attn.k_proj(normed), layer.self_attn)
             values[rows, :, positions] = _split(layer.self_attn.v_proj(normed), layer.self_attn)
-            hidden = hidden + _attend(layer.self_attn, normed, keys[:, :, :length], values[:, :, :length], seen)
+            hidden = hidden + _attend(layer.self_attn, normed, keys[:, :, :length], values[:, :, :length], mask)
             normed = layer.encoder_attn_layer_norm(hidden)
             if groups is None:
                 hidden = hidden + _attend(layer.encoder_attn, normed, *encoded)
             else:
                 query, (heard_keys, heard_values) = _query(layer.encoder_attn, normed), encoded
-                mixed = shared_attention(query, heard_keys, heard_values, groups)
+                mixed = shared_cross_attention(query, heard_keys, heard_values, groups)
                 hidden = hidden + _out(layer.encoder_attn, mixed)
             normed = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
@@ -189,22 +191,24 @@ class WhisperModel:
         Attention weights in float32, `(rows, heads, count, positions)`. Only layers up to the last such head run.
         """
         heads = self.card.alignment_heads
-        looks: dict[tuple[int, int], Tensor] = {}
+        attention_weights: dict[tuple[int, int], Tensor] = {}
         hidden = self._embed(tokens, torch.arange(tokens.shape[1], device=self.device).expand(len(tokens), -1))
         order = torch.arange(tokens.shape[1], device=self.device)
-        seen = (order <= order[:, None])[None, None]
+        mask = (order <= order[:, None])[None, None]
         for index, layer in enumerate(self._decoder.layers[: max(layer for layer, _ in heads) + 1]):
             normed = layer.self_attn_layer_norm(hidden)
-            hidden = hidden + _attend(layer.self_attn, normed, *_keys_values(layer.self_attn, normed), seen)
+            hidden = hidden + _attend(layer.self_attn, normed, *_keys_values(layer.self_attn, normed), mask)
             normed = layer.encoder_attn_layer_norm(hidden)
             keys, values = _keys_values(layer.encoder_attn, states)
             query = _query(layer.encoder_attn, normed)
             for head in (head for at, head in heads if at == index):
-                looks[index, head] = (query[:, head] @ keys[:, head].transpose(-1, -2)).float().softmax(dim=-1)
+                attention_weights[index, head] = (
+                    (query[:, head] @ keys[:, head].transpose(-1, -2)).float().softmax(dim=-1)
+                )
             hidden = hidden + _out(layer.encoder_attn, attention(query, keys, values))
             normed = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
-        return torch.stack([looks[head] for head in heads], dim=1)
+        return torch.stack([attention_weights[head] for head in heads], dim=1)
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         return cast(Tensor, self._decoder.embed_tokens(tokens) + self._decoder.embed_positions.weight[positions])

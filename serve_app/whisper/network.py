@@ -25,10 +25,10 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """A layer of the encoder, or of the decoder, which hears it."""
 
-    def __init__(self, width: int, heads: int, inner: int, hears: bool) -> None:
+    def __init__(self, width: int, heads: int, inner: int, cross_attention: bool) -> None:
         super().__init__()
         self.self_attn, self.self_attn_layer_norm = Attention(width, heads), nn.LayerNorm(width)
-        if hears:
+        if cross_attention:
             self.encoder_attn, self.encoder_attn_layer_norm = Attention(width, heads), nn.LayerNorm(width)
         self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
         self.final_layer_norm = nn.LayerNorm(width)
@@ -36,7 +36,9 @@ class Layer(nn.Module):
 
 def _layers(config: Mapping[str, Any], of: str) -> Sequence[Layer]:
     width, heads, inner = config["d_model"], config[f"{of}_attention_heads"], config[f"{of}_ffn_dim"]
-    layers = nn.ModuleList(Layer(width, heads, inner, hears=of == "decoder") for _ in range(config[f"{of}_layers"]))
+    layers = nn.ModuleList(
+        Layer(width, heads, inner, cross_attention=of == "decoder") for _ in range(config[f"{of}_layers"])
+    )
     return cast(Sequence[Layer], layers)
 
 
@@ -78,7 +80,7 @@ class Network(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Self:
+    def from_weights(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Self:
         """The network in a precision. CheckpointError when the tensors are not those of its configuration."""
         if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
             raise CheckpointError("config.json: activation_function must be gelu, and scale_embedding false")

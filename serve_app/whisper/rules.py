@@ -20,7 +20,7 @@ FORBIDDEN = float("-inf")
 
 
 @dataclass(frozen=True)
-class History:
+class TokenHistory:
     """What the rules need of each row: its generated tokens, without the prefix, and what may be written at all.
 
     `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of
@@ -31,8 +31,8 @@ class History:
     last: Tensor
     before: Tensor
     timestamp: Tensor
-    timed: Tensor
-    never: Tensor
+    with_timestamps: Tensor
+    suppressed: Tensor
 
     @classmethod
     def empty(cls, rows: int, vocabulary: int, device: torch.device) -> Self:
@@ -42,18 +42,18 @@ class History:
             last=last,
             before=before,
             timestamp=timestamp,
-            timed=torch.ones(rows, dtype=torch.bool, device=device),
-            never=torch.zeros(rows, vocabulary, device=device),
+            with_timestamps=torch.ones(rows, dtype=torch.bool, device=device),
+            suppressed=torch.zeros(rows, vocabulary, device=device),
         )
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All parts, rows first."""
-        return self.last, self.before, self.timestamp, self.timed, self.never
+        return self.last, self.before, self.timestamp, self.with_timestamps, self.suppressed
 
-    def rows(self, start: int, stop: int) -> "History":
+    def rows(self, start: int, stop: int) -> "TokenHistory":
         """Some rows; what is written to them is written here."""
-        return History(*(part[start:stop] for part in self.tensors))
+        return TokenHistory(*(part[start:stop] for part in self.tensors))
 
     def append(self, tokens: Tensor, first_timestamp: int) -> None:
         """Every row generated one more token."""
@@ -62,7 +62,7 @@ class History:
         self.last.copy_(tokens)
 
 
-class Rules:
+class LogitFilters:
     """Forbids tokens by adding minus infinity to their logits: several times as fast on a CPU as masks are."""
 
     def __init__(self, tokens: SpecialTokens, vocabulary: int, device: torch.device) -> None:
@@ -74,15 +74,15 @@ class Rules:
         self._max_initial = vocabulary if latest is None else tokens.first_timestamp + latest
         self._not_at_begin = torch.tensor(tokens.suppressed_at_begin, dtype=torch.long, device=device)
 
-    def begin(self, history: History, timed: bool, suppressed: Iterable[int]) -> None:
+    def reset(self, history: TokenHistory, with_timestamps: bool, suppressed: Iterable[int]) -> None:
         """Start rows anew: with timestamps or without, and with tokens that are never to be written."""
         for part in (history.last, history.before, history.timestamp):
             part.fill_(NONE)
-        history.timed.fill_(timed)
-        history.never.fill_(0)
-        history.never[:, [*suppressed, *((self._no_timestamps,) if timed else ())]] = FORBIDDEN
+        history.with_timestamps.fill_(with_timestamps)
+        history.suppressed.fill_(0)
+        history.suppressed[:, [*suppressed, *((self._no_timestamps,) if with_timestamps else ())]] = FORBIDDEN
 
-    def resume(self, history: History, rows: Tensor, texts: Sequence[Sequence[int]]) -> None:
+    def restore(self, history: TokenHistory, rows: Tensor, texts: Sequence[Sequence[int]]) -> None:
         """Set some rows to what they have generated so far, a token at least."""
         for part, values in (
             (history.last, [text[-1] for text in texts]),
@@ -94,24 +94,24 @@ class Rules:
     def _latest(self, text: Sequence[int]) -> int:
         return next((token for token in reversed(text) if token >= self._first_timestamp), NONE)
 
-    def apply(self, logits: Tensor, history: History) -> None:
+    def apply(self, logits: Tensor, history: TokenHistory) -> None:
         """Forbid tokens in `logits`, float of shape (rows, vocabulary), in place."""
-        logits += history.never
+        logits += history.suppressed
         logits[:, self._not_at_begin] += _penalty(history.last == NONE)
         self._forbid_by_timestamps(logits, history)
 
         # All timestamps together more probable than any text token: the next token is a timestamp.
         # Probabilities' common divisor cancels, so logits will do.
         text, timestamps = logits[:, : self._first_timestamp], logits[:, self._first_timestamp :]
-        text += _penalty((timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.timed)
+        text += _penalty((timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.with_timestamps)
 
         # Suppressed tokens may leave nothing to write: then the text ends, whatever was said of its end.
-        stuck = logits.amax(dim=-1) == FORBIDDEN
-        logits[:, self._end] = torch.where(stuck, 0.0, logits[:, self._end])
+        no_valid_token = logits.amax(dim=-1) == FORBIDDEN
+        logits[:, self._end] = torch.where(no_valid_token, 0.0, logits[:, self._end])
 
-    def _forbid_by_timestamps(self, logits: Tensor, history: History) -> None:
+    def _forbid_by_timestamps(self, logits: Tensor, history: TokenHistory) -> None:
         """Timestamps come in pairs, do not decrease, and open the window's text."""
-        first, end, timed = self._first_timestamp, self._end, history.timed
+        first, end, timed = self._first_timestamp, self._end, history.with_timestamps
         at_begin = (history.last == NONE) & timed
         after_timestamp = (history.last >= first) & timed
         complete = after_timestamp & ((history.before == NONE) | (history.before >= first))

@@ -36,7 +36,7 @@ class Batching(Strict):
 
 
 @dataclass(frozen=True)
-class Claim:
+class WindowRequest:
     """What a window asks for.
 
     `seconds` of audio stand for its cost. `rows`, at least 1, are decoded side by side for it: beam search
@@ -82,9 +82,9 @@ class Scheduler(Generic[WindowT]):
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job[WindowT]] = {}
-        self._waiting: dict[WindowT, Claim] = {}
-        self._taken: dict[WindowT, Claim] = {}
-        self._held = 0
+        self._waiting: dict[WindowT, WindowRequest] = {}
+        self._running: dict[WindowT, WindowRequest] = {}
+        self._rows_in_use = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -95,17 +95,17 @@ class Scheduler(Generic[WindowT]):
         return len(self._waiting)
 
     @property
-    def held(self) -> int:
+    def rows_in_use(self) -> int:
         """Rows of the windows that were taken and not yet released."""
-        return self._held
+        return self._rows_in_use
 
-    def add(self, claim: Claim, window: WindowT, now: float, again: bool = False) -> None:
+    def add(self, claim: WindowRequest, window: WindowT, now: float, is_retry: bool = False) -> None:
         """Queue a window that doesn't wait yet behind its job's others; `again`, behind its job's retries only.
 
         Whether `claim.rows` are more than the engine has is for the caller to check: here it isn't an error.
         """
         job = self._jobs.setdefault(claim.job, _Job())
-        (job.retries if again else job.fresh)[window] = now
+        (job.retries if is_retry else job.fresh)[window] = now
         job.seconds += claim.seconds
         self._waiting[window] = claim
 
@@ -113,16 +113,16 @@ class Scheduler(Generic[WindowT]):
         """Drop a window that is no longer wanted; False when it was not waiting."""
         if window not in self._waiting:
             return False
-        self._forget(self._dequeue(window))
+        self._remove_idle_job(self._dequeue(window))
         return True
 
     @property
     def serves_interactive(self) -> bool:
         """Whether an interactive window holds rows."""
-        return any(claim.interactive for claim in self._taken.values())
+        return any(claim.interactive for claim in self._running.values())
 
-    def take(
-        self, batching: Batching, now: float, most: int | None = None, only_interactive: bool = False
+    def schedule(
+        self, batching: Batching, now: float, limit: int | None = None, only_interactive: bool = False
     ) -> list[WindowT]:
         """The windows to admit now, `most` at most; each holds its rows until it is released.
 
@@ -138,17 +138,17 @@ class Scheduler(Generic[WindowT]):
         """
         taken: list[WindowT] = []
         size = batching.max_batch_size
-        if self._held >= size:
+        if self._rows_in_use >= size:
             return taken
         cap = batching.rows_per_job(len(self._jobs))
         ranks = {name: self._rank(job, batching, now) for name, job in self._jobs.items() if self._may_take(job, cap)}
-        while ranks and len(taken) != most:
+        while ranks and len(taken) != limit:
             name = max(ranks, key=ranks.__getitem__)
             if only_interactive and not ranks[name][0]:
                 break
             job = self._jobs[name]
             window = job.next
-            if self._held + min(self._waiting[window].rows, size) > size:
+            if self._rows_in_use + min(self._waiting[window].rows, size) > size:
                 break
             self._admit(window, now)
             taken.append(window)
@@ -160,12 +160,12 @@ class Scheduler(Generic[WindowT]):
 
     def release(self, window: WindowT) -> None:
         """Free the rows of a window that was taken; one that holds none any more is left alone."""
-        claim = self._taken.pop(window, None)
+        claim = self._running.pop(window, None)
         if claim is None:
             return
-        self._held -= claim.rows
+        self._rows_in_use -= claim.rows
         self._jobs[claim.job].rows -= claim.rows
-        self._forget(claim)
+        self._remove_idle_job(claim)
 
     def clear(self) -> list[WindowT]:
         """Drop all that wait and return them."""
@@ -197,17 +197,17 @@ class Scheduler(Generic[WindowT]):
         job = self._jobs[claim.job]
         job.rows += claim.rows
         job.admitted = now
-        self._held += claim.rows
-        self._taken[window] = claim
+        self._rows_in_use += claim.rows
+        self._running[window] = claim
 
-    def _dequeue(self, window: WindowT) -> Claim:
+    def _dequeue(self, window: WindowT) -> WindowRequest:
         claim = self._waiting.pop(window)
         job = self._jobs[claim.job]
         del (job.retries if window in job.retries else job.fresh)[window]
         job.seconds -= claim.seconds
         return claim
 
-    def _forget(self, claim: Claim) -> None:
+    def _remove_idle_job(self, claim: WindowRequest) -> None:
         """Drop a job that neither waits nor runs."""
         job = self._jobs[claim.job]
         if not job.waits and job.rows == 0:

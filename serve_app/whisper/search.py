@@ -7,11 +7,11 @@ device says how probable tokens are, and is told which to go on from.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve_app.whisper.gates import period
+from serve_app.whisper.gates import repetition_period
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchConfig:
     """How to search.
 
     `rows`: texts written side by side. `temperature`: 0, or the one tokens are drawn at. `beams`: whether the
@@ -26,18 +26,18 @@ class Plan:
     patience: float = 1.0
     length_penalty: float | None = None
     limit: int = 448
-    speakable: int = 448
+    max_speech_tokens: int = 448
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Text:
+class Hypothesis:
     """Tokens without the end token, and the log-probability of each; `end` is the end token's, null without one."""
 
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     end: float | None = None
-    runaway: bool = False
+    is_repetitive: bool = False
 
     @property
     def sum_logprob(self) -> float:
@@ -52,30 +52,30 @@ class Text:
         return self.sum_logprob / float(((5 + length) / 6) ** length_penalty)
 
 
-class Texts:
+class SamplingSearch:
     """Texts that each go their own way: one greedy one, or some that are drawn."""
 
-    def __init__(self, plan: Plan, end: int) -> None:
+    def __init__(self, plan: SearchConfig, end: int) -> None:
         self._plan, self._end = plan, end
         self._tokens: list[list[int]] = [[] for _ in range(plan.rows)]
         self._logprobs: list[list[float]] = [[] for _ in range(plan.rows)]
-        self._texts: list[Text | None] = [None] * plan.rows
+        self._texts: list[Hypothesis | None] = [None] * plan.rows
 
-    def write(self, place: int, token: int, logprob: float) -> bool:
+    def add_token(self, row: int, token: int, logprob: float) -> bool:
         """The next token of one text; whether that was its last."""
-        tokens, logprobs = self._tokens[place], self._logprobs[place]
+        tokens, logprobs = self._tokens[row], self._logprobs[row]
         if token == self._end:
-            self._texts[place] = Text(tuple(tokens), tuple(logprobs), logprob)
+            self._texts[row] = Hypothesis(tuple(tokens), tuple(logprobs), logprob)
             return True
         tokens.append(token)
         logprobs.append(logprob)
-        runaway = runs_away(tokens, self._plan.speakable, self._end)
+        runaway = is_endless_repetition(tokens, self._plan.max_speech_tokens, self._end)
         if runaway or len(tokens) >= self._plan.limit:
-            self._texts[place] = Text(tuple(tokens), tuple(logprobs), runaway=runaway)
-        return self._texts[place] is not None
+            self._texts[row] = Hypothesis(tuple(tokens), tuple(logprobs), is_repetitive=runaway)
+        return self._texts[row] is not None
 
     @property
-    def best(self) -> Text | None:
+    def best(self) -> Hypothesis | None:
         """The likeliest text, once all have ended."""
         ended = [text for text in self._texts if text is not None]
         if len(ended) < len(self._texts):
@@ -83,15 +83,15 @@ class Texts:
         return max(ended, key=lambda text: text.score(self._plan.length_penalty))
 
 
-class Beams:
+class BeamSearch:
     """The likeliest texts so far, pruned to as many as there are rows at every token."""
 
-    def __init__(self, plan: Plan, end: int) -> None:
+    def __init__(self, plan: SearchConfig, end: int) -> None:
         self._plan, self._end = plan, end
         self._most = max(1, round(plan.rows * plan.patience))
-        self._live = [Text()] * plan.rows
-        self._ended: dict[tuple[int, ...], Text] = {}
-        self.best: Text | None = None
+        self._live = [Hypothesis()] * plan.rows
+        self._ended: dict[tuple[int, ...], Hypothesis] = {}
+        self.best: Hypothesis | None = None
         """The winner, once the search is over."""
 
     def advance(self, candidates: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, tuple[int, ...]]]:
@@ -99,16 +99,16 @@ class Beams:
 
         Returns what each row goes on from: the row it copies, and its text. Nothing when the search is over.
         """
-        longer: dict[tuple[int, ...], tuple[int, Text]] = {}
+        longer: dict[tuple[int, ...], tuple[int, Hypothesis]] = {}
         for row, (text, tokens) in enumerate(zip(self._live, candidates, strict=True)):
             for token, logprob in tokens:
                 if token == self._end:
-                    longer[*text.tokens, token] = row, Text(text.tokens, text.logprobs, logprob)
+                    longer[*text.tokens, token] = row, Hypothesis(text.tokens, text.logprobs, logprob)
                 else:
-                    grown = Text((*text.tokens, token), (*text.logprobs, logprob))
+                    grown = Hypothesis((*text.tokens, token), (*text.logprobs, logprob))
                     longer.setdefault(grown.tokens, (row, grown))  # equal rows, at the start, make equal texts
-        follow: list[tuple[int, Text]] = []
-        ended: dict[tuple[int, ...], Text] = {}
+        follow: list[tuple[int, Hypothesis]] = []
+        ended: dict[tuple[int, ...], Hypothesis] = {}
         for row, text in sorted(longer.values(), key=lambda found: found[1].sum_logprob, reverse=True):
             if text.end is not None:
                 ended[text.tokens] = text
@@ -123,26 +123,26 @@ class Beams:
         if over or len(self._ended) >= self._most:
             self._finish([text for _, text in follow])
             return []
-        if runs_away(follow[0][1].tokens, self._plan.speakable, self._end):
-            self.best = Text(follow[0][1].tokens, follow[0][1].logprobs, runaway=True)
+        if is_endless_repetition(follow[0][1].tokens, self._plan.max_speech_tokens, self._end):
+            self.best = Hypothesis(follow[0][1].tokens, follow[0][1].logprobs, is_repetitive=True)
             return []
         # A vocabulary too small for so many beams: some write the same, which changes nothing.
         follow += [follow[-1]] * (len(self._live) - len(follow))
         self._live = [text for _, text in follow]
         return [(row, text.tokens) for row, text in follow]
 
-    def _finish(self, live: Sequence[Text]) -> None:
+    def _finish(self, live: Sequence[Hypothesis]) -> None:
         """Too few ended: the likeliest of the others make up the number, as OpenAI's `finalize` has it."""
         texts = list(self._ended.values())
         texts += sorted(live, key=lambda text: text.sum_logprob, reverse=True)[: max(0, self._plan.rows - len(texts))]
         self.best = max(texts, key=lambda text: text.score(self._plan.length_penalty))
 
 
-def search(plan: Plan, end: int) -> Texts | Beams:
+def start_search(plan: SearchConfig, end: int) -> SamplingSearch | BeamSearch:
     """A search of the kind that is planned, from the beginning. `end`: the end token."""
-    return Beams(plan, end) if plan.beams else Texts(plan, end)
+    return BeamSearch(plan, end) if plan.beams else SamplingSearch(plan, end)
 
 
-def runs_away(tokens: Sequence[int], speakable: int, end: int) -> bool:
+def is_endless_repetition(tokens: Sequence[int], speakable: int, end: int) -> bool:
     """Whether a text is longer than can be said, and repeats itself; text tokens are those below `end`."""
-    return len(tokens) >= speakable and period([token for token in tokens if token < end]) is not None
+    return len(tokens) >= speakable and repetition_period([token for token in tokens if token < end]) is not None

@@ -7,9 +7,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from serve_app.whisper.graphs import Graphs
+from serve_app.whisper.graphs import CudaGraphs
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.rules import History, Rules
+from serve_app.whisper.rules import LogitFilters, TokenHistory
 
 LENGTHS = (64, 128, 256)
 """Steps look at so many positions of a row, or at all: a few sizes, so that each can be a CUDA graph."""
@@ -24,7 +24,7 @@ Shape = tuple[int, int, bool]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutput:
     """What a step made of each row: its next token, that token's log-probability, and all log-probabilities.
 
     Shapes (rows,), (rows,) and (rows, vocabulary); valid until the next step.
@@ -35,10 +35,10 @@ class Outcome:
     logprobs: Tensor
 
 
-Record = Callable[[Callable[[Shape], Outcome], Iterable[Shape]], Callable[[Shape], Outcome]]
+Record = Callable[[Callable[[Shape], StepOutput], Iterable[Shape]], Callable[[Shape], StepOutput]]
 
 
-class Slots:
+class KVSlots:
     """`rows` rows; those in use come first. Everything stays where it is, so that steps can be CUDA graphs.
 
     `record` makes them so, on a CUDA device: it is given the step and every shape there will ever be. A graph reads the
@@ -49,37 +49,39 @@ class Slots:
     def __init__(self, model: WhisperModel, rows: int, record: Record | None = None) -> None:
         device = model.device
         if record is None and device.type == "cuda":
-            record = Graphs
+            record = CudaGraphs
         if record is None:
             capacity = -(-rows // CPU_ROWS) * CPU_ROWS
-            self._counts = list(range(CPU_ROWS, capacity + 1, CPU_ROWS))
+            self._row_buckets = list(range(CPU_ROWS, capacity + 1, CPU_ROWS))
         else:
             capacity = rows
-            self._counts = [*(2**power for power in range(rows.bit_length()) if 2**power < rows), rows]
-        self._lengths = [*(length for length in LENGTHS if length < model.positions), model.positions]
+            self._row_buckets = [*(2**power for power in range(rows.bit_length()) if 2**power < rows), rows]
+        self._length_buckets = [*(length for length in LENGTHS if length < model.positions), model.positions]
         self._model = model
-        self._rules = Rules(model.card.tokens, model.vocabulary, device)
-        self._history = History.empty(capacity, model.vocabulary, device)
+        self._rules = LogitFilters(model.card.tokens, model.vocabulary, device)
+        self._history = TokenHistory.empty(capacity, model.vocabulary, device)
         self._tokens = torch.zeros(capacity, 1, dtype=torch.long, device=device)
         self._positions = torch.zeros(capacity, 1, dtype=torch.long, device=device)
-        self._sharpness = torch.ones(capacity, 1, device=device)
+        self._inverse_temperature = torch.ones(capacity, 1, device=device)
         self._noise = torch.zeros(capacity, model.vocabulary, device=device)
-        self._said = model.room(capacity, model.positions)
-        self._heard = model.room(capacity, model.sound_positions)
-        self._sounds: list[int] | None = [] if record is None else None  # the place in `_heard` of each row in use
-        self._run: Callable[[Shape], Outcome] = self._step
+        self._self_kv = model.new_kv_cache(capacity, model.positions)
+        self._cross_kv = model.new_kv_cache(capacity, model.sound_positions)
+        self._cross_kv_index: list[int] | None = (
+            [] if record is None else None
+        )  # the place in `_heard` of each row in use
+        self._run: Callable[[Shape], StepOutput] = self._step
         if record is not None:
-            self._run = record(self._step, product(self._counts, self._lengths, (False, True)))
+            self._run = record(self._step, product(self._row_buckets, self._length_buckets, (False, True)))
 
     @torch.inference_mode()
-    def hear(self, row: int, states: Tensor) -> None:
+    def set_cross_attention(self, row: int, states: Tensor) -> None:
         """Give rows from `row` on, which are free, the sound of a window each: states `(windows, positions, width)`."""
-        place = self._place(row)
+        place = self._next_cross_kv(row)
         for index, sound in enumerate(states):
-            self._model.hear(sound[None], self._heard[:, :, place + index : place + index + 1])
+            self._model.write_cross_kv(sound[None], self._cross_kv[:, :, place + index : place + index + 1])
 
     @torch.inference_mode()
-    def read(self, row: int, prefixes: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+    def prefill(self, row: int, prefixes: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
         """Have rows from `row` on, which have heard a window each, read tokens, the first at `starts`.
 
         Returns the logits after each row's last one.
@@ -92,24 +94,26 @@ class Slots:
         length = min(length, self._model.positions - max(starts))
         tokens = torch.tensor([[*prefix, *[0] * (length - len(prefix))] for prefix in prefixes], device=device)
         positions = torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
-        place = self._place(row)
-        said, heard = self._said[:, :, row:stop], self._heard[:, :, place : place + len(prefixes)]
-        hidden = self._model.step(said, heard, tokens, positions, self._length(max(starts) + length))
+        place = self._next_cross_kv(row)
+        self_kv, cross_kv = self._self_kv[:, :, row:stop], self._cross_kv[:, :, place : place + len(prefixes)]
+        hidden = self._model.decode_step(
+            self_kv, cross_kv, tokens, positions, self._length_bucket(max(starts) + length)
+        )
         # Again a multiple of four rows; the last ones repeat the first.
         places = [index % len(prefixes) for index in range(-(-len(prefixes) // CPU_ROWS) * CPU_ROWS)]
         last = torch.tensor([len(prefixes[place]) - 1 for place in places], device=device)
         return self._model.logits(hidden[torch.tensor(places, device=device), last])[: len(prefixes)]
 
     @torch.inference_mode()
-    def spread(self, row: int, counts: Sequence[int], length: int) -> None:
+    def expand_rows(self, row: int, counts: Sequence[int], length: int) -> None:
         """Give the windows that rows from `row` on have heard and read so many rows each, in their order.
 
         `length`: positions read.
         """
-        place = self._place(row)
-        if self._sounds is not None:
-            self._sounds += [place + window for window, count in enumerate(counts) for _ in range(count)]
-        parts = [self._said[..., :length, :]] + ([self._heard] if self._sounds is None else [])
+        place = self._next_cross_kv(row)
+        if self._cross_kv_index is not None:
+            self._cross_kv_index += [place + window for window, count in enumerate(counts) for _ in range(count)]
+        parts = [self._self_kv[..., :length, :]] + ([self._cross_kv] if self._cross_kv_index is None else [])
         stop = row + sum(counts)
         for window in reversed(range(len(counts))):  # no window's rows begin before the row it was read in
             start, source = stop - counts[window], row + window
@@ -120,27 +124,29 @@ class Slots:
             stop = start
 
     @torch.inference_mode()
-    def begin(self, row: int, token: int, position: int, timed: bool, suppressed: Iterable[int], heat: float) -> None:
+    def start_row(
+        self, row: int, token: int, position: int, with_timestamps: bool, suppressed: Iterable[int], temperature: float
+    ) -> None:
         """Let a row write from its prefix's last token on. `heat`: the temperature, 0 for the likeliest token."""
         self._tokens[row] = token
         self._positions[row] = position
-        self._sharpness[row] = 1 / heat if heat else 1.0
+        self._inverse_temperature[row] = 1 / temperature if temperature else 1.0
         self._noise[row] = 0
-        self._rules.begin(self._history.rows(row, row + 1), timed, suppressed)
+        self._rules.reset(self._history.rows(row, row + 1), with_timestamps, suppressed)
 
     @torch.inference_mode()
-    def draw(self, row: int, generator: torch.Generator) -> None:
+    def sample_noise(self, row: int, generator: torch.Generator) -> None:
         """Have the row's next token drawn: Gumbel noise makes the likeliest token a random one."""
         noise = self._noise[row]
         noise.exponential_(generator=generator).log_().neg_()
 
     @torch.inference_mode()
-    def step(self, rows: int, length: int, drawn: bool) -> Outcome:
+    def step(self, rows: int, length: int, with_noise: bool) -> StepOutput:
         """Write one more token in the first `rows` rows, none of which is as long as `length` yet."""
-        return self._run((self._rows(rows), self._length(length), drawn))
+        return self._run((self._row_bucket(rows), self._length_bucket(length), with_noise))
 
     @torch.inference_mode()
-    def follow(self, rows: Sequence[int], sources: Sequence[int], texts: Sequence[Sequence[int]], length: int) -> None:
+    def reorder(self, rows: Sequence[int], sources: Sequence[int], texts: Sequence[Sequence[int]], length: int) -> None:
         """Each of some rows becomes a copy of a row of its window, and goes on from a text of its own.
 
         `texts` are what they have generated, the next token among it. `length`: positions filled so far, at most.
@@ -148,58 +154,58 @@ class Slots:
         moved = [(row, source) for row, source in zip(rows, sources, strict=True) if row != source]
         if moved:
             into, out_of = torch.tensor(moved, device=self._model.device).T
-            self._said[:, :, into, :, :length] = self._said[:, :, out_of, :, :length]
+            self._self_kv[:, :, into, :, :length] = self._self_kv[:, :, out_of, :, :length]
         into = torch.tensor(rows, device=self._model.device)
-        self._rules.resume(self._history, into, texts)
+        self._rules.restore(self._history, into, texts)
         self._tokens[into, 0] = self._history.last[into]
 
     @torch.inference_mode()
-    def keep(self, order: Sequence[int]) -> None:
+    def compact(self, order: Sequence[int]) -> None:
         """Row i becomes what row `order[i]` was; only rows that move are copied."""
         moved = [row for row, source in enumerate(order) if row != source]
         if moved:
             sources = [order[row] for row in moved]
-            for part in (self._tokens, self._positions, self._sharpness, self._noise, *self._history.tensors):
+            for part in (self._tokens, self._positions, self._inverse_temperature, self._noise, *self._history.tensors):
                 part[moved] = part[sources]
-            self._said[:, :, moved] = self._said[:, :, sources]
-            if self._sounds is None:
-                self._heard[:, :, moved] = self._heard[:, :, sources]
-        if self._sounds is not None:
-            self._sounds = self._compact_sounds([self._sounds[row] for row in order])
+            self._self_kv[:, :, moved] = self._self_kv[:, :, sources]
+            if self._cross_kv_index is None:
+                self._cross_kv[:, :, moved] = self._cross_kv[:, :, sources]
+        if self._cross_kv_index is not None:
+            self._cross_kv_index = self._compact_cross_kv([self._cross_kv_index[row] for row in order])
 
     @torch.inference_mode()
-    def _step(self, shape: Shape) -> Outcome:
+    def _step(self, shape: Shape) -> StepOutput:
         rows, length, drawn = shape
         model, history = self._model, self._history.rows(0, rows)
         tokens, positions = self._tokens[:rows], self._positions[:rows]
-        said, heard = self._said[:, :, :rows], self._heard[:, :, :rows]
-        hidden = model.step(said, heard, tokens, positions, length, self._sounds)
+        said, heard = self._self_kv[:, :, :rows], self._cross_kv[:, :, :rows]
+        hidden = model.decode_step(said, heard, tokens, positions, length, self._cross_kv_index)
         logits = model.logits(hidden[:, 0])
         self._rules.apply(logits, history)
-        weights = logits * self._sharpness[:rows] + self._noise[:rows] if drawn else logits
+        weights = logits * self._inverse_temperature[:rows] + self._noise[:rows] if drawn else logits
         chosen = weights.max(dim=-1).indices  # argmax takes a CPU twice as long
         logprobs = logits.log_softmax(dim=-1)
         history.append(chosen, model.card.tokens.first_timestamp)
         tokens.copy_(chosen[:, None])
         # Rows beyond those in use step along; they must not run off their end.
         positions.copy_((positions + 1).clamp(max=model.positions - 1))
-        return Outcome(chosen, logprobs.gather(1, chosen[:, None])[:, 0], logprobs)
+        return StepOutput(chosen, logprobs.gather(1, chosen[:, None])[:, 0], logprobs)
 
-    def _place(self, row: int) -> int:
+    def _next_cross_kv(self, row: int) -> int:
         """The first free place in `_heard`, when rows up to `row` are in use."""
-        return row if self._sounds is None else max(self._sounds, default=-1) + 1
+        return row if self._cross_kv_index is None else max(self._cross_kv_index, default=-1) + 1
 
-    def _compact_sounds(self, sounds: list[int]) -> list[int]:
+    def _compact_cross_kv(self, sounds: list[int]) -> list[int]:
         """Move sounds so that those in use come first, the fewest that it takes; each row's new one."""
         used = set(sounds)
         free = [place for place in range(len(used)) if place not in used]
         moves = dict(zip(sorted(place for place in used if place >= len(used)), free, strict=True))
         for source, place in moves.items():
-            self._heard[:, :, place] = self._heard[:, :, source]
+            self._cross_kv[:, :, place] = self._cross_kv[:, :, source]
         return [moves.get(place, place) for place in sounds]
 
-    def _rows(self, rows: int) -> int:
-        return next(count for count in self._counts if count >= rows)
+    def _row_bucket(self, rows: int) -> int:
+        return next(count for count in self._row_buckets if count >= rows)
 
-    def _length(self, length: int) -> int:
-        return next(most for most in self._lengths if most >= length)
+    def _length_bucket(self, length: int) -> int:
+        return next(most for most in self._length_buckets if most >= length)

@@ -12,7 +12,7 @@ from serve_app.whisper.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 RESET_ABOVE = 0.5
 """Text found at a higher temperature is not handed on to the next window (openai-whisper's `transcribe`)."""
 
-MOST_HANDED_ON = 224
+MAX_PROMPT_TOKENS = 224
 """Tokens: half a Whisper decoder's positions; more never go before a text."""
 
 
@@ -24,7 +24,7 @@ class TokenLogprob(Strict):
     bytes: tuple[int, ...]
 
 
-class Spoken(Strict):
+class SpeakerTagged(Strict):
     """Something that was said. `speaker`: whose it is, once speakers have been told apart.
 
     `overlap`: during more than half of its time (or at its moment, if it has no time) several spoke.
@@ -34,7 +34,7 @@ class Spoken(Strict):
     overlap: bool = Field(False, exclude_if=lambda overlap: not overlap)
 
 
-class Word(Spoken):
+class Word(SpeakerTagged):
     """A word with the punctuation that clings to it, in seconds from the start of its window.
 
     `text` as generated, mostly with a leading space; `tokens`: its token ids. `probability`: the
@@ -166,8 +166,8 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def handed_on(previous: Sequence[int], text: WindowText) -> tuple[int, ...]:
+def next_prompt_tokens(previous: Sequence[int], text: WindowText) -> tuple[int, ...]:
     """The tokens the next window is told: all that was said, but nothing if it took a high temperature to find."""
     for part in text.parts:
-        previous = () if part.temperature > RESET_ABOVE else (*previous, *part.tokens)[-MOST_HANDED_ON:]
+        previous = () if part.temperature > RESET_ABOVE else (*previous, *part.tokens)[-MAX_PROMPT_TOKENS:]
     return tuple(previous)

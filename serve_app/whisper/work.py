@@ -13,17 +13,17 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, clip, total
 from serve_app.errors import InvalidRequest
 from serve_app.options import MODELS_OWN, TranscriptionOptions
-from serve_app.whisper.decoder import Decoded, Instruction
-from serve_app.whisper.gates import judge, speakable, without_repetition
+from serve_app.whisper.decoder import DecodeRequest, DecodingResult
+from serve_app.whisper.gates import fallback_verdict, max_speech_tokens, trim_repetition
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import Plan
+from serve_app.whisper.search import SearchConfig
 from serve_app.whisper.seek import MAX_STRETCHES, remaining_clips, speech_end, uncovered_speech
 from serve_app.whisper.text import (
     TokenLogprob,
     WindowSegment,
     WindowText,
     compression_ratio,
-    handed_on,
+    next_prompt_tokens,
     window_segments,
 )
 
@@ -32,25 +32,25 @@ LONG_ENOUGH_TO_TELL_S = 5.0
 
 
 @dataclass(frozen=True)
-class Try:
+class DecodingAttempt:
     """A text that was found, and what Whisper's thresholds say of it."""
 
-    decoded: Decoded
+    decoded: DecodingResult
     tokens: tuple[int, ...]
     segments: tuple[WindowSegment, ...]
     temperature: float
     avg_logprob: float
     compression_ratio: float
-    good: bool
+    passed: bool
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """When no try is good, the one least like a loop, then the likeliest."""
-        return self.good, not self.decoded.text.runaway, self.avg_logprob
+        return self.passed, not self.decoded.text.is_repetitive, self.avg_logprob
 
 
 @dataclass(eq=False)
-class Work:
+class WindowTask:
     """A window, its options, and what has been decoded of it so far.
 
     `pcm`: 16 kHz mono. `told`, `previous`: tokens that go before its text. `speech`: where speech was detected, in
@@ -61,13 +61,13 @@ class Work:
 
     pcm: NDArray[np.int16]
     options: TranscriptionOptions
-    told: tuple[int, ...]
+    prompt: tuple[int, ...]
     previous: tuple[int, ...]
     model: WhisperModel
     speech: tuple[Span, ...] | None = None
     future: "Future[WindowText]" = field(default_factory=Future)
     states: Tensor | None = None
-    tries: list[Try] = field(default_factory=list)
+    attempts: list[DecodingAttempt] = field(default_factory=list)
     clip: Span = field(init=False)
     clips: list[Span] = field(default_factory=list)
     texts: list[WindowText] = field(default_factory=list)
@@ -88,65 +88,73 @@ class Work:
     @property
     def temperature(self) -> float:
         """Of the next try."""
-        return self.options.temperatures[len(self.tries)]
+        return self.options.temperatures[len(self.attempts)]
 
     @property
     def rows(self) -> int:
         """Texts to be written side by side at the next try."""
         return self.options.best_of if self.temperature else self.options.beam_size or 1
 
-    def instruction(self) -> Instruction:
+    def decode_request(self) -> DecodeRequest:
         """What the decoder is to do next."""
         options, card = self.options, self.model.card
         own = card.tokens.suppressed if MODELS_OWN in options.suppress_tokens else ()
-        plan = Plan(
+        plan = SearchConfig(
             rows=self.rows,
             temperature=self.temperature,
             beams=self.temperature == 0 and self.rows > 1,
             patience=options.patience,
             length_penalty=options.length_penalty,
             limit=options.max_new_tokens or card.positions,
-            speakable=speakable(self.seconds),
+            max_speech_tokens=max_speech_tokens(self.seconds),
             # Of what is heard alone, so that the same request draws the same text in any company.
             seed=zlib.crc32(self.sound.tobytes(), round(1000 * self.temperature)),
         )
-        return Instruction(
-            prompt=card.tokens.prompt(card.prompt_positions, self.told, self._prompt()),
+        return DecodeRequest(
+            prompt=card.tokens.prompt(card.prompt_positions, self.prompt, self._prompt()),
             language=card.tokens.languages.get(self._language or ""),
             task=options.task,
-            timed=options.timestamps != "none",
+            with_timestamps=options.timestamps != "none",
             suppressed=(*own, *(token for token in options.suppress_tokens if token != MODELS_OWN)),
-            plan=plan,
+            search=plan,
         )
 
-    def take(self, decoded: Decoded) -> bool:
+    def add_result(self, decoded: DecodingResult) -> bool:
         """Note a try's outcome; whether it was the last."""
         tokens = decoded.text.tokens
-        if decoded.text.runaway:
-            tokens = without_repetition(tokens, self.model.card.tokens.end)
+        if decoded.text.is_repetitive:
+            tokens = trim_repetition(tokens, self.model.card.tokens.end)
         likely = self._logprobs(decoded) if self.options.logprobs else None
-        segments = window_segments(tokens, self.model.card.tokens, self.seconds, self.model.text, likely)
+        segments = window_segments(tokens, self.model.card.tokens, self.seconds, self.model.detokenize, likely)
         average = decoded.text.sum_logprob / (len(decoded.text.tokens) + 1)
         repetition = compression_ratio("".join(segment.text for segment in segments).strip())
         speech_s = None if self.speech is None else total(clip(self.speech, self.clip)) / SAMPLE_RATE
-        verdict = judge(
-            self.options, average, repetition, decoded.no_speech_prob, decoded.text.runaway, speech_s, bool(self.texts)
+        verdict = fallback_verdict(
+            self.options,
+            average,
+            repetition,
+            decoded.no_speech_prob,
+            decoded.text.is_repetitive,
+            speech_s,
+            bool(self.texts),
         )
         if verdict == "silence":
             tokens, segments = (), ()
         good = verdict != "failed"
-        self.tries.append(Try(decoded, tokens, segments, self.temperature, average, repetition, good))
+        self.attempts.append(DecodingAttempt(decoded, tokens, segments, self.temperature, average, repetition, good))
         return self.ended
 
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to try."""
-        return bool(self.tries) and (self.tries[-1].good or len(self.tries) == len(self.options.temperatures))
+        return bool(self.attempts) and (
+            self.attempts[-1].passed or len(self.attempts) == len(self.options.temperatures)
+        )
 
     @property
-    def best(self) -> Try:
+    def best(self) -> DecodingAttempt:
         """The try to answer with."""
-        return max(self.tries, key=lambda found: found.rank)
+        return max(self.attempts, key=lambda found: found.rank)
 
     @property
     def end_unknown(self) -> bool:
@@ -173,7 +181,7 @@ class Work:
         self.clips += found
         if not self.clips or len(self.texts) == MAX_STRETCHES:
             return False
-        self.clip, self.states, self.tries = self.clips.pop(0), None, []
+        self.clip, self.states, self.attempts = self.clips.pop(0), None, []
         return True
 
     def result(self) -> WindowText:
@@ -220,7 +228,7 @@ class Work:
             return self.previous if not self.texts else ()
         previous: Sequence[int] = self.previous
         for text in self.texts:
-            previous = handed_on(previous, text)
+            previous = next_prompt_tokens(previous, text)
         return previous
 
     def text(self) -> WindowText:
@@ -238,9 +246,11 @@ class Work:
             temperature=best.temperature,
         )
 
-    def _logprobs(self, decoded: Decoded) -> list[TokenLogprob]:
+    def _logprobs(self, decoded: DecodingResult) -> list[TokenLogprob]:
         return [
-            TokenLogprob(token=self.model.text([token]), logprob=logprob, bytes=tuple(self.model.utf8(token)))
+            TokenLogprob(
+                token=self.model.detokenize([token]), logprob=logprob, bytes=tuple(self.model.token_bytes(token))
+            )
             for token, logprob in zip(decoded.text.tokens, decoded.text.logprobs, strict=True)
         ]
 
@@ -259,7 +269,7 @@ def _span(segment: WindowSegment, first: int) -> Span:
     return Span(first + round(segment.start * SAMPLE_RATE), first + round(segment.end * SAMPLE_RATE))
 
 
-def told_tokens(model: WhisperModel, options: TranscriptionOptions) -> tuple[int, ...]:
+def prompt_tokens(model: WhisperModel, options: TranscriptionOptions) -> tuple[int, ...]:
     """Hotwords and prompt; of the prompt the last tokens that fit. Raises InvalidRequest for too many hotwords."""
     room = model.card.prompt_positions
     hotwords = model.tokenize(options.hotwords or "")

@@ -20,7 +20,7 @@ from serve_app.jobs.blobs import BlobStore
 from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript, Turn
-from serve_app.transcription import Recognise, transcribe
+from serve_app.transcription import BlockTranscriber, transcribe
 from serve_app.whisper.text import WindowSegment, WindowText, Word
 from tests.diarization.conversation import conversation
 
@@ -55,7 +55,7 @@ async def run(
     sound: bytes,
     diarize: Diarize | None,
     options: dict[str, Any],
-    recognise: Recognise = one_word,
+    recognise: BlockTranscriber = one_word,
     **diarization: Any,
 ) -> Transcript:
     settings = AppSettings(

@@ -59,4 +59,4 @@ def test_the_default_is_multilingual(whisper_base: Path) -> None:
     model = WhisperModel.load(str(whisper_base), WhisperSettings(device="cpu", threads=1))
     assert len(model.card.languages) == 99
     assert model.card.translates
-    assert model.text(model.tokenize("Guten Tag, señor.")) == " Guten Tag, señor."
+    assert model.detokenize(model.tokenize("Guten Tag, señor.")) == " Guten Tag, señor."

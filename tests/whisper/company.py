@@ -10,18 +10,24 @@ import numpy as np
 
 from serve_app.settings import WhisperSettings
 from serve_app.whisper import attention
-from serve_app.whisper.decoder import Decoded, Decoder, Instruction
+from serve_app.whisper.decoder import Decoder, DecodeRequest, DecodingResult
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import Plan
+from serve_app.whisper.search import SearchConfig
 
-PLANS = (Plan(limit=8), Plan(rows=3, beams=True, limit=8), Plan(rows=2, temperature=0.8, limit=8))
+PLANS = (
+    SearchConfig(limit=8),
+    SearchConfig(rows=3, beams=True, limit=8),
+    SearchConfig(rows=2, temperature=0.8, limit=8),
+)
 
 
-def decode(model: WhisperModel, sounds: list[np.ndarray], instructions: list[Instruction]) -> list[Decoded | None]:
+def decode(
+    model: WhisperModel, sounds: list[np.ndarray], instructions: list[DecodeRequest]
+) -> list[DecodingResult | None]:
     """Decode the sounds in one batch."""
-    decoder = Decoder(model, sum(instruction.plan.rows for instruction in instructions))
-    attempts = decoder.admit(model.encode(model.features(sounds)), instructions)
-    while decoder.active:
+    decoder = Decoder(model, sum(instruction.search.rows for instruction in instructions))
+    attempts = decoder.add_sequences(model.encode(model.features(sounds)), instructions)
+    while decoder.has_work:
         decoder.step()
     return [attempt.result for attempt in attempts]
 
@@ -29,7 +35,7 @@ def decode(model: WhisperModel, sounds: list[np.ndarray], instructions: list[Ins
 def main() -> None:
     rng = np.random.default_rng(3)
     sounds = [(rng.normal(size=16_000 * (1 + i)) * 2000).astype(np.int16) for i in range(4)]
-    instructions = [replace(Instruction(), plan=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
+    instructions = [replace(DecodeRequest(), plan=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
     for dtype, attention.FUSED in product(("float32", "bfloat16"), (True, False)):
         settings = WhisperSettings(device="cpu", dtype=dtype, threads=1)
         model = WhisperModel.load("whisper-nano", settings)

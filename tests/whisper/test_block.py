@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from serve_app.audio.windows import Window
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.block import recognise
+from serve_app.whisper.block import transcribe_windows
 from serve_app.whisper.engine import Engine
-from serve_app.whisper.text import WindowText, handed_on
+from serve_app.whisper.text import WindowText, next_prompt_tokens
 
 Windows = dict[str, NDArray[np.int16]]
 TEXTS = ["three one four one five nine", "zwei sieben eins acht zwei acht"]
@@ -37,7 +37,7 @@ async def run(
 ) -> Sequence[WindowText]:
     pcm = np.concatenate([windows["en.mp3"], windows["de.opus"]])
     first = len(windows["en.mp3"])
-    return await recognise(
+    return await transcribe_windows(
         *(engine, pcm, [Window(0, first), Window(first, len(pcm))], TranscriptionOptions(**options), "job"),
         interactive=True,
         previous=previous,
@@ -77,6 +77,6 @@ def test_hot_text_is_not_handed_on() -> None:
     text = WindowText(
         language="en", text="", segments=(), tokens=(7,), avg_logprob=0, no_speech_prob=0, compression_ratio=0
     )
-    assert handed_on((1, 2), text) == (1, 2, 7)
-    assert handed_on((1, 2), text.model_copy(update={"temperature": 0.6})) == ()
-    assert len(handed_on(range(500), text)) == 224
+    assert next_prompt_tokens((1, 2), text) == (1, 2, 7)
+    assert next_prompt_tokens((1, 2), text.model_copy(update={"temperature": 0.6})) == ()
+    assert len(next_prompt_tokens(range(500), text)) == 224

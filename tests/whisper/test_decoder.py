@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from serve_app.options import Task
-from serve_app.whisper.decoder import Attempt, Decoded, Decoder, Instruction
+from serve_app.whisper.decoder import Decoder, DecodeRequest, DecodingResult, SequenceState
 from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import Plan
-from serve_app.whisper.slots import Outcome, Record, Shape
+from serve_app.whisper.search import SearchConfig
+from serve_app.whisper.slots import Record, Shape, StepOutput
 from tests.whisper.reference import reference
 
 Window = NDArray[np.int16]
@@ -48,7 +48,7 @@ def english_states(english_only: WhisperModel, noises: list[Window]) -> Tensor:
     return torch.cat([english_only.encode(english_only.features([noise])) for noise in noises[:8]])
 
 
-def generate(model: WhisperModel, instruction: Instruction, **sound: Any) -> tuple[list[int], float, int | None]:
+def generate(model: WhisperModel, instruction: DecodeRequest, **sound: Any) -> tuple[list[int], float, int | None]:
     """transformers' tokens, their summed log-probability, and the language token."""
     special = model.card.tokens
     options: dict[str, Any] = {}
@@ -61,41 +61,43 @@ def generate(model: WhisperModel, instruction: Instruction, **sound: Any) -> tup
     made = reference(model).generate(
         **sound,
         **options,
-        return_timestamps=instruction.timed,
+        return_timestamps=instruction.with_timestamps,
         force_unique_generate_call=True,
         return_dict_in_generate=True,
         output_scores=True,
     )
     start = len(instruction.prompt)
     language = int(made.sequences[0, start + 1]) if special.multilingual else None
-    tokens = made.sequences[0, start + len(special.prefix(language, instruction.task, instruction.timed)) :].tolist()
+    tokens = made.sequences[
+        0, start + len(special.prefix(language, instruction.task, instruction.with_timestamps)) :
+    ].tolist()
     scores = torch.stack(made.scores)[:, 0].log_softmax(dim=-1)
     total = scores[torch.arange(len(tokens)), torch.tensor(tokens)].sum().item()
     return [token for token in tokens if token != special.end], total, language
 
 
-def decode(model: WhisperModel, states: Tensor, instructions: Sequence[Instruction]) -> list[Decoded]:
+def decode(model: WhisperModel, states: Tensor, instructions: Sequence[DecodeRequest]) -> list[DecodingResult]:
     """All windows at once."""
-    decoder = Decoder(model, sum(instruction.plan.rows for instruction in instructions))
-    attempts = decoder.admit(states, instructions)
-    while decoder.active:
+    decoder = Decoder(model, sum(instruction.search.rows for instruction in instructions))
+    attempts = decoder.add_sequences(states, instructions)
+    while decoder.has_work:
         decoder.step()
     return results(attempts)
 
 
-def results(attempts: Sequence[Attempt]) -> list[Decoded]:
+def results(attempts: Sequence[SequenceState]) -> list[DecodingResult]:
     assert all(attempt.result for attempt in attempts)
     return [attempt.result for attempt in attempts if attempt.result]
 
 
-def mixed(model: WhisperModel, count: int) -> list[Instruction]:
+def mixed(model: WhisperModel, count: int) -> list[DecodeRequest]:
     """Every language and none, both tasks, prompts of every length."""
     special = model.card.tokens
     room = model.card.prompt_positions
     prompts = [special.prompt(room, model.tokenize(text)) for text in PROMPTS]
     languages = [None, *list(special.languages.values())[:4]]
     return [
-        Instruction(
+        DecodeRequest(
             prompt=prompts[index % 3],
             language=languages[index % len(languages)],
             task="translate" if special.multilingual and index % 4 == 3 else "transcribe",
@@ -105,7 +107,9 @@ def mixed(model: WhisperModel, count: int) -> list[Instruction]:
     ]
 
 
-def assert_as_transformers(model: WhisperModel, states: Tensor, instructions: Sequence[Instruction]) -> list[Decoded]:
+def assert_as_transformers(
+    model: WhisperModel, states: Tensor, instructions: Sequence[DecodeRequest]
+) -> list[DecodingResult]:
     """Decode in one batch, and compare with transformers' runs over each window alone."""
     ours = decode(model, states, instructions)
     for state, instruction, decoded in zip(states, instructions, ours, strict=True):
@@ -119,8 +123,8 @@ def assert_as_transformers(model: WhisperModel, states: Tensor, instructions: Se
 
 def test_from_sound_to_tokens(nano: WhisperModel, sounds: list[Window]) -> None:
     """The whole way, features and encoder of both sides included."""
-    (ours,) = decode(nano, nano.encode(nano.features([sounds[4]])), [Instruction()])
-    tokens, _, language = generate(nano, Instruction(), input_features=nano.features([sounds[4]]))
+    (ours,) = decode(nano, nano.encode(nano.features([sounds[4]])), [DecodeRequest()])
+    tokens, _, language = generate(nano, DecodeRequest(), input_features=nano.features([sounds[4]]))
     assert (list(ours.text.tokens), ours.language) == (tokens, language)
     assert len(tokens) > 12
 
@@ -128,11 +132,11 @@ def test_from_sound_to_tokens(nano: WhisperModel, sounds: list[Window]) -> None:
 @pytest.mark.parametrize("task", ["transcribe", "translate"])
 def test_nano_with_a_language_given(nano: WhisperModel, nano_states: Tensor, task: Task) -> None:
     german = nano.card.tokens.languages["de"]
-    assert_as_transformers(nano, nano_states, [Instruction(language=german, task=task)] * len(nano_states))
+    assert_as_transformers(nano, nano_states, [DecodeRequest(language=german, task=task)] * len(nano_states))
 
 
 def test_nano_detecting_languages(nano: WhisperModel, nano_states: Tensor) -> None:
-    ours = assert_as_transformers(nano, nano_states, [Instruction()] * len(nano_states))
+    ours = assert_as_transformers(nano, nano_states, [DecodeRequest()] * len(nano_states))
     codes = [nano.card.tokens.language_of(decoded.language) for decoded in ours[:4] if decoded.language is not None]
     assert codes == ["en", "de", "fr", "es"]
 
@@ -179,7 +183,7 @@ def test_a_window_does_not_depend_on_its_company_in_the_encoder_either(
     assert_same(decode(nano, states, instructions), alone)
 
 
-def assert_same(ones: Sequence[Decoded], others: Sequence[Decoded]) -> None:
+def assert_same(ones: Sequence[DecodingResult], others: Sequence[DecodingResult]) -> None:
     for one, other in zip(ones, others, strict=True):
         assert (one.text.tokens, one.language) == (other.text.tokens, other.language)
         assert one.text.sum_logprob == pytest.approx(other.text.sum_logprob, abs=1e-2)
@@ -200,21 +204,21 @@ def test_the_no_speech_probability_is_read_at_the_start_token(nano: WhisperModel
 
 
 def test_nano_without_timestamps(nano: WhisperModel, nano_states: Tensor) -> None:
-    ours = assert_as_transformers(nano, nano_states, [Instruction(timed=False)] * len(nano_states))
+    ours = assert_as_transformers(nano, nano_states, [DecodeRequest(with_timestamps=False)] * len(nano_states))
     assert max(max(decoded.text.tokens, default=0) for decoded in ours) < nano.card.tokens.end
 
 
 def test_tokens_that_are_never_to_be_written(nano: WhisperModel, nano_states: Tensor) -> None:
     one, two = (nano.tokenize(word)[0] for word in ("one", "two"))
-    plain, without = decode(nano, nano_states[[0, 0]], [Instruction(), Instruction(suppressed=(one, two))])
+    plain, without = decode(nano, nano_states[[0, 0]], [DecodeRequest(), DecodeRequest(suppressed=(one, two))])
     assert one in plain.text.tokens
     assert not {one, two} & set(without.text.tokens)
 
 
 def test_a_text_is_no_longer_than_it_may_be(nano: WhisperModel, nano_states: Tensor) -> None:
     limits = [3, 5, 448]
-    ours = decode(nano, nano_states[:3], [Instruction(plan=Plan(limit=limit)) for limit in limits])
-    free = decode(nano, nano_states[:3], [Instruction()] * 3)
+    ours = decode(nano, nano_states[:3], [DecodeRequest(search=SearchConfig(limit=limit)) for limit in limits])
+    free = decode(nano, nano_states[:3], [DecodeRequest()] * 3)
     assert [decoded.text.tokens for decoded in ours] == [
         decoded.text.tokens[:limit] for decoded, limit in zip(free, limits, strict=True)
     ]
@@ -224,11 +228,11 @@ def test_a_text_is_no_longer_than_it_may_be(nano: WhisperModel, nano_states: Ten
 def test_a_window_is_reported_when_it_is_finished(nano: WhisperModel, nano_states: Tensor) -> None:
     """The shortest text comes first, and its row is free at once."""
     decoder = Decoder(nano, len(nano_states))
-    decoder.admit(nano_states, [Instruction()] * len(nano_states))
+    decoder.add_sequences(nano_states, [DecodeRequest()] * len(nano_states))
     lengths: list[int] = []
-    while decoder.active:
+    while decoder.has_work:
         lengths += [len(decoded.text.tokens) for decoded in results(decoder.step())]
-        assert decoder.free == len(lengths)
+        assert decoder.free_rows == len(lengths)
     assert lengths == sorted(lengths)
     assert len(set(lengths)) > 3
     assert len(lengths) == len(nano_states)
@@ -237,25 +241,30 @@ def test_a_window_is_reported_when_it_is_finished(nano: WhisperModel, nano_state
 def streamed(
     model: WhisperModel,
     states: Tensor,
-    instructions: Sequence[Instruction],
+    instructions: Sequence[DecodeRequest],
     rows: int,
     ahead: int,
     record: Record | None = None,
-) -> list[Decoded]:
+) -> list[DecodingResult]:
     """Through few rows: each window is let in as soon as it fits."""
     decoder = Decoder(model, rows, ahead, record)
-    attempts: list[Attempt] = []
-    while len(attempts) < len(states) or decoder.active:
-        while len(attempts) < len(states) and instructions[len(attempts)].plan.rows <= decoder.free:
+    attempts: list[SequenceState] = []
+    while len(attempts) < len(states) or decoder.has_work:
+        while len(attempts) < len(states) and instructions[len(attempts)].search.rows <= decoder.free_rows:
             at = len(attempts)
-            attempts += decoder.admit(states[at : at + 1], instructions[at : at + 1])
+            attempts += decoder.add_sequences(states[at : at + 1], instructions[at : at + 1])
         decoder.step()
     return results(attempts)
 
 
-def every_kind(model: WhisperModel, count: int) -> list[Instruction]:
+def every_kind(model: WhisperModel, count: int) -> list[DecodeRequest]:
     """As `mixed`, some of them by beam search and some drawn."""
-    plans = [Plan(), Plan(rows=3, beams=True), Plan(rows=2, temperature=0.7, seed=5), Plan()]
+    plans = [
+        SearchConfig(),
+        SearchConfig(rows=3, beams=True),
+        SearchConfig(rows=2, temperature=0.7, seed=5),
+        SearchConfig(),
+    ]
     return [replace(each, plan=plans[index % 4]) for index, each in enumerate(mixed(model, count))]
 
 
@@ -275,7 +284,7 @@ def test_a_window_does_not_depend_on_who_comes_and_goes(
 class Recorded:
     """What CUDA graphs demand, on a CPU: only shapes that were recorded, and tensors that stay where they are."""
 
-    def __init__(self, compute: Callable[[Shape], Outcome], shapes: Iterable[Shape]) -> None:
+    def __init__(self, compute: Callable[[Shape], StepOutput], shapes: Iterable[Shape]) -> None:
         self._compute = compute
         self._shapes = list(shapes)
         self._slots: Any = getattr(compute, "__self__")  # noqa: B009 - a bound method's owner
@@ -287,7 +296,7 @@ class Recorded:
         own = [part for part in vars(self._slots).values() if isinstance(part, Tensor)]
         return [part.data_ptr() for part in (*own, *self._slots._history.tensors)]
 
-    def __call__(self, shape: Shape) -> Outcome:
+    def __call__(self, shape: Shape) -> StepOutput:
         assert shape in self._shapes
         outcome = self._compute(shape)
         assert self._addresses() == self._places
@@ -317,7 +326,7 @@ def test_company_changes_no_bit(precision: str, sounds: list[Window], request: p
 
 
 def test_bfloat16_says_the_same(nano: WhisperModel, nano_bfloat16: WhisperModel, sounds: list[Window]) -> None:
-    instructions = [Instruction()] * len(sounds)
+    instructions = [DecodeRequest()] * len(sounds)
     full, half = (decode(m, m.encode(m.features(sounds)), instructions) for m in (nano, nano_bfloat16))
     text = [[token for token in decoded.text.tokens if token < nano.card.tokens.end] for decoded in full]
     assert [[t for t in decoded.text.tokens if t < nano.card.tokens.end] for decoded in half][:4] == text[:4]
@@ -326,12 +335,12 @@ def test_bfloat16_says_the_same(nano: WhisperModel, nano_bfloat16: WhisperModel,
 def test_drawn_tokens_follow_their_probabilities(nano: WhisperModel, nano_states: Tensor) -> None:
     """The first text token of many drawn texts, against the softmax at that temperature."""
     heat, draws, rows = 3.0, 1200, 24
-    one = Instruction(timed=False, language=nano.card.tokens.languages["en"])
+    one = DecodeRequest(with_timestamps=False, language=nano.card.tokens.languages["en"])
     counts: Counter[int] = Counter()
     for seed in range(draws // rows):
         decoder = Decoder(nano, rows)
-        plan = Plan(rows=rows, temperature=heat, limit=1, seed=1000 * seed)
-        (attempt,) = decoder.admit(nano_states[:1], [replace(one, plan=plan)])
+        plan = SearchConfig(rows=rows, temperature=heat, limit=1, seed=1000 * seed)
+        (attempt,) = decoder.add_sequences(nano_states[:1], [replace(one, plan=plan)])
         texts: Any = attempt.search
         decoder.step()
         counts.update(tokens[0] if tokens else nano.card.tokens.end for tokens in texts._tokens)
@@ -348,12 +357,12 @@ def test_drawn_tokens_follow_their_probabilities(nano: WhisperModel, nano_states
 
 def test_a_window_that_is_given_up_frees_its_rows(nano: WhisperModel, nano_states: Tensor) -> None:
     decoder = Decoder(nano, 5)
-    instructions = [Instruction(), Instruction(plan=Plan(rows=3, beams=True)), Instruction()]
-    first, second, third = decoder.admit(nano_states[:3], instructions)
+    instructions = [DecodeRequest(), DecodeRequest(search=SearchConfig(rows=3, beams=True)), DecodeRequest()]
+    first, second, third = decoder.add_sequences(nano_states[:3], instructions)
     decoder.step()
-    decoder.drop(second)
-    assert decoder.free == 3
-    while decoder.active:
+    decoder.abort(second)
+    assert decoder.free_rows == 3
+    while decoder.has_work:
         decoder.step()
     assert second.result is None
-    assert results([first, third]) == decode(nano, nano_states[[0, 2]], [Instruction()] * 2)
+    assert results([first, third]) == decode(nano, nano_states[[0, 2]], [DecodeRequest()] * 2)

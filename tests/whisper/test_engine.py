@@ -258,7 +258,7 @@ def test_cancelling_frees_the_rows_of_a_window_that_is_decoded(engine: Engine, w
     assert futures[1].cancel()
     assert futures[2].result(10).text == "three one four one five nine"
     assert engine.stats().windows == 1
-    assert engine._scheduler.held == 0
+    assert engine._scheduler.rows_in_use == 0
     assert not engine._pending
 
 
@@ -287,7 +287,7 @@ def test_a_step_that_fails_costs_nobody_else_a_text(
     futures = together(engine, list(windows.values()), [TranscriptionOptions(timestamps="word")] * len(windows))
     assert [future.result(60).text for future in futures] == [words for _, words in said.values()]
     assert engine.stats().failed == 0
-    assert engine._scheduler.held == 0
+    assert engine._scheduler.rows_in_use == 0
 
 
 def test_a_failure_does_not_hold_on_to_its_tensors(engine: Engine, windows: Windows) -> None:
@@ -364,7 +364,7 @@ def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperMod
     engine = Engine(nano, Batching(max_batch_size=8))
     window = windows["en.mp3"]
     let_in: list[tuple[bool, float, float]] = []  # beside a clip, began, ended
-    admit = engine._let_in
+    admit = engine._start_decoding
 
     def noted(encoding: Any) -> None:
         beside = engine._scheduler.serves_interactive and not any(
@@ -373,7 +373,7 @@ def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperMod
         admit(encoding)
         let_in.append((beside, encoding.started, time.monotonic()))
 
-    engine._let_in = noted  # type: ignore[method-assign]
+    engine._start_decoding = noted  # type: ignore[method-assign]
     bulk = [engine.submit(window, DETECT, "bulk", interactive=False) for _ in range(40)]
     long = TranscriptionOptions(
         suppress_tokens=(nano.card.tokens.end,),

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.gates import LEAST_REPEATED, LEAST_REPEATS, judge, period, speakable, without_repetition
+from serve_app.whisper.gates import (
+    LEAST_REPEATED,
+    LEAST_REPEATS,
+    fallback_verdict,
+    max_speech_tokens,
+    repetition_period,
+    trim_repetition,
+)
 
 GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speech_prob": 0.1, "runaway": False}
 
@@ -39,7 +46,7 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
     ],
 )
 def test_the_thresholds(options: dict[str, Any], found: dict[str, Any], verdict: str) -> None:
-    assert judge(TranscriptionOptions(**options), **GOOD | found) == verdict
+    assert fallback_verdict(TranscriptionOptions(**options), **GOOD | found) == verdict
 
 
 END = 10
@@ -48,7 +55,7 @@ texts = st.lists(st.integers(0, END - 1), max_size=12)
 
 @given(before=texts, loop=st.lists(st.integers(0, END - 1), min_size=1, max_size=8), times=st.integers(0, 12))
 def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times: int) -> None:
-    found = period([*before, *loop * times])
+    found = repetition_period([*before, *loop * times])
     if times > LEAST_REPEATS and len(loop) * times >= LEAST_REPEATED + len(loop):
         assert found is not None
         assert len(loop) % found == 0 or found <= len(loop)
@@ -58,17 +65,17 @@ def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times:
 
 
 def test_a_loop_is_cut_after_it_was_said_once() -> None:
-    assert without_repetition([7, 8, *[1, 2, 3] * 6], END) == (7, 8, 1, 2, 3)
-    assert without_repetition([7, 8, *[1, 2, 3] * 6, 1, 2], END) == (7, 8, 1, 2, 3)
+    assert trim_repetition([7, 8, *[1, 2, 3] * 6], END) == (7, 8, 1, 2, 3)
+    assert trim_repetition([7, 8, *[1, 2, 3] * 6, 1, 2], END) == (7, 8, 1, 2, 3)
     stamped = [20, 7, 21, *(token for turn in range(9) for token in (22 + turn, 1, 2, 23 + turn))]
-    assert without_repetition(stamped, END) == (20, 7, 21, 22, 1, 2)
+    assert trim_repetition(stamped, END) == (20, 7, 21, 22, 1, 2)
 
 
 @given(tokens=texts)
 def test_other_texts_stay_whole(tokens: list[int]) -> None:
-    if period(tokens) is None:
-        assert without_repetition(tokens, END) == tuple(tokens)
+    if repetition_period(tokens) is None:
+        assert trim_repetition(tokens, END) == tuple(tokens)
 
 
 def test_more_may_be_said_in_more_time() -> None:
-    assert speakable(1) < speakable(30) < 448
+    assert max_speech_tokens(1) < max_speech_tokens(30) < 448

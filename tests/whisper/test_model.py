@@ -33,15 +33,17 @@ def test_a_step_over_ragged_rows_gives_the_logits_of_a_full_pass(large_layout: W
     model = large_layout
     states = model.encode(model.features([(rng.normal(size=16_000) * 900).astype(np.int16) for _ in range(3)]))
     tokens = torch.tensor(rng.integers(0, 50_000, size=(3, 9)))
-    said, heard = model.room(3, model.positions), model.room(3, model.sound_positions)
-    model.hear(states, heard)
-    model.step(said, heard, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
+    said, heard = model.new_kv_cache(3, model.positions), model.new_kv_cache(3, model.sound_positions)
+    model.write_cross_kv(states, heard)
+    model.decode_step(said, heard, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
     starts = torch.tensor([1, 4, 2])  # the first and last rows' further tokens were padding, written again here
     rows = torch.arange(3)
     for offset in range(5):
         positions = starts + offset
         logits = model.logits(
-            model.step(said, heard, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1)
+            model.decode_step(
+                said, heard, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1
+            )
         )[:, 0]
         with torch.inference_mode():
             full = reference(model)(encoder_outputs=(states,), decoder_input_ids=tokens).logits

@@ -21,7 +21,7 @@ from serve_app.audio.windows import Block, Window, cut
 from serve_app.coverage import speech_without_text
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import LimitSettings, VadSettings, WhisperSettings
-from serve_app.whisper.block import recognise
+from serve_app.whisper.block import transcribe_windows
 from serve_app.whisper.engine import Engine
 from serve_app.whisper.model import WhisperModel
 from serve_app.whisper.text import WindowText
@@ -45,7 +45,7 @@ def blocks(pcm: Any) -> list[Block]:
 
 async def decoded(engine: Engine, block: Block, **options: Any) -> list[tuple[Window, WindowText]]:
     windows = [window.moved(-block.start) for window in block.windows]
-    texts = await recognise(
+    texts = await transcribe_windows(
         *(engine, block.pcm, windows, TranscriptionOptions(**options), "job"), interactive=True, previous=None
     )
     return list(zip(block.windows, texts, strict=True))

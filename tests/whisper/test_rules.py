@@ -11,7 +11,7 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from serve_app.whisper.rules import FORBIDDEN, History, Rules
+from serve_app.whisper.rules import FORBIDDEN, LogitFilters, TokenHistory
 from serve_app.whisper.tokens import SpecialTokens
 
 END, NO_TIMESTAMPS, VOCABULARY = 20, 30, 62
@@ -74,17 +74,17 @@ def test_rows_of_any_history_are_masked_as_transformers_does(
         ]
     )
 
-    Rules(special(latest), VOCABULARY, CPU).apply(logits, history)
+    LogitFilters(special(latest), VOCABULARY, CPU).apply(logits, history)
 
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
-def histories(generated: list[list[int]], latest: int | None = None, timed: bool = True) -> History:
+def histories(generated: list[list[int]], latest: int | None = None, timed: bool = True) -> TokenHistory:
     """Rows that were begun, and then had their tokens one by one."""
-    all_rows = History.empty(len(generated), VOCABULARY, CPU)
+    all_rows = TokenHistory.empty(len(generated), VOCABULARY, CPU)
     for row, tokens in enumerate(generated):
         history = all_rows.rows(row, row + 1)
-        Rules(special(latest), VOCABULARY, CPU).begin(history, timed, special(latest).suppressed)
+        LogitFilters(special(latest), VOCABULARY, CPU).reset(history, timed, special(latest).suppressed)
         for token in tokens:
             history.append(torch.tensor([token]), FIRST)
     return all_rows
@@ -93,7 +93,7 @@ def histories(generated: list[list[int]], latest: int | None = None, timed: bool
 def allowed(generated: list[int], latest: int | None = 4) -> set[int]:
     logits = torch.zeros(1, VOCABULARY)
     logits[:, FIRST:] -= 10  # no timestamp by weight alone
-    Rules(special(latest), VOCABULARY, CPU).apply(logits, histories([generated]))
+    LogitFilters(special(latest), VOCABULARY, CPU).apply(logits, histories([generated]))
     return set((logits[0] > FORBIDDEN).nonzero().flatten().tolist())
 
 
@@ -122,7 +122,7 @@ def test_timestamps_win_when_together_they_outweigh_every_text_token() -> None:
     logits[:, 8] = 3.0  # thirty timestamps of weight e^0 outweigh e^3, not e^4
     logits[1, 8] = 4.0
 
-    Rules(special(None), VOCABULARY, CPU).apply(logits, history)
+    LogitFilters(special(None), VOCABULARY, CPU).apply(logits, history)
 
     assert logits.argmax(dim=-1).ge(FIRST).tolist() == [True, False]
     assert torch.isinf(logits[0, :FIRST]).all()
@@ -131,12 +131,12 @@ def test_timestamps_win_when_together_they_outweigh_every_text_token() -> None:
 @given(generated=st.lists(st.lists(st.one_of(texts, stamps), min_size=1, max_size=6), min_size=1, max_size=4))
 def test_rows_are_set_to_a_text_as_if_they_had_written_it(generated: list[list[int]]) -> None:
     history = histories([[] for _ in generated])
-    Rules(special(None), VOCABULARY, CPU).resume(history, torch.arange(len(generated)), generated)
+    LogitFilters(special(None), VOCABULARY, CPU).restore(history, torch.arange(len(generated)), generated)
     for part, expected in zip(history.tensors, histories(generated).tensors, strict=True):
         assert torch.equal(part, expected)
 
 
 def test_without_timestamps_their_rules_do_not_hold() -> None:
     logits = torch.zeros(1, VOCABULARY)
-    Rules(special(4), VOCABULARY, CPU).apply(logits, histories([[FIRST, 7, FIRST + 9]], timed=False))
+    LogitFilters(special(4), VOCABULARY, CPU).apply(logits, histories([[FIRST, 7, FIRST + 9]], timed=False))
     assert set((logits[0] > FORBIDDEN).nonzero().flatten().tolist()) == set(range(VOCABULARY)) - {3, 21, 26}

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pydantic import ValidationError
 
-from serve_app.whisper.scheduler import Batching, Claim, Scheduler
+from serve_app.whisper.scheduler import Batching, Scheduler, WindowRequest
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    claim: Claim
+    claim: WindowRequest
 
 
-def queued(scheduler: Scheduler[Window], claim: Claim, count: int = 1, now: float = 0.0) -> list[Window]:
+def queued(scheduler: Scheduler[Window], claim: WindowRequest, count: int = 1, now: float = 0.0) -> list[Window]:
     windows = [Window(claim) for _ in range(count)]
     for window in windows:
         scheduler.add(claim, window, now)
@@ -40,13 +40,13 @@ FOUR = Batching(max_batch_size=4)
 
 
 def test_a_lone_job_fills_all_rows_in_order_and_a_released_row_is_taken_at_once(scheduler: Scheduler[Window]) -> None:
-    windows = queued(scheduler, Claim("a", 10), count=6)
-    assert scheduler.take(FOUR, 0) == windows[:4]
-    assert (scheduler.held, scheduler.waiting, len(scheduler)) == (4, 2, 2)
-    assert scheduler.take(FOUR, 1) == []
+    windows = queued(scheduler, WindowRequest("a", 10), count=6)
+    assert scheduler.schedule(FOUR, 0) == windows[:4]
+    assert (scheduler.rows_in_use, scheduler.waiting, len(scheduler)) == (4, 2, 2)
+    assert scheduler.schedule(FOUR, 1) == []
     scheduler.release(windows[2])
-    assert scheduler.held == 3
-    assert scheduler.take(FOUR, 2) == windows[4:5]
+    assert scheduler.rows_in_use == 3
+    assert scheduler.schedule(FOUR, 2) == windows[4:5]
 
 
 @pytest.mark.parametrize(("rows", "cap"), [(1, 1), (2, 1), (3, 2), (4, 3), (16, 12), (64, 48)])
@@ -57,179 +57,179 @@ def test_by_default_a_job_in_company_leaves_a_quarter_of_the_rows(rows: int, cap
 
 
 def test_a_job_is_in_company_while_another_waits_or_runs(scheduler: Scheduler[Window]) -> None:
-    (short,) = queued(scheduler, Claim("short", 3))
-    queued(scheduler, Claim("long", 10), count=9)
-    assert jobs(scheduler.take(FOUR, 0)) == ["short", "long", "long", "long"]
+    (short,) = queued(scheduler, WindowRequest("short", 3))
+    queued(scheduler, WindowRequest("long", 10), count=9)
+    assert jobs(scheduler.schedule(FOUR, 0)) == ["short", "long", "long", "long"]
     scheduler.release(short)
-    assert jobs(scheduler.take(FOUR, 1)) == ["long"]
+    assert jobs(scheduler.schedule(FOUR, 1)) == ["long"]
 
 
 def test_a_cap_that_was_set_binds_a_lone_job_too(scheduler: Scheduler[Window]) -> None:
-    queued(scheduler, Claim("a", 10), count=6)
-    assert len(scheduler.take(Batching(max_batch_size=4, max_rows_per_job=2), 0)) == 2
+    queued(scheduler, WindowRequest("a", 10), count=6)
+    assert len(scheduler.schedule(Batching(max_batch_size=4, max_rows_per_job=2), 0)) == 2
 
 
 def test_no_more_are_taken_than_asked_for_and_the_next_choice_is_made_anew(scheduler: Scheduler[Window]) -> None:
-    queued(scheduler, Claim("long", 10), count=6)
-    assert jobs(scheduler.take(FOUR, 0, most=2)) == ["long", "long"]
-    queued(scheduler, Claim("short", 3), now=1)
-    assert jobs(scheduler.take(FOUR, 2, most=1)) == ["short"]
+    queued(scheduler, WindowRequest("long", 10), count=6)
+    assert jobs(scheduler.schedule(FOUR, 0, limit=2)) == ["long", "long"]
+    queued(scheduler, WindowRequest("short", 3), now=1)
+    assert jobs(scheduler.schedule(FOUR, 2, limit=1)) == ["short"]
 
 
 def test_only_interactive_windows_are_taken_when_it_is_so_wanted(scheduler: Scheduler[Window]) -> None:
-    queued(scheduler, Claim("bulk", 10, interactive=False), count=3)
-    assert scheduler.take(FOUR, 1, only_interactive=True) == []
+    queued(scheduler, WindowRequest("bulk", 10, interactive=False), count=3)
+    assert scheduler.schedule(FOUR, 1, only_interactive=True) == []
     assert not scheduler.serves_interactive
-    (clip,) = queued(scheduler, Claim("clip", 3), now=1)
-    assert scheduler.take(FOUR, 2, only_interactive=True) == [clip]
+    (clip,) = queued(scheduler, WindowRequest("clip", 3), now=1)
+    assert scheduler.schedule(FOUR, 2, only_interactive=True) == [clip]
     assert scheduler.serves_interactive
     scheduler.release(clip)
     assert not scheduler.serves_interactive
     patience = FOUR.bulk_patience_s
-    assert jobs(scheduler.take(FOUR, patience, most=1, only_interactive=True)) == ["bulk"], "none is starved"
+    assert jobs(scheduler.schedule(FOUR, patience, limit=1, only_interactive=True)) == ["bulk"], "none is starved"
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(1, 1), (2, 2), (9, 3)])
 def test_the_smaller_of_cap_and_limit_binds(scheduler: Scheduler[Window], limit: int, rows: int) -> None:
-    queued(scheduler, Claim("a", 10, limit=limit), count=6)
-    assert len(scheduler.take(Batching(max_batch_size=4, max_rows_per_job=3), 0)) == rows
+    queued(scheduler, WindowRequest("a", 10, limit=limit), count=6)
+    assert len(scheduler.schedule(Batching(max_batch_size=4, max_rows_per_job=3), 0)) == rows
 
 
 def test_interactive_comes_before_bulk_however_short_the_bulk_job(scheduler: Scheduler[Window]) -> None:
-    queued(scheduler, Claim("bulk", 2, interactive=False))
-    queued(scheduler, Claim("live", 30), count=3, now=29)
-    assert jobs(scheduler.take(FOUR, 29)) == ["live", "live", "live", "bulk"]
+    queued(scheduler, WindowRequest("bulk", 2, interactive=False))
+    queued(scheduler, WindowRequest("live", 30), count=3, now=29)
+    assert jobs(scheduler.schedule(FOUR, 29)) == ["live", "live", "live", "bulk"]
 
 
 def test_the_highest_response_ratio_goes_first(scheduler: Scheduler[Window]) -> None:
     one = Batching(max_batch_size=1)
-    queued(scheduler, Claim("long", 50), count=2)  # at 60: (60 + 100) / 100
-    queued(scheduler, Claim("early", 10), now=55)  # (5 + 10) / 10
-    queued(scheduler, Claim("late", 10), now=57)  # (3 + 10) / 10
-    first = scheduler.take(one, 60)
+    queued(scheduler, WindowRequest("long", 50), count=2)  # at 60: (60 + 100) / 100
+    queued(scheduler, WindowRequest("early", 10), now=55)  # (5 + 10) / 10
+    queued(scheduler, WindowRequest("late", 10), now=57)  # (3 + 10) / 10
+    first = scheduler.schedule(one, 60)
     assert jobs(first) == ["long"]
     scheduler.release(first[0])  # its other window: (60 + 50) / 50
     order = []
-    while taken := scheduler.take(one, 60):
+    while taken := scheduler.schedule(one, 60):
         order += jobs(taken)
         scheduler.release(taken[0])
     assert order == ["long", "early", "late"]
 
 
 def test_of_jobs_that_come_together_the_shorter_goes_first(scheduler: Scheduler[Window]) -> None:
-    queued(scheduler, Claim("long", 20))
-    queued(scheduler, Claim("short", 5))
-    assert jobs(scheduler.take(FOUR, 0)) == ["short", "long"]
+    queued(scheduler, WindowRequest("long", 20))
+    queued(scheduler, WindowRequest("short", 5))
+    assert jobs(scheduler.schedule(FOUR, 0)) == ["short", "long"]
 
 
 def test_a_moment_of_sound_costs_a_second(scheduler: Scheduler[Window]) -> None:
-    queued(scheduler, Claim("second", 1), now=0)
-    queued(scheduler, Claim("blip", 0.01), now=1)
-    assert jobs(scheduler.take(FOUR, 2)) == ["second", "blip"]
+    queued(scheduler, WindowRequest("second", 1), now=0)
+    queued(scheduler, WindowRequest("blip", 0.01), now=1)
+    assert jobs(scheduler.schedule(FOUR, 2)) == ["second", "blip"]
 
 
 def test_a_retry_goes_to_the_front_of_its_job_and_the_jobs_wait_goes_on(scheduler: Scheduler[Window]) -> None:
-    claim = Claim("a", 10)
+    claim = WindowRequest("a", 10)
     fresh = queued(scheduler, claim, count=2)
     retries = [Window(claim), Window(claim)]
     for now, retry in enumerate(retries, start=8):
-        scheduler.add(claim, retry, now, again=True)
-    (other,) = queued(scheduler, Claim("b", 10), now=9)  # at 10: (1 + 10) / 10, against (10 + 40) / 40
-    assert scheduler.take(Batching(max_batch_size=1), 10) == retries[:1]
-    assert scheduler.take(Batching(max_batch_size=5), 10) == [retries[1], fresh[0], other]
+        scheduler.add(claim, retry, now, is_retry=True)
+    (other,) = queued(scheduler, WindowRequest("b", 10), now=9)  # at 10: (1 + 10) / 10, against (10 + 40) / 40
+    assert scheduler.schedule(Batching(max_batch_size=1), 10) == retries[:1]
+    assert scheduler.schedule(Batching(max_batch_size=5), 10) == [retries[1], fresh[0], other]
     scheduler.release(other)
-    assert scheduler.take(Batching(max_batch_size=5), 10) == fresh[1:]
+    assert scheduler.schedule(Batching(max_batch_size=5), 10) == fresh[1:]
 
 
 def test_only_sound_that_waits_counts_as_cost(scheduler: Scheduler[Window]) -> None:
-    long = queued(scheduler, Claim("long", 50), count=2)
-    queued(scheduler, Claim("short", 10), now=50)  # at 60: (10 + 10) / 10, against (60 + 50) / 50
+    long = queued(scheduler, WindowRequest("long", 50), count=2)
+    queued(scheduler, WindowRequest("short", 10), now=50)  # at 60: (10 + 10) / 10, against (60 + 50) / 50
     scheduler.discard(long[0])
-    assert scheduler.take(FOUR, 60)[:1] == long[1:]
+    assert scheduler.schedule(FOUR, 60)[:1] == long[1:]
 
 
 def test_a_window_can_be_tried_again(scheduler: Scheduler[Window]) -> None:
-    (window,) = queued(scheduler, Claim("a", 10))
+    (window,) = queued(scheduler, WindowRequest("a", 10))
     for now in range(3):
-        assert scheduler.take(FOUR, now) == [window]
+        assert scheduler.schedule(FOUR, now) == [window]
         scheduler.release(window)
-        scheduler.add(window.claim, window, now, again=True)
-    assert (scheduler.held, scheduler.waiting) == (0, 1)
+        scheduler.add(window.claim, window, now, is_retry=True)
+    assert (scheduler.rows_in_use, scheduler.waiting) == (0, 1)
 
 
 def test_a_bulk_job_out_of_patience_is_ranked_as_one_window_that_just_came(scheduler: Scheduler[Window]) -> None:
     batching = Batching(max_batch_size=1, bulk_patience_s=30)
-    queued(scheduler, Claim("bulk", 10, interactive=False), count=100)
-    queued(scheduler, Claim("live", 100), now=29)
-    (live,) = scheduler.take(batching, 29.9)
+    queued(scheduler, WindowRequest("bulk", 10, interactive=False), count=100)
+    queued(scheduler, WindowRequest("live", 100), now=29)
+    (live,) = scheduler.schedule(batching, 29.9)
     assert live.claim.job == "live"
     scheduler.release(live)
-    queued(scheduler, Claim("elder", 10), now=29.9)
-    queued(scheduler, Claim("younger", 10), now=30.1)
+    queued(scheduler, WindowRequest("elder", 10), now=29.9)
+    queued(scheduler, WindowRequest("younger", 10), now=30.1)
     order = []
     for _ in range(4):  # after its first window, bulk is to be patient again
-        (taken,) = scheduler.take(batching, 40)
+        (taken,) = scheduler.schedule(batching, 40)
         order.append(taken.claim.job)
         scheduler.release(taken)
     assert order == ["elder", "bulk", "younger", "bulk"]
 
 
 def test_a_wide_window_is_not_passed_by_narrow_ones(scheduler: Scheduler[Window]) -> None:
-    running = queued(scheduler, Claim("running", 10), count=2)
-    scheduler.take(FOUR, 0)
-    (wide,) = queued(scheduler, Claim("wide", 10, rows=3), now=1)
-    narrow = queued(scheduler, Claim("narrow", 10), count=3, now=2)
-    assert scheduler.take(FOUR, 3) == []
+    running = queued(scheduler, WindowRequest("running", 10), count=2)
+    scheduler.schedule(FOUR, 0)
+    (wide,) = queued(scheduler, WindowRequest("wide", 10, rows=3), now=1)
+    narrow = queued(scheduler, WindowRequest("narrow", 10), count=3, now=2)
+    assert scheduler.schedule(FOUR, 3) == []
     scheduler.release(running[0])
-    assert scheduler.take(FOUR, 4) == [wide]
-    assert scheduler.held == 4
+    assert scheduler.schedule(FOUR, 4) == [wide]
+    assert scheduler.rows_in_use == 4
     scheduler.release(wide)
-    assert scheduler.take(FOUR, 5) == narrow
+    assert scheduler.schedule(FOUR, 5) == narrow
 
 
 def test_a_window_wider_than_its_jobs_cap_runs_when_its_job_holds_nothing(scheduler: Scheduler[Window]) -> None:
     batching = Batching(max_batch_size=4, max_rows_per_job=2)
-    first, second = queued(scheduler, Claim("wide", 10, rows=3), count=2)
-    narrow = queued(scheduler, Claim("narrow", 30))
-    assert scheduler.take(batching, 0) == [first, *narrow]
+    first, second = queued(scheduler, WindowRequest("wide", 10, rows=3), count=2)
+    narrow = queued(scheduler, WindowRequest("narrow", 30))
+    assert scheduler.schedule(batching, 0) == [first, *narrow]
     scheduler.release(narrow[0])
-    assert scheduler.take(batching, 1) == []
+    assert scheduler.schedule(batching, 1) == []
     scheduler.release(first)
-    assert scheduler.take(batching, 2) == [second]
+    assert scheduler.schedule(batching, 2) == [second]
 
 
 def test_a_window_wider_than_the_batch_has_become_runs_alone(scheduler: Scheduler[Window]) -> None:
-    (narrow,) = queued(scheduler, Claim("narrow", 1))
-    scheduler.take(FOUR, 0)
-    (wide,) = queued(scheduler, Claim("wide", 10, rows=4), now=1)
+    (narrow,) = queued(scheduler, WindowRequest("narrow", 1))
+    scheduler.schedule(FOUR, 0)
+    (wide,) = queued(scheduler, WindowRequest("wide", 10, rows=4), now=1)
     two = Batching(max_batch_size=2)
-    assert scheduler.take(two, 2) == []
+    assert scheduler.schedule(two, 2) == []
     scheduler.release(narrow)
-    assert scheduler.take(two, 3) == [wide]
-    queued(scheduler, Claim("narrow", 1), now=3)
-    assert scheduler.take(two, 4) == []
+    assert scheduler.schedule(two, 3) == [wide]
+    queued(scheduler, WindowRequest("narrow", 1), now=3)
+    assert scheduler.schedule(two, 4) == []
 
 
 def test_a_discarded_window_leaves_no_trace(scheduler: Scheduler[Window]) -> None:
-    a = queued(scheduler, Claim("a", 10), count=2)
-    (b,) = queued(scheduler, Claim("b", 10))
+    a = queued(scheduler, WindowRequest("a", 10), count=2)
+    (b,) = queued(scheduler, WindowRequest("b", 10))
     assert scheduler.discard(a[0])
     assert scheduler.discard(b)
     assert not scheduler.discard(b)
-    assert not scheduler.discard(Window(Claim("unknown", 1)))
-    queued(scheduler, Claim("a", 10), count=3)
-    assert len(scheduler.take(FOUR, 1)) == 4  # b is no company any more
+    assert not scheduler.discard(Window(WindowRequest("unknown", 1)))
+    queued(scheduler, WindowRequest("a", 10), count=3)
+    assert len(scheduler.schedule(FOUR, 1)) == 4  # b is no company any more
     assert not scheduler.discard(a[1])
 
 
 def test_clear_returns_what_waits_and_leaves_what_runs(scheduler: Scheduler[Window]) -> None:
-    windows = queued(scheduler, Claim("a", 10), count=6)
-    taken = scheduler.take(FOUR, 0)
+    windows = queued(scheduler, WindowRequest("a", 10), count=6)
+    taken = scheduler.schedule(FOUR, 0)
     assert scheduler.clear() == windows[4:]
-    assert (scheduler.held, scheduler.waiting, scheduler.take(FOUR, 1)) == (4, 0, [])
+    assert (scheduler.rows_in_use, scheduler.waiting, scheduler.schedule(FOUR, 1)) == (4, 0, [])
     for window in taken:
         scheduler.release(window)
-    assert scheduler.held == 0
+    assert scheduler.rows_in_use == 0
 
 
 @pytest.mark.parametrize(
@@ -257,10 +257,10 @@ class Counted(Window):
 def test_admission_looks_at_jobs_not_at_all_their_windows(scheduler: Scheduler[Window]) -> None:
     for _ in range(50):
         for job in range(200):
-            claim = Claim(str(job), 10)
+            claim = WindowRequest(str(job), 10)
             scheduler.add(claim, Counted(claim), 0)
     Counted.hashed = 0
-    assert len(scheduler.take(Batching(max_batch_size=64), 1)) == 64
+    assert len(scheduler.schedule(Batching(max_batch_size=64), 1)) == 64
     assert Counted.hashed < 10 * (200 + 64)
 
 
@@ -298,7 +298,7 @@ class Admission(RuleBasedStateMachine):
 
     @rule(
         claim=st.builds(
-            Claim,
+            WindowRequest,
             job=st.sampled_from("abcd"),
             seconds=st.floats(0.01, 30),
             rows=st.sampled_from([1, 1, 1, 2, 5]),
@@ -308,7 +308,7 @@ class Admission(RuleBasedStateMachine):
         count=st.integers(1, 8),
         again=st.booleans(),
     )
-    def add(self, claim: Claim, count: int, again: bool) -> None:
+    def add(self, claim: WindowRequest, count: int, again: bool) -> None:
         for _ in range(count):
             window = Window(claim)
             self.scheduler.add(claim, window, self.now, again)
@@ -325,7 +325,7 @@ class Admission(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         known = len(self.known())
-        for window in self.scheduler.take(self.batching, self.now):
+        for window in self.scheduler.schedule(self.batching, self.now):
             job = window.claim.job
             assert self.due(job)[0] is window
             assert self.fits_its_job(window, known)
@@ -341,7 +341,7 @@ class Admission(RuleBasedStateMachine):
         window = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         self.scheduler.release(window)
         if retry:
-            self.scheduler.add(window.claim, window, self.now, again=True)
+            self.scheduler.add(window.claim, window, self.now, is_retry=True)
             self.retries[window.claim.job].append(window)
 
     @rule(data=st.data(), job=st.sampled_from("abcd"))
@@ -355,7 +355,7 @@ class Admission(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
         assert len(self.scheduler) == self.scheduler.waiting == sum(len(self.due(job)) for job in "abcd")
-        assert self.scheduler.held == self.rows()
+        assert self.scheduler.rows_in_use == self.rows()
 
     def teardown(self) -> None:
         """Everything is admitted in the end: each round admits one window at least."""
@@ -394,14 +394,14 @@ class Simulation:
         self.idle_row_steps = 0  # of free rows while something waited that was allowed to run
         self._random = random.Random(1)
 
-    def submit(self, claim: Claim, count: int = 1) -> None:
+    def submit(self, claim: WindowRequest, count: int = 1) -> None:
         for _ in range(count):
             window = Window(claim)
             self.queued_at[window] = self.now
             self.scheduler.add(claim, window, self.now)
 
     def step(self) -> None:
-        for window in self.scheduler.take(self.batching, self.now):
+        for window in self.scheduler.schedule(self.batching, self.now):
             job = window.claim.job
             self.waits[job].append(self.now - self.queued_at.pop(window))
             self.admissions[job].append(self.now)
@@ -432,10 +432,10 @@ def test_clips_and_medium_jobs_do_not_wait_for_a_three_hour_job(interactive: boo
     simulation = Simulation(Batching(max_batch_size=16))
     clips = {f"clip{index}": 1 + index * 0.25 for index in range(80)}
     medium = {"medium0": 2.0, "medium1": 2.5, "medium2": 8.0}
-    jobs_to_come = [(start, Claim(job, 3), 1) for job, start in clips.items()]
-    jobs_to_come += [(start, Claim(job, 20), 18) for job, start in medium.items()]
+    jobs_to_come = [(start, WindowRequest(job, 3), 1) for job, start in clips.items()]
+    jobs_to_come += [(start, WindowRequest(job, 20), 18) for job, start in medium.items()]
     jobs_to_come.sort(key=lambda coming: coming[0])
-    simulation.submit(Claim("long", 10, interactive=interactive), count=1080)
+    simulation.submit(WindowRequest("long", 10, interactive=interactive), count=1080)
     while simulation.scheduler.waiting or simulation.steps_left:
         assert simulation.now < 60
         while jobs_to_come and simulation.now >= jobs_to_come[0][0]:
@@ -460,8 +460,8 @@ def test_bulk_gets_a_row_at_the_end_of_its_patience_under_constant_interactive_l
         ended=lambda window: simulation.submit(window.claim) if window.claim.interactive else None,
     )
     for client in range(16):
-        simulation.submit(Claim(f"client{client}", 3))
-    simulation.submit(Claim("bulk", 10, interactive=False), count=1080)
+        simulation.submit(WindowRequest(f"client{client}", 3))
+    simulation.submit(WindowRequest("bulk", 10, interactive=False), count=1080)
     while simulation.now < 20 * patience:
         simulation.step()
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.whisper.search import Beams, Plan, Text, Texts, runs_away, search
+from serve_app.whisper.search import (
+    BeamSearch,
+    Hypothesis,
+    SamplingSearch,
+    SearchConfig,
+    is_endless_repetition,
+    start_search,
+)
 
 END = 3
 """Tokens 0, 1 and 2 are text."""
@@ -21,10 +28,10 @@ def likely(seed: int, text: Sequence[int]) -> list[float]:
     return [2 * weight - total for weight in weights]
 
 
-def beam_search(seed: int, plan: Plan) -> Text:
+def beam_search(seed: int, plan: SearchConfig) -> Hypothesis:
     """Drive Beams as a decoder does."""
-    beams = search(plan, END)
-    assert isinstance(beams, Beams)
+    beams = start_search(plan, END)
+    assert isinstance(beams, BeamSearch)
     texts: list[tuple[int, ...]] = [()] * plan.rows
     while beams.best is None:
         candidates = []
@@ -38,7 +45,7 @@ def beam_search(seed: int, plan: Plan) -> Text:
     return beams.best
 
 
-def openai_beam_search(seed: int, plan: Plan) -> tuple[int, ...]:
+def openai_beam_search(seed: int, plan: SearchConfig) -> tuple[int, ...]:
     """openai-whisper's BeamSearchDecoder and MaximumLikelihoodRanker, over dictionaries of whole sequences."""
     most = round(plan.rows * plan.patience)
     texts: list[tuple[int, ...]] = [()] * plan.rows
@@ -90,14 +97,14 @@ def test_beams_are_those_of_openai(
 ) -> None:
     if round(rows * patience) < 1:
         return
-    plan = Plan(rows=rows, beams=True, patience=patience, length_penalty=length_penalty, limit=limit)
+    plan = SearchConfig(rows=rows, beams=True, patience=patience, length_penalty=length_penalty, limit=limit)
     assert beam_search(seed, plan).tokens == openai_beam_search(seed, plan)
 
 
 @given(seed=st.integers(0, 10_000))
 def test_enough_beams_find_the_likeliest_text_of_all(seed: int) -> None:
     limit, rows = 3, 40
-    found = beam_search(seed, Plan(rows=rows, beams=True, patience=1.0, length_penalty=0.0, limit=limit))
+    found = beam_search(seed, SearchConfig(rows=rows, beams=True, patience=1.0, length_penalty=0.0, limit=limit))
     ended = []
     for length in range(limit):
         for text in product(range(END), repeat=length):
@@ -111,41 +118,41 @@ def test_one_beam_is_greedy() -> None:
         text: list[int] = []
         while len(text) < 6 and (token := max(range(4), key=likely(seed, text).__getitem__)) != END:
             text.append(token)
-        assert beam_search(seed, Plan(rows=1, beams=True, limit=6)).tokens == tuple(text)
+        assert beam_search(seed, SearchConfig(rows=1, beams=True, limit=6)).tokens == tuple(text)
 
 
 def test_the_likeliest_of_some_texts_wins_once_all_have_ended() -> None:
-    texts = search(Plan(rows=2, temperature=0.5), END)
-    assert isinstance(texts, Texts)
-    assert not texts.write(0, 1, -0.1)
-    assert not texts.write(1, 2, -0.5)
-    assert texts.write(0, END, -3.0)
+    texts = start_search(SearchConfig(rows=2, temperature=0.5), END)
+    assert isinstance(texts, SamplingSearch)
+    assert not texts.add_token(0, 1, -0.1)
+    assert not texts.add_token(1, 2, -0.5)
+    assert texts.add_token(0, END, -3.0)
     assert texts.best is None
-    assert texts.write(1, END, -0.5)
-    assert texts.best == Text((2,), (-0.5,), -0.5)
+    assert texts.add_token(1, END, -0.5)
+    assert texts.best == Hypothesis((2,), (-0.5,), -0.5)
     assert texts.best.sum_logprob == -1.0
 
 
 def test_a_text_ends_where_it_must() -> None:
-    texts = search(Plan(limit=2), END)
-    assert isinstance(texts, Texts)
-    assert [texts.write(0, 1, -0.1), texts.write(0, 1, -0.1)] == [False, True]
-    assert texts.best == Text((1, 1), (-0.1, -0.1))
+    texts = start_search(SearchConfig(limit=2), END)
+    assert isinstance(texts, SamplingSearch)
+    assert [texts.add_token(0, 1, -0.1), texts.add_token(0, 1, -0.1)] == [False, True]
+    assert texts.best == Hypothesis((1, 1), (-0.1, -0.1))
 
 
 @pytest.mark.parametrize("stamped", [False, True])
 def test_a_loop_is_left(stamped: bool) -> None:
     """Rising timestamps between the repeats do not hide it."""
-    texts = search(Plan(limit=400, speakable=30), END)
-    assert isinstance(texts, Texts)
+    texts = start_search(SearchConfig(limit=400, max_speech_tokens=30), END)
+    assert isinstance(texts, SamplingSearch)
     written = 0
-    while not texts.write(0, 10 + written if stamped and written % 5 == 4 else written % 5 % 3, -0.1):
+    while not texts.add_token(0, 10 + written if stamped and written % 5 == 4 else written % 5 % 3, -0.1):
         written += 1
     assert texts.best is not None
-    assert texts.best.runaway
+    assert texts.best.is_repetitive
     assert 30 <= len(texts.best.tokens) < 50
 
 
 @pytest.mark.parametrize("tokens", [[0, 1, 2] * 5, list(range(3)) + [2, 0, 1, 1, 0, 2, 2, 2, 1, 0] * 3])
 def test_what_can_be_said_or_does_not_repeat_is_no_loop(tokens: list[int]) -> None:
-    assert not runs_away(tokens, 30, END)
+    assert not is_endless_repetition(tokens, 30, END)

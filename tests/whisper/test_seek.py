@@ -15,7 +15,7 @@ from serve_app.whisper.seek import (
     uncovered_speech,
 )
 from serve_app.whisper.text import WindowSegment, WindowText
-from serve_app.whisper.work import Work
+from serve_app.whisper.work import WindowTask
 
 SECOND = 16_000
 WINDOW = Span(0, 30 * SECOND)
@@ -85,7 +85,7 @@ def segments(draw: st.DrawFn, length_s: float) -> list[tuple[float, float]]:
 def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
     found: tuple[Span, ...], data: st.DataObject
 ) -> None:
-    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
+    work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
     decoded: list[tuple[Span, list[Span]]] = []
     going_on = True
     while going_on:
@@ -112,7 +112,7 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
 
 
 def test_dots_and_notes_are_no_words() -> None:
-    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
+    work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
     found = text([(0, 1), (1, 2), (2, 3)])
     segments = [
         segment.model_copy(update={"text": said})
@@ -123,7 +123,7 @@ def test_dots_and_notes_are_no_words() -> None:
 
 
 def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
-    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, (WINDOW,))  # type: ignore[arg-type]
+    work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, (WINDOW,))  # type: ignore[arg-type]
     decoded = 1
     while work.finish_clip(text([(0, 0.02)])):
         decoded += 1
@@ -144,7 +144,9 @@ def test_a_little_speech_right_behind_a_segment_is_its_own() -> None:
 
 
 def test_segments_are_extended_to_their_speech() -> None:
-    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, tuple(seconds(1, 9, 9.2, 20)))  # type: ignore[arg-type]
+    work = WindowTask(
+        np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, tuple(seconds(1, 9, 9.2, 20))
+    )  # type: ignore[arg-type]
     assert not work.finish_clip(text([(1, 8.5), (9.2, 19.7)]))
     assert [(segment.start, segment.end) for segment in work.result().segments] == [(1, 9), (9.2, 20)]
     assert not work.uncovered
@@ -152,7 +154,7 @@ def test_segments_are_extended_to_their_speech() -> None:
 
 def test_speech_that_turns_out_to_have_no_text_leaves_its_beginning_to_the_segment_before() -> None:
     speech = tuple(seconds(1, 8.4, 9, 9.8, 12, 20))
-    work = Work(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
+    work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
     assert work.finish_clip(text([(1, 8), (12, 20)]))
     assert not work.finish_clip(text([]))
     assert [(segment.start, segment.end) for segment in work.result().segments] == [(1, 8.4), (12, 20)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.whisper.text import WindowSegment, WindowText, compression_ratio, handed_on, window_segments
+from serve_app.whisper.text import WindowSegment, WindowText, compression_ratio, next_prompt_tokens, window_segments
 from serve_app.whisper.tokens import SpecialTokens
 
 END, FIRST = 20, 31
@@ -89,5 +89,5 @@ def test_parts_of_a_window_are_one_text_that_can_be_kept() -> None:
     found = [(segment.start, segment.text, text.start) for segment, text in whole.timed_segments]
     assert found == [(0, " one", 0), (4.5, " two", 4), (7.5, " and", 0), (12, " three", 12)]
     assert WindowText.model_validate_json(whole.model_dump_json()) == whole
-    assert handed_on((9,), whole) == (), "its last part was found at a high temperature"
-    assert handed_on((9,), whole.model_copy(update={"rest": rest[:1]})) == (9, 1, 2, 1, 2)
+    assert next_prompt_tokens((9,), whole) == (), "its last part was found at a high temperature"
+    assert next_prompt_tokens((9,), whole.model_copy(update={"rest": rest[:1]})) == (9, 1, 2, 1, 2)
