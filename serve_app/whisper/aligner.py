@@ -45,7 +45,7 @@ class Aligner:
         """The texts of the windows that waited longest, with their words if asked for, and where the last one ends."""
         works, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         card, device = self._model.card, self._model.device
-        lines = [(*work.best.decoded.prefix, *work.best.tokens) for work in works]
+        lines = [(*work.best.result.prefix, *work.best.tokens) for work in works]
         longest = max(map(len, lines))
         tokens = torch.tensor([[*line, *[card.tokens.end] * (longest - len(line))] for line in lines], device=device)
         states = torch.cat([work.states for work in works if work.states is not None])
@@ -54,7 +54,7 @@ class Aligner:
             look[:, : len(line), : work.clip.length // HOP_SAMPLES // FRAMES_PER_STATE]
             for look, line, work in zip(looks, lines, works, strict=True)
         ]
-        ends = token_ends(cut, [len(work.best.decoded.prefix) for work in works], card.median_filter)
+        ends = token_ends(cut, [len(work.best.result.prefix) for work in works], card.median_filter)
         texts = []
         for work, own in zip(works, ends, strict=True):
             texts.append((work, self._with_words(work, own), float(own[-1])))
@@ -68,7 +68,7 @@ class Aligner:
         words = window_words(
             work.best.tokens,
             ends,
-            work.best.decoded.text.logprobs[: len(work.best.tokens)],
+            work.best.result.text.logprobs[: len(work.best.tokens)],
             self._model.card.tokens,
             "en" if work.options.task == "translate" else text.language,
             work.seconds,

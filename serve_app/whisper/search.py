@@ -55,11 +55,11 @@ class Hypothesis:
 class SamplingSearch:
     """Texts that each go their own way: one greedy one, or some that are drawn."""
 
-    def __init__(self, plan: SearchConfig, end: int) -> None:
-        self._plan, self._end = plan, end
-        self._tokens: list[list[int]] = [[] for _ in range(plan.rows)]
-        self._logprobs: list[list[float]] = [[] for _ in range(plan.rows)]
-        self._texts: list[Hypothesis | None] = [None] * plan.rows
+    def __init__(self, config: SearchConfig, end: int) -> None:
+        self._config, self._end = config, end
+        self._tokens: list[list[int]] = [[] for _ in range(config.rows)]
+        self._logprobs: list[list[float]] = [[] for _ in range(config.rows)]
+        self._texts: list[Hypothesis | None] = [None] * config.rows
 
     def add_token(self, row: int, token: int, logprob: float) -> bool:
         """The next token of one text; whether that was its last."""
@@ -69,9 +69,9 @@ class SamplingSearch:
             return True
         tokens.append(token)
         logprobs.append(logprob)
-        runaway = is_endless_repetition(tokens, self._plan.max_speech_tokens, self._end)
-        if runaway or len(tokens) >= self._plan.limit:
-            self._texts[row] = Hypothesis(tuple(tokens), tuple(logprobs), is_repetitive=runaway)
+        is_repetitive = is_endless_repetition(tokens, self._config.max_speech_tokens, self._end)
+        if is_repetitive or len(tokens) >= self._config.limit:
+            self._texts[row] = Hypothesis(tuple(tokens), tuple(logprobs), is_repetitive=is_repetitive)
         return self._texts[row] is not None
 
     @property
@@ -80,16 +80,16 @@ class SamplingSearch:
         ended = [text for text in self._texts if text is not None]
         if len(ended) < len(self._texts):
             return None
-        return max(ended, key=lambda text: text.score(self._plan.length_penalty))
+        return max(ended, key=lambda text: text.score(self._config.length_penalty))
 
 
 class BeamSearch:
     """The likeliest texts so far, pruned to as many as there are rows at every token."""
 
-    def __init__(self, plan: SearchConfig, end: int) -> None:
-        self._plan, self._end = plan, end
-        self._most = max(1, round(plan.rows * plan.patience))
-        self._live = [Hypothesis()] * plan.rows
+    def __init__(self, config: SearchConfig, end: int) -> None:
+        self._plan, self._end = config, end
+        self._most = max(1, round(config.rows * config.patience))
+        self._live = [Hypothesis()] * config.rows
         self._ended: dict[tuple[int, ...], Hypothesis] = {}
         self.best: Hypothesis | None = None
         """The winner, once the search is over."""
@@ -138,9 +138,9 @@ class BeamSearch:
         self.best = max(texts, key=lambda text: text.score(self._plan.length_penalty))
 
 
-def start_search(plan: SearchConfig, end: int) -> SamplingSearch | BeamSearch:
+def start_search(config: SearchConfig, end: int) -> SamplingSearch | BeamSearch:
     """A search of the kind that is planned, from the beginning. `end`: the end token."""
-    return BeamSearch(plan, end) if plan.beams else SamplingSearch(plan, end)
+    return BeamSearch(config, end) if config.beams else SamplingSearch(config, end)
 
 
 def is_endless_repetition(tokens: Sequence[int], speakable: int, end: int) -> bool:

@@ -64,10 +64,10 @@ class SpecialTokens:
             kept += part[-left:] if left else []
         return (self.start_of_previous, *kept) if kept else ()
 
-    def prefix(self, language: int | None, task: Task, timed: bool) -> tuple[int, ...]:
+    def prefix(self, language: int | None, task: Task, with_timestamps: bool) -> tuple[int, ...]:
         """What generation starts from: `<|startoftranscript|>`, language token, task, `<|notimestamps|>` if so."""
         steering = () if language is None else (language, self.tasks[task])
-        return (self.start, *steering, *(() if timed else (self.no_timestamps,)))
+        return (self.start, *steering, *(() if with_timestamps else (self.no_timestamps,)))
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> Self:

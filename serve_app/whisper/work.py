@@ -35,7 +35,7 @@ LONG_ENOUGH_TO_TELL_S = 5.0
 class DecodingAttempt:
     """A text that was found, and what Whisper's thresholds say of it."""
 
-    decoded: DecodingResult
+    result: DecodingResult
     tokens: tuple[int, ...]
     segments: tuple[WindowSegment, ...]
     temperature: float
@@ -46,7 +46,7 @@ class DecodingAttempt:
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """When no try is good, the one least like a loop, then the likeliest."""
-        return self.passed, not self.decoded.text.is_repetitive, self.avg_logprob
+        return self.passed, not self.result.text.is_repetitive, self.avg_logprob
 
 
 @dataclass(eq=False)
@@ -234,14 +234,14 @@ class WindowTask:
     def text(self) -> WindowText:
         """The text of the stretch that was decoded, without words."""
         best, special = self.best, self.model.card.tokens
-        language = best.decoded.language
+        language = best.result.language
         return WindowText(
             language="en" if language is None else special.language_of(language),
             text="".join(segment.text for segment in best.segments).strip(),
             segments=best.segments,
             tokens=best.tokens,
             avg_logprob=best.avg_logprob,
-            no_speech_prob=best.decoded.no_speech_prob,
+            no_speech_prob=best.result.no_speech_prob,
             compression_ratio=best.compression_ratio,
             temperature=best.temperature,
         )

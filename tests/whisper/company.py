@@ -35,7 +35,7 @@ def decode(
 def main() -> None:
     rng = np.random.default_rng(3)
     sounds = [(rng.normal(size=16_000 * (1 + i)) * 2000).astype(np.int16) for i in range(4)]
-    instructions = [replace(DecodeRequest(), plan=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
+    instructions = [replace(DecodeRequest(), search=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
     for dtype, attention.FUSED in product(("float32", "bfloat16"), (True, False)):
         settings = WhisperSettings(device="cpu", dtype=dtype, threads=1)
         model = WhisperModel.load("whisper-nano", settings)

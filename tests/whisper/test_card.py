@@ -91,10 +91,10 @@ def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, 
 def test_special_tokens_of_large_v3(tmp_path: Path) -> None:
     tokens = card(tmp_path, MULTILINGUAL).tokens
     assert (tokens.start_of_previous, tokens.no_speech, tokens.first_timestamp) == (50362, 50363, 50365)
-    assert tokens.prefix(tokens.languages["ja"], "translate", timed=True) == (50258, 50266, 50359)
-    assert tokens.prefix(tokens.languages["ja"], "transcribe", timed=False) == (50258, 50266, 50360, 50364)
-    assert tokens.prefix(None, "transcribe", timed=True) == (50258,)
-    assert tokens.prefix(None, "transcribe", timed=False) == (50258, 50364)
+    assert tokens.prefix(tokens.languages["ja"], "translate", with_timestamps=True) == (50258, 50266, 50359)
+    assert tokens.prefix(tokens.languages["ja"], "transcribe", with_timestamps=False) == (50258, 50266, 50360, 50364)
+    assert tokens.prefix(None, "transcribe", with_timestamps=True) == (50258,)
+    assert tokens.prefix(None, "transcribe", with_timestamps=False) == (50258, 50364)
 
 
 @pytest.mark.parametrize(

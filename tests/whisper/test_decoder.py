@@ -265,7 +265,7 @@ def every_kind(model: WhisperModel, count: int) -> list[DecodeRequest]:
         SearchConfig(rows=2, temperature=0.7, seed=5),
         SearchConfig(),
     ]
-    return [replace(each, plan=plans[index % 4]) for index, each in enumerate(mixed(model, count))]
+    return [replace(each, search=plans[index % 4]) for index, each in enumerate(mixed(model, count))]
 
 
 @pytest.mark.parametrize("ahead", [0, 1], ids=["in step", "a step ahead"])
@@ -340,7 +340,7 @@ def test_drawn_tokens_follow_their_probabilities(nano: WhisperModel, nano_states
     for seed in range(draws // rows):
         decoder = Decoder(nano, rows)
         plan = SearchConfig(rows=rows, temperature=heat, limit=1, seed=1000 * seed)
-        (attempt,) = decoder.add_sequences(nano_states[:1], [replace(one, plan=plan)])
+        (attempt,) = decoder.add_sequences(nano_states[:1], [replace(one, search=plan)])
         texts: Any = attempt.search
         decoder.step()
         counts.update(tokens[0] if tokens else nano.card.tokens.end for tokens in texts._tokens)

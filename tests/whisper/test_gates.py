@@ -16,7 +16,7 @@ from serve_app.whisper.gates import (
     trim_repetition,
 )
 
-GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speech_prob": 0.1, "runaway": False}
+GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speech_prob": 0.1, "is_repetitive": False}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
         ({}, {}, "good"),
         ({}, {"avg_logprob": -1.1}, "failed"),
         ({}, {"compression_ratio": 2.5}, "failed"),
-        ({}, {"runaway": True}, "failed"),
+        ({}, {"is_repetitive": True}, "failed"),
         ({}, {"no_speech_prob": 0.7}, "good"),
         ({}, {"no_speech_prob": 0.7, "avg_logprob": -1.1}, "silence"),
         ({}, {"no_speech_prob": 0.7, "avg_logprob": -1.1, "compression_ratio": 9}, "silence"),

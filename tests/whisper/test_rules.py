@@ -79,12 +79,12 @@ def test_rows_of_any_history_are_masked_as_transformers_does(
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
-def histories(generated: list[list[int]], latest: int | None = None, timed: bool = True) -> TokenHistory:
+def histories(generated: list[list[int]], latest: int | None = None, with_timestamps: bool = True) -> TokenHistory:
     """Rows that were begun, and then had their tokens one by one."""
     all_rows = TokenHistory.empty(len(generated), VOCABULARY, CPU)
     for row, tokens in enumerate(generated):
         history = all_rows.rows(row, row + 1)
-        LogitFilters(special(latest), VOCABULARY, CPU).reset(history, timed, special(latest).suppressed)
+        LogitFilters(special(latest), VOCABULARY, CPU).reset(history, with_timestamps, special(latest).suppressed)
         for token in tokens:
             history.append(torch.tensor([token]), FIRST)
     return all_rows
@@ -138,5 +138,5 @@ def test_rows_are_set_to_a_text_as_if_they_had_written_it(generated: list[list[i
 
 def test_without_timestamps_their_rules_do_not_hold() -> None:
     logits = torch.zeros(1, VOCABULARY)
-    LogitFilters(special(4), VOCABULARY, CPU).apply(logits, histories([[FIRST, 7, FIRST + 9]], timed=False))
+    LogitFilters(special(4), VOCABULARY, CPU).apply(logits, histories([[FIRST, 7, FIRST + 9]], with_timestamps=False))
     assert set((logits[0] > FORBIDDEN).nonzero().flatten().tolist()) == set(range(VOCABULARY)) - {3, 21, 26}
