@@ -38,7 +38,7 @@ from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptio
 from serve_app.settings import AppSettings, DiarizationSettings, LimitSettings, VadSettings, WhisperSettings
 from serve_app.transcript import Transcript, Turn
 from serve_app.transcription import transcribe
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.window_text import WindowText
 
 LEAST_RATIO = 2.0
 MOST_BESIDE = 1.15
@@ -123,9 +123,9 @@ def side_by_side(name: str, sound: Path, repeats: int, core: int) -> dict[str, A
 
 async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dict[str, Any]:
     """A job's wall time with its text alone, its speakers alone, and both."""
-    from serve_app.whisper.block import transcribe_windows
-    from serve_app.whisper.engine import Engine
-    from serve_app.whisper.model import WhisperModel
+    from serve_app.whisper.engine.batch import transcribe_windows
+    from serve_app.whisper.engine.engine import Engine
+    from serve_app.whisper.model.whisper_model import WhisperModel
 
     diarizer = Diarizer("ours", name, cores[1])
     os.sched_setaffinity(0, {cores[0]})

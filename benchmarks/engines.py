@@ -16,9 +16,9 @@ from transformers import WhisperTokenizerFast
 from benchmarks.workloads import Work
 from serve_app.options import MODELS_OWN, TranscriptionOptions
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Whisper's temperatures, each tried when a text of the one before fails a threshold."""

@@ -43,11 +43,11 @@ from benchmarks.speed import machine, positive, turns, versions
 from serve_app.audio import SAMPLE_RATE
 from serve_app.options import MODELS_OWN, TranscriptionOptions
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.decoder import Decoder, DecodeRequest
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching
-from serve_app.whisper.search import SearchConfig
+from serve_app.whisper.decoding.decoder import Decoder, DecodeRequest
+from serve_app.whisper.decoding.search import SearchConfig
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 _RESULTS = Path(__file__).parent / "results"
 WINDOW_S = 30

@@ -37,16 +37,28 @@ from serve_app.audio.windows import cut
 from serve_app.models import longest_window_s
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import AppSettings
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 MIN_EFFICIENCY, MAX_SLOWDOWN, MAX_START_S = 0.85, 3.0, 5.0
 JOBS = 16
 _KIND = KINDS["mp3 16 kHz 32 kbit/s"]
 _PACKAGES = ("ray", "torch", "transformers", "av")
 _CLIP_S = 3.0
-_MODULES = ("torch", "serve_app.whisper.engine", "deployments.whisper", "deployments.transcriber", "deployments.app")
+_MODULES = (
+    "torch",
+    "serve_app.whisper.engine.engine",
+    "deployments.whisper",
+    "deployments.transcriber",
+    "deployments.app",
+)
+    "torch",
+    "serve_app.whisper.engine.engine",
+    "deployments.whisper",
+    "deployments.transcriber",
+    "deployments.app",
+)
 _AGAIN = "Whisper's process to its first answer, the others running"
 _RAY_WORKER_NICENESS = 15
 """Ray's default: on a busy machine the engine alone must not run before the service."""

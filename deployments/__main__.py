@@ -19,7 +19,7 @@ from serve_app.models import EMBEDDED_WARNINGS
 from serve_app.models.fetch import ModelUnavailable
 from serve_app.models.resolve import resolve_models
 from serve_app.settings import AppSettings
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.tokens import CheckpointError
 
 
 def main() -> int:

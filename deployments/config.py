@@ -16,7 +16,7 @@ from ray.serve.schema import (
 
 from deployments.app import deployment_names, whisper_deployments
 from serve_app.settings import AppSettings
-from serve_app.whisper.scheduler import Batching
+from serve_app.whisper.engine.scheduler import Batching
 
 
 class ConfigError(ValueError):

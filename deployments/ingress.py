@@ -17,7 +17,7 @@ from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.service import Service
 from serve_app.settings import AppSettings
-from serve_app.whisper.card import ModelCard
+from serve_app.whisper.model.card import ModelCard
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from serve_app.reports import Reports
 from serve_app.settings import AppSettings
 from serve_app.telling import telling
 from serve_app.transcript import Said, Tell, Transcript, Turn
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.window_text import WindowText
 
 if TYPE_CHECKING:
     from serve_app.audio.windows import Block

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from serve_app.cores import spin_briefly
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import ServedModel, WhisperSettings
-from serve_app.whisper.scheduler import Batching
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.window_text import WindowText
 
 if TYPE_CHECKING:
     from serve_app.audio.windows import Window
-    from serve_app.whisper.engine import EngineStats
+    from serve_app.whisper.engine.engine import EngineStats
 
 
 class Whisper:
@@ -28,8 +28,8 @@ class Whisper:
     def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path) -> None:
         spin_briefly()  # before torch is imported
         from serve_app.models.resolve import resolve_checkpoint
-        from serve_app.whisper.engine import Engine
-        from serve_app.whisper.model import WhisperModel
+        from serve_app.whisper.engine.engine import Engine
+        from serve_app.whisper.model.whisper_model import WhisperModel
 
         source = resolve_checkpoint(model.checkpoint, models_dir)
         loaded = WhisperModel.load(source, model.running(settings))
@@ -49,7 +49,7 @@ class Whisper:
         previous: tuple[int, ...] | None = None,
     ) -> list[WindowText]:
         """The text of each window of `pcm`, in order; see `block.recognise`."""
-        from serve_app.whisper.block import transcribe_windows
+        from serve_app.whisper.engine.batch import transcribe_windows
 
         return await transcribe_windows(
             self.engine, pcm, windows, options, job_id, interactive=interactive, previous=previous

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, total
 from serve_app.audio.windows import Window
-from serve_app.whisper.seek import uncovered_speech
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.engine.seek import uncovered_speech
+from serve_app.whisper.window_text import WindowText
 
 TOLERATED_S = 1.0
 """Seconds of speech without text in a recording that are no reason to warn."""

@@ -9,7 +9,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
 from serve_app.subtitles import PLAIN, Layout
 from serve_app.transcript import Segment, Transcript
-from serve_app.whisper.text import Word
+from serve_app.whisper.window_text import Word
 
 SpeechFormat = Literal["json", "verbose_json", "diarized_json", "text", "srt", "vtt", "tsv"]
 """The formats of a text."""

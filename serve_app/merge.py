@@ -7,8 +7,8 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
 from serve_app.options import Task
 from serve_app.transcript import Said, Segment, Transcript
-from serve_app.whisper.text import WindowText, Word
-from serve_app.whisper.word_bounds import Speech, bound_words
+from serve_app.whisper.timing.word_bounds import Speech, bound_words
+from serve_app.whisper.window_text import WindowText, Word
 
 FRAMES_PER_SECOND = 100
 """Whisper's feature frames; `seek` counts them."""

@@ -17,7 +17,7 @@ from serve_app.jobs.uploads import Uploads
 from serve_app.options import BlobSource, JobRequest, UploadSource, UrlSource
 from serve_app.settings import AppSettings
 from serve_app.transcript import Tell, Transcript
-from serve_app.whisper.card import ModelCard
+from serve_app.whisper.model.card import ModelCard
 
 LONG_POLL_S = 20.0
 """The job manager is asked for news of a job so long at a time."""

@@ -13,7 +13,7 @@ from serve_app.options import Strict
 from serve_app.speakers import labelled
 from serve_app.subtitle_cues import Cue, columns, divided, readable
 from serve_app.transcript import Segment, Transcript
-from serve_app.whisper.text import Word
+from serve_app.whisper.window_text import Word
 
 LONG_PAUSE_MS = 3000
 """Where lines are counted, a cue ends before such a pause (openai-whisper's writers)."""

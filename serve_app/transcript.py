@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from serve_app.options import Strict, Task
-from serve_app.whisper.text import SpeakerTagged, TokenLogprob, Word
+from serve_app.whisper.window_text import SpeakerTagged, TokenLogprob, Word
 
 
 class Segment(SpeakerTagged):

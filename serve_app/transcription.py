@@ -29,7 +29,7 @@ from serve_app.models import longest_window_s
 from serve_app.options import BlobSource, JobRequest, Strict, TranscriptionOptions, UrlSource
 from serve_app.settings import AppSettings, ServedModel
 from serve_app.transcript import Tell, Transcript
-from serve_app.whisper.text import WindowText, next_prompt_tokens
+from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 
 BlockTranscriber = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
 """Takes a block, and the tokens of what was said before it: null at the beginning."""

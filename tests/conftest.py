@@ -15,9 +15,9 @@ from serve_app.models.fetch import ModelUnavailable
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.service import Service
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.reproducible import make_products_reproducible
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.model.reproducible import make_products_reproducible
+from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.server import ARGS, listening, opened
 
 # Some tests multiply before they load a model.

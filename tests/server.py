@@ -28,10 +28,10 @@ from serve_app.service import Service
 from serve_app.settings import AppSettings, DiarizationSettings, VadSettings
 from serve_app.transcript import Tell, Transcript, Turn
 from serve_app.transcription import transcribe
-from serve_app.whisper.block import transcribe_windows
-from serve_app.whisper.card import ModelCard
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.engine.batch import transcribe_windows
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.model.card import ModelCard
+from serve_app.whisper.window_text import WindowText
 
 ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
 """Settings of the service in tests."""

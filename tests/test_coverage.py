@@ -4,7 +4,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span
 from serve_app.audio.windows import Window
 from serve_app.coverage import MAX_LISTED, coverage_warning, speech_without_text
-from serve_app.whisper.text import WindowSegment, WindowText
+from serve_app.whisper.window_text import WindowSegment, WindowText
 
 
 def text(*times: tuple[float, float]) -> WindowText:

@@ -6,7 +6,7 @@ from openai.types.audio import TranscriptionDiarized
 from serve_app.errors import InvalidRequest
 from serve_app.formats import SPEAKERS, as_whisper, check_speakers, chunked, render
 from serve_app.transcript import Segment, Transcript, Turn
-from serve_app.whisper.text import TokenLogprob, Word
+from serve_app.whisper.window_text import TokenLogprob, Word
 
 SEGMENT = Segment(
     start=0.5,

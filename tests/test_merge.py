@@ -6,7 +6,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span
 from serve_app.audio.windows import Window
 from serve_app.merge import Saying, merge
-from serve_app.whisper.text import TokenLogprob, WindowSegment, WindowText, Word
+from serve_app.whisper.window_text import TokenLogprob, WindowSegment, WindowText, Word
 
 
 def text(language: str, *segments: tuple[float, float, str]) -> WindowText:

@@ -17,7 +17,7 @@ from serve_app import subtitles
 from serve_app.errors import InvalidRequest
 from serve_app.subtitles import Layout
 from serve_app.transcript import Segment, Transcript, Turn
-from serve_app.whisper.text import Word
+from serve_app.whisper.window_text import Word
 
 Cues = list[tuple[int, int, str]]
 

@@ -17,7 +17,7 @@ from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings, LimitSettings
 from serve_app.transcript import Said, Tell
 from serve_app.transcription import Keeper, transcribe
-from serve_app.whisper.text import WindowSegment, WindowText
+from serve_app.whisper.window_text import WindowSegment, WindowText
 
 DATA = Path(__file__).parent / "data"
 NOTHING = WindowText(

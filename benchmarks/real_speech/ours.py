@@ -22,10 +22,10 @@ from serve_app.languages import language_code
 from serve_app.options import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings
 from serve_app.transcription import transcribe
-from serve_app.whisper.block import transcribe_windows
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.engine.batch import transcribe_windows
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.window_text import WindowText
 
 Hear = Callable[[Path, bool], Awaitable[Heard]]
 """Takes a recording and whether its words' times are wanted."""

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from serve_app.options import Task
-from serve_app.whisper.text import TokenLogprob
+from serve_app.whisper.window_text import TokenLogprob
 
 
 class Usage(BaseModel):

@@ -6,7 +6,7 @@ from itertools import accumulate, groupby, islice, pairwise
 from typing import NamedTuple
 
 from serve_app.transcript import Segment, Transcript, Turn
-from serve_app.whisper.text import Word
+from serve_app.whisper.window_text import Word
 
 MOMENT_S = 1e-3
 """What has no time of its own is looked for in so much: the unit of a transcript's times."""

@@ -24,7 +24,7 @@ from serve_app.models import model_source
 from serve_app.options import DiarizationOptions, KnownSpeaker
 from serve_app.settings import DiarizationSettings, VadSettings
 from serve_app.transcript import Turn
-from serve_app.whisper.memory import keep_freed_memory
+from serve_app.whisper.model.malloc import keep_freed_memory
 
 Pcm = NDArray[np.int16]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from serve_app.models.catalogue import CATALOGUE
 from serve_app.models.fetch import ModelUnavailable
 from serve_app.models.resolve import resolve_checkpoint
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.tokens import CheckpointError
 
 
 def main() -> int:

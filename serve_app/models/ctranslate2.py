@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.tokens import CheckpointError
 
 Array = NDArray[Any]
 

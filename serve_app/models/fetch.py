@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve_app.models.catalogue import CatalogueModel, DataFile
 from serve_app.models.ctranslate2 import convert
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.tokens import CheckpointError
 
 Report = Callable[[str], None]
 """Takes a line about what goes on."""

@@ -18,7 +18,7 @@ from serve_app.models.catalogue import CATALOGUE
 from serve_app.models.ctranslate2 import convert, is_ctranslate2
 from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable, Report, fetch
 from serve_app.settings import AppSettings
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.tokens import CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from serve_app.service import Service
-from serve_app.whisper.engine import Engine
+from serve_app.whisper.engine.engine import Engine
 
 DATA = Path(__file__).parent.parent / "data"
 EN = "three one four one five nine"

@@ -11,8 +11,8 @@ import pytest
 
 from serve_app.service import Service
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.api.test_native import DATA
 from tests.server import ARGS, german
 

@@ -20,7 +20,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.service import Service
 from serve_app.settings import LimitSettings
-from serve_app.whisper.engine import Engine
+from serve_app.whisper.engine.engine import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # translations, to its makers
 

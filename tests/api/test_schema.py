@@ -31,7 +31,7 @@ from serve_app.api.verda import ID
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.settings import AppSettings, LimitSettings
-from serve_app.whisper.engine import Engine
+from serve_app.whisper.engine.engine import Engine
 from tests.server import ARGS, listening
 
 DATA = Path(__file__).parent.parent / "data"

@@ -18,7 +18,7 @@ from verda.inference_client import AsyncStatus, InferenceClient, InferenceClient
 
 from serve_app.api import verda
 from serve_app.service import Service
-from serve_app.whisper.engine import Engine
+from serve_app.whisper.engine.engine import Engine
 from tests.server import ARGS, listening
 
 DATA = Path(__file__).parent.parent / "data"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from serve_app.diarization.assign import assign
 from serve_app.transcript import Segment, Transcript, Turn
-from serve_app.whisper.text import TokenLogprob, Word
+from serve_app.whisper.window_text import TokenLogprob, Word
 
 Said = tuple[float, float, str]
 

@@ -21,7 +21,7 @@ from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptio
 from serve_app.settings import AppSettings
 from serve_app.transcript import Transcript, Turn
 from serve_app.transcription import BlockTranscriber, transcribe
-from serve_app.whisper.text import WindowSegment, WindowText, Word
+from serve_app.whisper.window_text import WindowSegment, WindowText, Word
 from tests.diarization.conversation import conversation
 
 TURNS = (Turn(start=0.0, end=2.0, speaker="SPEAKER_00"), Turn(start=2.0, end=9.0, speaker="Ann"))

@@ -12,8 +12,8 @@ from serve_app.models.catalogue import CATALOGUE, CatalogueModel
 from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.card import ModelCard
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.model.card import ModelCard
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 TINY_EN_WEIGHTS = "27e6cbbc03132b9e95bc2ff4fe1a8c4ccb207f77998cc7567a3945b626b733f7"
 """The SHA-256 of whisper-tiny.en's converted `model.safetensors`."""

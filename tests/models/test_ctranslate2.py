@@ -12,8 +12,8 @@ from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalG
 
 from serve_app.models import model_source
 from serve_app.models.ctranslate2 import convert, is_ctranslate2, read_variables
-from serve_app.whisper.card import ModelCard
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.card import ModelCard
+from serve_app.whisper.model.tokens import CheckpointError
 from tests.models.tiny import random_variables, write_checkpoint, write_variables
 
 QUANTIZATIONS = {None: 0.0, "float16": 1e-3, "bfloat16": 1e-2, "int8": 1e-2, "int8_float16": 1e-2, "int16": 5e-3}

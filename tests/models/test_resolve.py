@@ -17,7 +17,7 @@ from serve_app.models.catalogue import CatalogueModel
 from serve_app.models.ctranslate2 import convert
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.models.sources import COMMIT, Sources, entry, serving
 from tests.models.tiny import write_checkpoint
 

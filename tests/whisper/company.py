@@ -9,10 +9,10 @@ from itertools import cycle, product
 import numpy as np
 
 from serve_app.settings import WhisperSettings
-from serve_app.whisper import attention
-from serve_app.whisper.decoder import Decoder, DecodeRequest, DecodingResult
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import SearchConfig
+from serve_app.whisper.decoding.decoder import Decoder, DecodeRequest, DecodingResult
+from serve_app.whisper.decoding.search import SearchConfig
+from serve_app.whisper.model import attention
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 PLANS = (
     SearchConfig(limit=8),

@@ -13,7 +13,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 DATA = Path(__file__).parent.parent / "data"
 SAID = {

@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 
 def reference(model: WhisperModel, attention: str = "sdpa") -> WhisperForConditionalGeneration:

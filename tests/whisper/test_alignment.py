@@ -21,8 +21,8 @@ from transformers.models.whisper.generation_whisper import (
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.models import model_source
-from serve_app.whisper.alignment import median_filter, row_starts, token_ends
-from serve_app.whisper.model import WhisperModel
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.timing.dtw import median_filter, row_starts, token_ends
 from tests.whisper.reference import reference
 
 PREFIX = 3

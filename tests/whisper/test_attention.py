@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from serve_app.whisper import attention as module
-from serve_app.whisper.attention import TILE, attention
-from serve_app.whisper.slots import CPU_ROWS
+from serve_app.whisper.decoding.kv_slots import CPU_ROWS
+from serve_app.whisper.model import attention as module
+from serve_app.whisper.model.attention import TILE, attention
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "tiles"], autouse=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from serve_app.audio.windows import Window
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.block import transcribe_windows
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.text import WindowText, next_prompt_tokens
+from serve_app.whisper.engine.batch import transcribe_windows
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 
 Windows = dict[str, NDArray[np.int16]]
 TEXTS = ["three one four one five nine", "zwei sieben eins acht zwei acht"]

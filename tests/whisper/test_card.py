@@ -11,8 +11,8 @@ import pytest
 from serve_app.errors import InvalidRequest
 from serve_app.models import longest_window_s, model_source
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.card import ModelCard
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.card import ModelCard
+from serve_app.whisper.model.tokens import CheckpointError
 
 ENGLISH = {"decoder_start_token_id": 50257, "eos_token_id": 50256, "no_timestamps_token_id": 50362}
 MULTILINGUAL = {
@@ -141,7 +141,7 @@ def test_the_embedded_model_lies_in_the_package() -> None:
 
 def test_a_card_is_read_without_torch() -> None:
     code = (
-        "import sys; from serve_app.whisper.card import ModelCard; "
+        "import sys; from serve_app.whisper.model.card import ModelCard; "
         "ModelCard.load('whisper-nano'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.decoder import Decoder
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching
+from serve_app.whisper.decoding.decoder import Decoder
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.whisper.test_decoder import Window, assert_same, decode, every_kind, mixed, streamed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

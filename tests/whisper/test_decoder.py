@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from serve_app.options import Task
-from serve_app.whisper.decoder import Decoder, DecodeRequest, DecodingResult, SequenceState
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import SearchConfig
-from serve_app.whisper.slots import Record, Shape, StepOutput
+from serve_app.whisper.decoding.decoder import Decoder, DecodeRequest, DecodingResult, SequenceState
+from serve_app.whisper.decoding.kv_slots import Record, Shape, StepOutput
+from serve_app.whisper.decoding.search import SearchConfig
+from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.whisper.reference import reference
 
 Window = NDArray[np.int16]

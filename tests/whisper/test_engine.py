@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.engine import MAX_FAILURES, Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.engine.engine import MAX_FAILURES, Engine
+from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.window_text import WindowText
 
 Windows = dict[str, NDArray[np.int16]]
 Said = dict[str, tuple[str, str]]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from serve_app.whisper.features import LogMel
+from serve_app.whisper.model.features import LogMel
 
 
 @pytest.mark.parametrize("mels", [80, 128])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.gates import (
+from serve_app.whisper.decoding.fallback import (
     LEAST_REPEATED,
     LEAST_REPEATS,
     fallback_verdict,

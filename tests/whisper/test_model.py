@@ -9,7 +9,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.model import BYTE_OF, WhisperModel, bfloat16_is_fast
+from serve_app.whisper.model.whisper_model import BYTE_OF, WhisperModel, bfloat16_is_fast
 from tests.whisper.reference import reference
 
 

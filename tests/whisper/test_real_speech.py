@@ -21,10 +21,10 @@ from serve_app.audio.windows import Block, Window, cut
 from serve_app.coverage import speech_without_text
 from serve_app.options import TranscriptionOptions
 from serve_app.settings import LimitSettings, VadSettings, WhisperSettings
-from serve_app.whisper.block import transcribe_windows
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.text import WindowText
+from serve_app.whisper.engine.batch import transcribe_windows
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.window_text import WindowText
 
 SPEECH = Path(__file__).parents[3] / "shared" / "data" / "speech"
 EARLY = "aeneas_es.mp3"  # a window of it is closed by the model with seconds of speech left

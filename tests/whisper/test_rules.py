@@ -11,8 +11,8 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from serve_app.whisper.rules import FORBIDDEN, LogitFilters, TokenHistory
-from serve_app.whisper.tokens import SpecialTokens
+from serve_app.whisper.decoding.logit_filters import FORBIDDEN, LogitFilters, TokenHistory
+from serve_app.whisper.model.tokens import SpecialTokens
 
 END, NO_TIMESTAMPS, VOCABULARY = 20, 30, 62
 FIRST = NO_TIMESTAMPS + 1

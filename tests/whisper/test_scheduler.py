@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pydantic import ValidationError
 
-from serve_app.whisper.scheduler import Batching, Scheduler, WindowRequest
+from serve_app.whisper.engine.scheduler import Batching, Scheduler, WindowRequest
 
 
 @dataclass(frozen=True, eq=False)

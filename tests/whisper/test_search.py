@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.whisper.search import (
+from serve_app.whisper.decoding.search import (
     BeamSearch,
     Hypothesis,
     SamplingSearch,

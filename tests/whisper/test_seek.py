@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from serve_app.audio.spans import Span, clip, subtract, total
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.seek import (
+from serve_app.whisper.engine.seek import (
     LEAD,
     LEAST_SPEECH_BETWEEN,
     MAX_STRETCHES,
@@ -14,8 +14,8 @@ from serve_app.whisper.seek import (
     speech_end,
     uncovered_speech,
 )
-from serve_app.whisper.text import WindowSegment, WindowText
-from serve_app.whisper.work import WindowTask
+from serve_app.whisper.engine.window_task import WindowTask
+from serve_app.whisper.window_text import WindowSegment, WindowText
 
 SECOND = 16_000
 WINDOW = Span(0, 30 * SECOND)

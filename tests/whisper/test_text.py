@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.whisper.text import WindowSegment, WindowText, compression_ratio, next_prompt_tokens, window_segments
-from serve_app.whisper.tokens import SpecialTokens
+from serve_app.whisper.model.tokens import SpecialTokens
+from serve_app.whisper.window_text import (
+    WindowSegment,
+    WindowText,
+    compression_ratio,
+    next_prompt_tokens,
+    window_segments,
+)
 
 END, FIRST = 20, 31
 SPECIAL = SpecialTokens(

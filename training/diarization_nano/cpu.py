@@ -2,7 +2,7 @@
 
 import torch
 
-from serve_app.whisper.memory import keep_freed_memory
+from serve_app.whisper.model.malloc import keep_freed_memory
 
 
 def hurry(worker: int = 0) -> None:

@@ -7,7 +7,7 @@ device says how probable tokens are, and is told which to go on from.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve_app.whisper.gates import repetition_period
+from serve_app.whisper.decoding.fallback import repetition_period
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from serve_app.whisper.tokens import CheckpointError
+from serve_app.whisper.model.tokens import CheckpointError
 
 
 class Attention(nn.Module):

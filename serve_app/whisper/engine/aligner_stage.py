@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serve_app.whisper.alignment import token_ends
-from serve_app.whisper.features import FRAMES_PER_STATE, HOP_SAMPLES
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.text import WindowText
-from serve_app.whisper.words import window_words
-from serve_app.whisper.work import WindowTask
+from serve_app.whisper.engine.window_task import WindowTask
+from serve_app.whisper.model.features import FRAMES_PER_STATE, HOP_SAMPLES
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.timing.dtw import token_ends
+from serve_app.whisper.timing.word_timestamps import window_words
+from serve_app.whisper.window_text import WindowText
 
 BATCH = 8
 """Windows aligned together."""

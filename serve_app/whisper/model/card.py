@@ -8,8 +8,8 @@ from serve_app.errors import InvalidRequest
 from serve_app.languages import language_name
 from serve_app.models import model_source
 from serve_app.options import MAX_HYPOTHESES, TranscriptionOptions
-from serve_app.whisper.checkpoint import read_json
-from serve_app.whisper.tokens import CheckpointError, SpecialTokens
+from serve_app.whisper.model.checkpoint import read_json
+from serve_app.whisper.model.tokens import CheckpointError, SpecialTokens
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from serve_app.audio.spans import Span, total
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.models import LONGEST_WINDOW_S
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.aligner import Aligner
-from serve_app.whisper.decoder import Decoder, SequenceState
-from serve_app.whisper.encoder import EncoderStage, EncodingBatch
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.scheduler import Batching, Scheduler, WindowRequest
-from serve_app.whisper.text import WindowText
-from serve_app.whisper.work import WindowTask, prompt_tokens
+from serve_app.whisper.decoding.decoder import Decoder, SequenceState
+from serve_app.whisper.engine.aligner_stage import Aligner
+from serve_app.whisper.engine.encoder_stage import EncoderStage, EncodingBatch
+from serve_app.whisper.engine.scheduler import Batching, Scheduler, WindowRequest
+from serve_app.whisper.engine.window_task import WindowTask, prompt_tokens
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.window_text import WindowText
 
 MAX_FAILURES = 8
 """Windows that may fail in a row before the engine calls itself ill: no window's content is to blame for so many."""

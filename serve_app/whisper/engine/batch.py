@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from serve_app.audio.windows import Window
 from serve_app.options import TranscriptionOptions
-from serve_app.whisper.engine import Engine
-from serve_app.whisper.text import WindowText, next_prompt_tokens
+from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 
 
 async def transcribe_windows(

@@ -13,12 +13,12 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, clip, total
 from serve_app.errors import InvalidRequest
 from serve_app.options import MODELS_OWN, TranscriptionOptions
-from serve_app.whisper.decoder import DecodeRequest, DecodingResult
-from serve_app.whisper.gates import fallback_verdict, max_speech_tokens, trim_repetition
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.search import SearchConfig
-from serve_app.whisper.seek import MAX_STRETCHES, remaining_clips, speech_end, uncovered_speech
-from serve_app.whisper.text import (
+from serve_app.whisper.decoding.decoder import DecodeRequest, DecodingResult
+from serve_app.whisper.decoding.fallback import fallback_verdict, max_speech_tokens, trim_repetition
+from serve_app.whisper.decoding.search import SearchConfig
+from serve_app.whisper.engine.seek import MAX_STRETCHES, remaining_clips, speech_end, uncovered_speech
+from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.window_text import (
     TokenLogprob,
     WindowSegment,
     WindowText,

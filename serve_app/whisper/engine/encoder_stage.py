@@ -6,8 +6,8 @@ from contextlib import nullcontext
 
 import torch
 
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.work import WindowTask
+from serve_app.whisper.engine.window_task import WindowTask
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 CUDA_BATCH, CPU_BATCH = 8, 1
 """Windows a device encodes at a time: enough to fill it, few enough that decoding steps, and windows that are more

@@ -12,13 +12,13 @@ from torch.nn.functional import gelu, linear
 
 from serve_app.cores import count_cores
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.attention import attention, group_rows_by_cross_kv, shared_cross_attention
-from serve_app.whisper.card import ModelCard
-from serve_app.whisper.checkpoint import read_json, read_tokenizer, read_weights
-from serve_app.whisper.features import FRAMES_PER_STATE, LogMel
-from serve_app.whisper.memory import keep_freed_memory
-from serve_app.whisper.network import Attention, Network
-from serve_app.whisper.reproducible import make_products_reproducible
+from serve_app.whisper.model.attention import attention, group_rows_by_cross_kv, shared_cross_attention
+from serve_app.whisper.model.card import ModelCard
+from serve_app.whisper.model.checkpoint import read_json, read_tokenizer, read_weights
+from serve_app.whisper.model.features import FRAMES_PER_STATE, LogMel
+from serve_app.whisper.model.malloc import keep_freed_memory
+from serve_app.whisper.model.network import Attention, Network
+from serve_app.whisper.model.reproducible import make_products_reproducible
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """Where transformers' encoder clamps half-precision states, against overflow."""

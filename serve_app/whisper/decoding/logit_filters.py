@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from serve_app.whisper.tokens import SpecialTokens
+from serve_app.whisper.model.tokens import SpecialTokens
 
 NONE = -1
 """No token yet."""

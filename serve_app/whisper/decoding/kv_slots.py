@@ -7,9 +7,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from serve_app.whisper.graphs import CudaGraphs
-from serve_app.whisper.model import WhisperModel
-from serve_app.whisper.rules import LogitFilters, TokenHistory
+from serve_app.whisper.decoding.cuda_graphs import CudaGraphs
+from serve_app.whisper.decoding.logit_filters import LogitFilters, TokenHistory
+from serve_app.whisper.model.whisper_model import WhisperModel
 
 LENGTHS = (64, 128, 256)
 """Steps look at so many positions of a row, or at all: a few sizes, so that each can be a CUDA graph."""

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from serve_app.options import Strict
-from serve_app.whisper.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
+from serve_app.whisper.model.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
 RESET_ABOVE = 0.5
 """Text found at a higher temperature is not handed on to the next window (openai-whisper's `transcribe`)."""
