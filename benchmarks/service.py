@@ -53,12 +53,6 @@ _MODULES = (
     "deployments.transcriber",
     "deployments.app",
 )
-    "torch",
-    "serve_app.whisper.engine.engine",
-    "deployments.whisper",
-    "deployments.transcriber",
-    "deployments.app",
-)
 _AGAIN = "Whisper's process to its first answer, the others running"
 _RAY_WORKER_NICENESS = 15
 """Ray's default: on a busy machine the engine alone must not run before the service."""

@@ -21,7 +21,7 @@ CASES = {
 @pytest.mark.parametrize("variables", CASES.values(), ids=CASES.keys())
 def test_log_probabilities_are_the_same_to_the_bit_in_any_company(variables: dict[str, str]) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "tests.whisper.company"],
+        [sys.executable, "-m", "tests.whisper.model.company"],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
         capture_output=True,
         text=True,

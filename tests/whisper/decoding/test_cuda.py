@@ -1,6 +1,6 @@
 """The engine on a CUDA device: graphs, a step ahead, the encoder on a stream of its own. Says the same as on a CPU.
 
-`python -m pytest --confcutdir=tests/whisper tests/whisper/test_cuda.py` runs without the service's own packages.
+It runs without the service's own packages: `python -m pytest --confcutdir=tests/whisper tests/whisper/decoding/test_cuda.py`
 """
 
 import gc
@@ -19,7 +19,7 @@ from serve_app.whisper.decoding.decoder import Decoder
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
-from tests.whisper.test_decoder import Window, assert_same, decode, every_kind, mixed, streamed
+from tests.whisper.decoding.test_decoder import Window, assert_same, decode, every_kind, mixed, streamed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
