@@ -1,1 +1,5 @@
-"""Windows in, timed text out: model, rules, decoder, engine."""
+"""Whisper: from windows of audio to text with timestamps. No other folder of the project runs the model.
+
+`model/` has the forward passes, `decoding/` makes texts of their logits, `timing/` word timestamps, and `engine/` batches
+the windows of all jobs. `window_text.py` is the result.
+"""

@@ -1,0 +1,1 @@
+"""Decoding: logit filters, greedy decoding, sampling and beam search, temperature fallback, and the KV cache."""

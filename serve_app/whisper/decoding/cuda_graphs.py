@@ -1,4 +1,4 @@
-"""A function of a shape, recorded once on a CUDA device and replayed: no launch of its kernels waits for Python."""
+"""CUDA graphs of a function of a shape: captured once, then replayed without launching each kernel from Python."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
@@ -14,23 +14,23 @@ ResultT = TypeVar("ResultT")
 class CudaGraphs(Generic[ShapeT, ResultT]):
     """`compute(shape)` as CUDA graphs that share their memory.
 
-    All `shapes` are recorded at once, so that no call stalls later. The function must work on tensors that stay
-    where they are, and never wait for the device. What it returns is overwritten by the next call.
+    All `shapes` are captured at once, so that no later call stalls. The function must work on tensors that are never
+    reallocated, and must not synchronize with the device. Its result is overwritten by the next call.
     """
 
     def __init__(self, compute: Callable[[ShapeT], ResultT], shapes: Iterable[ShapeT]) -> None:
-        # `compute` itself is not kept: with its owner it would make a cycle, and its memory stay until it is collected.
+        # No reference to `compute` is kept: it would form a cycle with its owner and delay the release of its memory.
         self._graphs: dict[ShapeT, tuple[torch.cuda.CUDAGraph, ResultT]] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        # One stream, as libraries keep workspace for each. Its priority is the graphs' own: a step is many small
-        # kernels, each of which would wait for a wave of the encoder's.
+        # One stream, as libraries allocate a workspace per stream. Its priority is high: a step is many small kernels,
+        # each of which would otherwise queue behind the encoder's.
         self._stream = torch.cuda.Stream(priority=-1)
         with _nothing_collected():
-            for shape in sorted(shapes, reverse=True):  # the largest first: the others fit into its memory
+            for shape in sorted(shapes, reverse=True):  # the largest first: the others reuse its memory
                 self._graphs[shape] = self._capture(compute, shape)
 
     def _capture(self, compute: Callable[[ShapeT], ResultT], shape: ShapeT) -> tuple[torch.cuda.CUDAGraph, ResultT]:
-        # A run before lets libraries choose their kernels and make room.
+        # A warm-up run lets libraries select kernels and allocate workspaces.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             compute(shape)
@@ -49,7 +49,7 @@ class CudaGraphs(Generic[ShapeT, ResultT]):
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """An older graph that the collector throws away meanwhile would break the recording of a new one."""
+    """Disable garbage collection: freeing an older graph would break the capture of a new one."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Texts of many windows written side by side: one that ends makes room at once for the next."""
+"""Continuous batching of window sequences: a sequence that ends frees its rows for the next one at once."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What to write down for one window.
+    """The options one window is decoded with.
 
-    `prompt`: tokens to go before, `<|startofprev|>` first, or none. `language`: its token; null: detect it
-    (an English-only checkpoint has none). `timed`: with timestamps. `suppressed`: tokens never to write.
+    `prompt`: previous-text tokens, starting with `<|startofprev|>`, or none. `language`: its token; null: detect it
+    (an English-only checkpoint has none). `suppressed`: tokens that are never allowed.
     """
 
     prompt: tuple[int, ...] = ()
@@ -31,10 +31,10 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodingResult:
-    """One window's result.
+    """The result of decoding one window.
 
-    `language` is its token, null for an English-only checkpoint; `prefix` what the text was written after.
-    `no_speech_prob` is read at `<|startoftranscript|>`.
+    `language`: its token, null for an English-only checkpoint. `prefix`: the tokens before the text.
+    `no_speech_prob`: the probability of `<|nospeech|>` after `<|startoftranscript|>`.
     """
 
     language: int | None
@@ -45,7 +45,7 @@ class DecodingResult:
 
 @dataclass(eq=False)
 class SequenceState:
-    """A window under way; `result` is there when it has ended."""
+    """The state of a window that is being decoded; `result` is null until it has ended."""
 
     language: int | None
     prefix: tuple[int, ...]
@@ -61,17 +61,18 @@ class SequenceState:
 @dataclass(eq=False)
 class _Row:
     attempt: SequenceState
-    beam_index: int  # among the attempt's rows
+    beam_index: int  # among the rows of its sequence
     length: int  # positions filled
     generator: torch.Generator | None
     ended: bool = False
 
 
 class Decoder:
-    """A model with a fixed number of rows.
+    """Decodes sequences in a fixed number of rows.
 
-    `ahead`: steps a device is given before the outcome of the first is read, so that it need not wait for
-    Python. A text is then found to have ended so many steps late, which changes no text. `record`: see Slots.
+    `lookahead_steps`: steps that are launched on the device before the output of the first is read, so that it never
+    waits for Python. The end of a text is then noticed that many steps late, which changes no text. `record`: see
+    `KVSlots`.
     """
 
     def __init__(
@@ -90,60 +91,60 @@ class Decoder:
 
     @property
     def free_rows(self) -> int:
-        """Rows that no window holds."""
+        """Number of rows that are not in use."""
         return self.size - len(self._rows)
 
     @property
     def has_work(self) -> bool:
-        """Whether a step has anything to do."""
+        """Whether a call of `step` would do anything."""
         return bool(self._rows or self._pending_steps)
 
     @torch.inference_mode()
     def add_sequences(self, states: Tensor, requests: Sequence[DecodeRequest]) -> list[SequenceState]:
-        """Begin windows with encoder states `(windows, positions, width)`, in rows that must be free."""
+        """Prefill windows with encoder states `(windows, positions, width)`. Enough rows must be free."""
         first = len(self._rows)
-        counts = [instruction.search.rows for instruction in requests]
+        counts = [request.search.rows for request in requests]
         self._slots.set_cross_attention(first, states)
-        languages = [instruction.language for instruction in requests]
+        languages = [request.language for request in requests]
         unknown = self._tokens.multilingual and None in languages
-        if unknown and any(instruction.prompt for instruction in requests):
-            # A prompt would lean towards its own language.
+        if unknown and any(request.prompt for request in requests):
+            # A prompt would bias language detection towards its own language.
             alone = self._slots.prefill(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
             languages, unknown = self._detect(languages, alone), False
-        starts = [(*instruction.prompt, self._tokens.start) for instruction in requests]
+        starts = [(*request.prompt, self._tokens.start) for request in requests]
         logits = self._slots.prefill(first, starts, [0] * len(starts))
         if unknown:
             languages = self._detect(languages, logits)
         no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
         steering = [
-            self._tokens.prefix(language, instruction.task, instruction.with_timestamps)
-            for instruction, language in zip(requests, languages, strict=True)
+            self._tokens.prefix(language, request.task, request.with_timestamps)
+            for request, language in zip(requests, languages, strict=True)
         ]
         if self._tokens.multilingual:
             self._slots.prefill(first, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
-        # Of the prefix's tokens the last is read by the first step.
+        # The last token of the prefix is not prefilled: the first step reads it.
         self._slots.expand_rows(first, counts, max(map(len, starts)) + max(map(len, steering)))
         attempts = []
-        for index, instruction in enumerate(requests):
-            prefix = (*instruction.prompt, *steering[index])
-            plan = replace(instruction.search, limit=min(instruction.search.limit, self._model.positions - len(prefix)))
-            attempt = SequenceState(languages[index], prefix, no_speech[index], start_search(plan, self._tokens.end))
+        for index, request in enumerate(requests):
+            prefix = (*request.prompt, *steering[index])
+            search = replace(request.search, limit=min(request.search.limit, self._model.positions - len(prefix)))
+            attempt = SequenceState(languages[index], prefix, no_speech[index], start_search(search, self._tokens.end))
             attempts.append(attempt)
-            for place in range(plan.rows):
+            for place in range(search.rows):
                 generator = None
-                if plan.temperature:
-                    generator = torch.Generator(self._model.device).manual_seed(plan.seed + place)
+                if search.temperature:
+                    generator = torch.Generator(self._model.device).manual_seed(search.seed + place)
                 # The first step reads the prefix's last token.
                 self._slots.start_row(
                     *(len(self._rows), prefix[-1], len(prefix) - 1),
-                    *(instruction.with_timestamps, instruction.suppressed, plan.temperature),
+                    *(request.with_timestamps, request.suppressed, search.temperature),
                 )
                 self._rows.append(_Row(attempt, place, len(prefix) - 1, generator))
         return attempts
 
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
-        """One more token for every row; the windows that turn out to have ended."""
+        """Decode one more token in every row. Return the sequences that were found to have ended."""
         if self._rows:
             self._launch_step()
         coupled = any(isinstance(row.attempt.search, BeamSearch) for row in self._rows)
@@ -153,7 +154,7 @@ class Decoder:
         return ended
 
     def abort(self, attempt: SequenceState) -> None:
-        """Give up a window that is under way."""
+        """Stop decoding a sequence, and free its rows."""
         for row in self._rows:
             row.ended = row.ended or row.attempt is attempt
         self._compact()
@@ -171,7 +172,7 @@ class Decoder:
         self._pending_steps.append(_PendingStep(list(self._rows), outcome))
 
     def _process_outputs(self, reading: "_PendingStep") -> list[SequenceState]:
-        """Take note of a step's tokens."""
+        """Add the tokens of a step to their sequences. Return those that have ended."""
         ended: list[SequenceState] = []
         beams: dict[SequenceState, dict[int, int]] = {}
         for index, (row, token, logprob) in enumerate(reading.tokens()):
@@ -191,7 +192,7 @@ class Decoder:
     def _advance_beams(
         self, stepped: Mapping[SequenceState, Sequence[int]], outcome: StepOutput
     ) -> list[SequenceState]:
-        """One token of beam searches, each of whose rows were `stepped` in the outcome; those that ended with it."""
+        """Advance beam searches, each in the rows `stepped` of the output, by one token. Return those that ended."""
         ended: list[SequenceState] = []
         moves: list[tuple[int, int, tuple[int, ...]]] = []
         candidates = _top_candidates(outcome.logprobs, stepped.values())
@@ -222,14 +223,14 @@ class Decoder:
             self._slots.compact(order)
             self._rows = [self._rows[row] for row in order]
 
-    def _detect(self, told: Sequence[int | None], logits: Tensor) -> list[int | None]:
-        """Each window's language token: as told, or the most probable after `<|startoftranscript|>` alone."""
+    def _detect(self, requested: Sequence[int | None], logits: Tensor) -> list[int | None]:
+        """Return each window's language token: as requested, or the most likely after `<|startoftranscript|>`."""
         detected = self._known[logits[:, self._known].argmax(dim=-1)].tolist()
-        return [found if language is None else language for language, found in zip(told, detected, strict=True)]
+        return [found if language is None else language for language, found in zip(requested, detected, strict=True)]
 
 
 class _PendingStep:
-    """A step's outcome on its way to Python."""
+    """The output of a step while it is copied from the device."""
 
     def __init__(self, rows: list[_Row], outcome: StepOutput) -> None:
         self.outcome = outcome
@@ -237,7 +238,7 @@ class _PendingStep:
         parts = [part[: len(rows)] for part in (outcome.tokens, outcome.logprob)]
         self._arrived: torch.cuda.Event | None = None
         if parts[0].device.type == "cuda":
-            # Pinned memory, so that the copy waits for the device and Python does not.
+            # Pinned memory, so that the copy is asynchronous.
             pinned = [torch.empty_like(part, device="cpu", pin_memory=True) for part in parts]
             parts = [room.copy_(part, non_blocking=True) for room, part in zip(pinned, parts, strict=True)]
             self._arrived = torch.cuda.Event()
@@ -245,14 +246,14 @@ class _PendingStep:
         self._tokens, self._logprobs = parts
 
     def tokens(self) -> list[tuple[_Row, int, float]]:
-        """Each row's token and its log-probability."""
+        """Return each row with its token and the token's log-probability."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return list(zip(self._rows, self._tokens.tolist(), self._logprobs.tolist(), strict=True))
 
 
 def _top_candidates(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict[int, list[tuple[int, float]]]:
-    """The likeliest tokens of each row of some beam searches, one more than the search has rows."""
+    """Return the most likely tokens of each row of some beam searches, one more than the search has rows."""
     found: dict[int, list[tuple[int, float]]] = {}
     by_beams: dict[int, list[int]] = {}
     for rows in searches:
@@ -266,7 +267,7 @@ def _top_candidates(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict
 
 
 def _fill_gaps(ended: Sequence[int], rows: int) -> list[int]:
-    """Which row each place gets when some leave: a gap is filled from the end, so that few move."""
+    """Return the row that each place gets when some rows end: gaps are filled from the end, so that few rows move."""
     staying = sorted(set(range(rows)) - set(ended))
     movers = [row for row in staying if row >= len(staying)]
     return [place if place not in ended else movers.pop() for place in range(len(staying))]

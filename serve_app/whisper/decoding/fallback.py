@@ -1,4 +1,4 @@
-"""Is a window's text any good? Whisper's thresholds, and the cut of a text that repeats itself for ever."""
+"""Temperature fallback: Whisper's thresholds for a window's text, and detection of repetition loops."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,23 +6,23 @@ from typing import Literal
 from serve_app.options import TranscriptionOptions
 
 TOKENS_PER_SECOND, TOKENS_BESIDES = 10, 20
-"""More tokens than this in a window are not speech but a loop, if they repeat: twice the densest speech of a
-Latin script (timestamps included) and some."""
+"""More tokens than this in a window, if they repeat, are a loop and not speech: twice the rate of the fastest speech in
+a Latin script, timestamps included, plus a margin."""
 
 LEAST_REPEATS = 4
 LEAST_REPEATED = 16
-"""A tail that says the same at least so many times, in at least so many tokens, is a loop."""
+"""A text is a loop if it ends with at least so many repetitions of the same tokens, of at least so many tokens."""
 
 LONGEST_PERIOD = 64
 
 LITTLE_SPEECH_S = 1.0
-"""Where less speech was detected, it may be a click, a note or a breath: see `judge`."""
+"""With less detected speech than this, the sound may be a click, a note or a breath: see `fallback_verdict`."""
 
 Verdict = Literal["good", "silence", "failed"]
 
 
 def max_speech_tokens(seconds: float) -> int:
-    """Tokens that may be written for so many seconds of sound before repetition is looked for."""
+    """Return the number of tokens of a window of this length beyond which repetition is checked."""
     return TOKENS_BESIDES + round(TOKENS_PER_SECOND * seconds)
 
 
@@ -35,15 +35,16 @@ def fallback_verdict(
     speech_s: float | None = None,
     is_rest: bool = False,
 ) -> Verdict:
-    """openai-whisper's `decode_with_fallback` and its skipping of silence, in one.
+    """Decide whether a text is accepted, is silence, or must be decoded again at the next temperature.
 
-    `speech_s`: seconds of detected speech, null where none was looked for. It takes a low log-probability beside the
-    no-speech token to make a text silence, as that token alone is often wrong. Where there is hardly any speech either
-    is enough: on sounds without a word Whisper writes "Thanks for watching!" with a no-speech probability of 0.5 to 0.9
-    and a log-probability of -0.7 to -1.4, where single words that were spoken have 0 to 0.3 and -0.3 to -0.9.
+    As openai-whisper's `decode_with_fallback` and its skipping of silence. `speech_s`: seconds of detected speech, null
+    if it was not looked for. Silence takes a high no-speech probability and a low log-probability, as the former alone
+    is often wrong. With hardly any detected speech one of the two is enough: on sounds without words Whisper writes
+    "Thanks for watching!" with a no-speech probability of 0.5 to 0.9 and a log-probability of -0.7 to -1.4; single
+    spoken words have 0 to 0.3 and -0.3 to -0.9.
 
-    `is_rest`: another text has left this stretch out. Of real speech such rests had a no-speech probability of up to
-    0.12, of coughs and hesitation 0.37 to 0.79: half of the threshold tells them apart.
+    `is_rest`: the stretch was left out by the text before it. Where such stretches held speech, the no-speech
+    probability was at most 0.12; for coughs and hesitation it was 0.37 to 0.79: half of the threshold separates them.
     """
     unlikely = options.logprob_threshold is not None and avg_logprob < options.logprob_threshold
     silent = options.no_speech_threshold is not None and no_speech_prob > options.no_speech_threshold
@@ -61,7 +62,7 @@ def fallback_verdict(
 
 
 def repetition_period(text: Sequence[int]) -> int | None:
-    """The length of what the tail of some text tokens says over and over; null when it does not."""
+    """Return the length in tokens of what a text repeats at its end; null if it does not repeat itself."""
     for length in range(1, min(LONGEST_PERIOD, len(text) // LEAST_REPEATS) + 1):
         span = max(LEAST_REPEATS * length, LEAST_REPEATED)
         if len(text) >= span and all(text[-i] == text[-i - length] for i in range(1, span - length + 1)):
@@ -70,9 +71,9 @@ def repetition_period(text: Sequence[int]) -> int | None:
 
 
 def trim_repetition(tokens: Sequence[int], end: int) -> tuple[int, ...]:
-    """The tokens of a text in a loop up to the end of the first time it says the same.
+    """Return the tokens of a repetitive text up to the end of its first repetition.
 
-    Text tokens are those below `end`; rising timestamps among them do not hide a loop.
+    Text tokens are those below `end`; timestamps are ignored when looking for repetition.
     """
     places = [place for place, token in enumerate(tokens) if token < end]
     text = [tokens[place] for place in places]

@@ -1,4 +1,4 @@
-"""The rows of a decoder: fixed memory in which texts are written side by side, each at its own place."""
+"""The KV cache of a decoder: a fixed number of rows, each of which decodes one sequence at its own position."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,22 +12,23 @@ from serve_app.whisper.decoding.logit_filters import LogitFilters, TokenHistory
 from serve_app.whisper.model.whisper_model import WhisperModel
 
 LENGTHS = (64, 128, 256)
-"""Steps look at so many positions of a row, or at all: a few sizes, so that each can be a CUDA graph."""
+"""Lengths of the self-attention cache that a step can read, besides its full length. Each is a CUDA graph."""
 
 CPU_ROWS = 4
-"""On a CPU, steps compute a multiple of so many rows. On AMD's a float32 product of another number of rows goes through
-another kernel, which rounds otherwise: a text would depend on its company. On Intel's see `reproducible`."""
+"""On a CPU, the number of rows of a step is rounded up to a multiple of this. On AMD CPUs a float32 product of another
+number of rows uses another kernel, which rounds differently: results would depend on what else is in the batch. For
+Intel CPUs see `model/reproducible.py`."""
 
 
 Shape = tuple[int, int, bool]
-"""Of a step: rows, positions looked at, and whether tokens are drawn."""
+"""The shape of a step: its rows, the length of the self-attention cache it reads, and whether it samples tokens."""
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step made of each row: its next token, that token's log-probability, and all log-probabilities.
+    """Each row's next token, the token's log-probability, and the log-probabilities of the whole vocabulary.
 
-    Shapes (rows,), (rows,) and (rows, vocabulary); valid until the next step.
+    Shapes (rows,), (rows,) and (rows, vocabulary). Valid until the next step.
     """
 
     tokens: Tensor
@@ -39,11 +40,13 @@ Record = Callable[[Callable[[Shape], StepOutput], Iterable[Shape]], Callable[[Sh
 
 
 class KVSlots:
-    """`rows` rows; those in use come first. Everything stays where it is, so that steps can be CUDA graphs.
+    """The caches and decoding state of `rows` rows. Rows in use come first.
 
-    `record` makes them so, on a CUDA device: it is given the step and every shape there will ever be. A graph reads the
-    keys and values of a row's sound at a place of its own. Elsewhere the rows of a window share them, which are then
-    read from memory once a step for all its beams.
+    No tensor is ever reallocated, so that steps can be captured as CUDA graphs. `record` captures them: it is called
+    with the step function and all shapes. It defaults to `CudaGraphs` on a CUDA device.
+
+    With graphs each row has a cross-attention cache of its own. Without, all rows of a window (its beams) share one,
+    which a step reads from memory once.
     """
 
     def __init__(self, model: WhisperModel, rows: int, record: Record | None = None) -> None:
@@ -66,30 +69,32 @@ class KVSlots:
         self._noise = torch.zeros(capacity, model.vocabulary, device=device)
         self._self_kv = model.new_kv_cache(capacity, model.positions)
         self._cross_kv = model.new_kv_cache(capacity, model.sound_positions)
-        self._cross_kv_index: list[int] | None = (
-            [] if record is None else None
-        )  # the place in `_heard` of each row in use
+        # The index in `_cross_kv` of each row in use; null: each row has its own, in order.
+        self._cross_kv_index: list[int] | None = [] if record is None else None
         self._run: Callable[[Shape], StepOutput] = self._step
         if record is not None:
             self._run = record(self._step, product(self._row_buckets, self._length_buckets, (False, True)))
 
     @torch.inference_mode()
     def set_cross_attention(self, row: int, states: Tensor) -> None:
-        """Give rows from `row` on, which are free, the sound of a window each: states `(windows, positions, width)`."""
+        """Write the cross-attention keys and values of windows that will use rows from `row` on.
+
+        `states`: encoder states `(windows, positions, width)`.
+        """
         place = self._next_cross_kv(row)
-        for index, sound in enumerate(states):
-            self._model.write_cross_kv(sound[None], self._cross_kv[:, :, place + index : place + index + 1])
+        for index, own in enumerate(states):
+            self._model.write_cross_kv(own[None], self._cross_kv[:, :, place + index : place + index + 1])
 
     @torch.inference_mode()
     def prefill(self, row: int, prefixes: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Have rows from `row` on, which have heard a window each, read tokens, the first at `starts`.
+        """Prefill one row per window, from `row` on, with its prefix tokens, of which the first is at `starts`.
 
-        Returns the logits after each row's last one.
+        Returns the logits `(windows, vocabulary)` after each prefix.
 
-        Shorter ones are filled up behind; what that leaves is overwritten before any token sees it.
+        Shorter prefixes are padded at their end. The padding is overwritten before any token attends to it.
         """
         device, stop = self._model.device, row + len(prefixes)
-        # A multiple of four, so that the products do not depend on how many are read: see CPU_ROWS.
+        # A multiple of four, so that products do not depend on the number of tokens: see CPU_ROWS.
         length = -(-max(map(len, prefixes)) // CPU_ROWS) * CPU_ROWS
         length = min(length, self._model.positions - max(starts))
         tokens = torch.tensor([[*prefix, *[0] * (length - len(prefix))] for prefix in prefixes], device=device)
@@ -106,9 +111,9 @@ class KVSlots:
 
     @torch.inference_mode()
     def expand_rows(self, row: int, counts: Sequence[int], length: int) -> None:
-        """Give the windows that rows from `row` on have heard and read so many rows each, in their order.
+        """Copy each prefilled row, from `row` on, to as many rows as its search needs (`counts`), keeping their order.
 
-        `length`: positions read.
+        `length`: prefilled positions.
         """
         place = self._next_cross_kv(row)
         if self._cross_kv_index is not None:
@@ -127,7 +132,7 @@ class KVSlots:
     def start_row(
         self, row: int, token: int, position: int, with_timestamps: bool, suppressed: Iterable[int], temperature: float
     ) -> None:
-        """Let a row write from its prefix's last token on. `heat`: the temperature, 0 for the likeliest token."""
+        """Start decoding in a row, from the last token of its prefix. `temperature`: 0 for greedy decoding."""
         self._tokens[row] = token
         self._positions[row] = position
         self._inverse_temperature[row] = 1 / temperature if temperature else 1.0
@@ -136,20 +141,20 @@ class KVSlots:
 
     @torch.inference_mode()
     def sample_noise(self, row: int, generator: torch.Generator) -> None:
-        """Have the row's next token drawn: Gumbel noise makes the likeliest token a random one."""
+        """Set the Gumbel noise that makes the row's next token a random sample."""
         noise = self._noise[row]
         noise.exponential_(generator=generator).log_().neg_()
 
     @torch.inference_mode()
     def step(self, rows: int, length: int, with_noise: bool) -> StepOutput:
-        """Write one more token in the first `rows` rows, none of which is as long as `length` yet."""
+        """Decode one more token in each of the first `rows` rows, none of which has `length` positions yet."""
         return self._run((self._row_bucket(rows), self._length_bucket(length), with_noise))
 
     @torch.inference_mode()
     def reorder(self, rows: Sequence[int], sources: Sequence[int], texts: Sequence[Sequence[int]], length: int) -> None:
-        """Each of some rows becomes a copy of a row of its window, and goes on from a text of its own.
+        """Make each of `rows` a copy of the row in `sources`, then continue it from a text of its own (beam search).
 
-        `texts` are what they have generated, the next token among it. `length`: positions filled so far, at most.
+        `texts`: the tokens each row has generated, including its next one. `length`: the most positions filled so far.
         """
         moved = [(row, source) for row, source in zip(rows, sources, strict=True) if row != source]
         if moved:
@@ -161,7 +166,7 @@ class KVSlots:
 
     @torch.inference_mode()
     def compact(self, order: Sequence[int]) -> None:
-        """Row i becomes what row `order[i]` was; only rows that move are copied."""
+        """Move row `order[i]` to row i for every i. Only rows whose place changes are copied."""
         moved = [row for row, source in enumerate(order) if row != source]
         if moved:
             sources = [order[row] for row in moved]
@@ -178,8 +183,8 @@ class KVSlots:
         rows, length, drawn = shape
         model, history = self._model, self._history.rows(0, rows)
         tokens, positions = self._tokens[:rows], self._positions[:rows]
-        said, heard = self._self_kv[:, :, :rows], self._cross_kv[:, :, :rows]
-        hidden = model.decode_step(said, heard, tokens, positions, length, self._cross_kv_index)
+        self_kv, cross_kv = self._self_kv[:, :, :rows], self._cross_kv[:, :, :rows]
+        hidden = model.decode_step(self_kv, cross_kv, tokens, positions, length, self._cross_kv_index)
         logits = model.logits(hidden[:, 0])
         self._rules.apply(logits, history)
         weights = logits * self._inverse_temperature[:rows] + self._noise[:rows] if drawn else logits
@@ -187,22 +192,22 @@ class KVSlots:
         logprobs = logits.log_softmax(dim=-1)
         history.append(chosen, model.card.tokens.first_timestamp)
         tokens.copy_(chosen[:, None])
-        # Rows beyond those in use step along; they must not run off their end.
+        # Padding rows advance too, and must stay within the cache.
         positions.copy_((positions + 1).clamp(max=model.positions - 1))
         return StepOutput(chosen, logprobs.gather(1, chosen[:, None])[:, 0], logprobs)
 
     def _next_cross_kv(self, row: int) -> int:
-        """The first free place in `_heard`, when rows up to `row` are in use."""
+        """Return the first free index in `_cross_kv` when rows before `row` are in use."""
         return row if self._cross_kv_index is None else max(self._cross_kv_index, default=-1) + 1
 
-    def _compact_cross_kv(self, sounds: list[int]) -> list[int]:
-        """Move sounds so that those in use come first, the fewest that it takes; each row's new one."""
-        used = set(sounds)
+    def _compact_cross_kv(self, index: list[int]) -> list[int]:
+        """Move entries of `_cross_kv` so that those in use come first, as few as possible. Return each row's index."""
+        used = set(index)
         free = [place for place in range(len(used)) if place not in used]
         moves = dict(zip(sorted(place for place in used if place >= len(used)), free, strict=True))
         for source, place in moves.items():
             self._cross_kv[:, :, place] = self._cross_kv[:, :, source]
-        return [moves.get(place, place) for place in sounds]
+        return [moves.get(place, place) for place in index]
 
     def _row_bucket(self, rows: int) -> int:
         return next(count for count in self._row_buckets if count >= rows)

@@ -1,7 +1,7 @@
-"""Whisper's decoding rules: which tokens may come next.
+"""Whisper's logit filters: the tokens that may not come next.
 
-As OpenAI's `whisper/decoding.py` (SuppressTokens, SuppressBlank, ApplyTimestampRules) has them
-and transformers' logits processors apply them, for rows that are each at their own place.
+The rules of openai-whisper's SuppressTokens, SuppressBlank and ApplyTimestampRules (`whisper/decoding.py`), applied to
+rows that are each at their own position.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,11 +21,11 @@ FORBIDDEN = float("-inf")
 
 @dataclass(frozen=True)
 class TokenHistory:
-    """What the rules need of each row: its generated tokens, without the prefix, and what may be written at all.
+    """The state of each row that the filters need; tokens are those generated, without the prefix.
 
-    `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of
-    shape (rows,), NONE where there is none. `timed` (rows,): whether timestamps are written.
-    `never` (rows, vocabulary), float32: minus infinity for tokens that are not, else 0.
+    `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of shape (rows,),
+    NONE where there is none. `with_timestamps`: bool (rows,). `suppressed`: float32 (rows, vocabulary), minus
+    infinity for tokens that are never allowed, else 0.
     """
 
     last: Tensor
@@ -36,7 +36,7 @@ class TokenHistory:
 
     @classmethod
     def empty(cls, rows: int, vocabulary: int, device: torch.device) -> Self:
-        """Rows with timestamps, without a token yet or one that is forbidden."""
+        """Return rows without tokens, with timestamps, and with nothing suppressed."""
         last, before, timestamp = torch.full((3, rows), NONE, device=device)
         return cls(
             last=last,
@@ -48,22 +48,22 @@ class TokenHistory:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All parts, rows first."""
+        """All tensors; their first dimension is the row."""
         return self.last, self.before, self.timestamp, self.with_timestamps, self.suppressed
 
     def rows(self, start: int, stop: int) -> "TokenHistory":
-        """Some rows; what is written to them is written here."""
+        """Return a view of some rows."""
         return TokenHistory(*(part[start:stop] for part in self.tensors))
 
     def append(self, tokens: Tensor, first_timestamp: int) -> None:
-        """Every row generated one more token."""
+        """Add the token that each row has generated."""
         self.timestamp.copy_(torch.where(tokens >= first_timestamp, tokens, self.timestamp))
         self.before.copy_(self.last)
         self.last.copy_(tokens)
 
 
 class LogitFilters:
-    """Forbids tokens by adding minus infinity to their logits: several times as fast on a CPU as masks are."""
+    """Forbids tokens by adding minus infinity to their logits, which is several times as fast on a CPU as masking."""
 
     def __init__(self, tokens: SpecialTokens, vocabulary: int, device: torch.device) -> None:
         self._no_timestamps = tokens.no_timestamps
@@ -75,7 +75,7 @@ class LogitFilters:
         self._not_at_begin = torch.tensor(tokens.suppressed_at_begin, dtype=torch.long, device=device)
 
     def reset(self, history: TokenHistory, with_timestamps: bool, suppressed: Iterable[int]) -> None:
-        """Start rows anew: with timestamps or without, and with tokens that are never to be written."""
+        """Reset rows: `suppressed` are the tokens that are never allowed in them."""
         for part in (history.last, history.before, history.timestamp):
             part.fill_(NONE)
         history.with_timestamps.fill_(with_timestamps)
@@ -83,7 +83,7 @@ class LogitFilters:
         history.suppressed[:, [*suppressed, *((self._no_timestamps,) if with_timestamps else ())]] = FORBIDDEN
 
     def restore(self, history: TokenHistory, rows: Tensor, texts: Sequence[Sequence[int]]) -> None:
-        """Set some rows to what they have generated so far, a token at least."""
+        """Set rows to the tokens they have generated so far, at least one each."""
         for part, values in (
             (history.last, [text[-1] for text in texts]),
             (history.before, [text[-2] if len(text) > 1 else NONE for text in texts]),
@@ -95,32 +95,32 @@ class LogitFilters:
         return next((token for token in reversed(text) if token >= self._first_timestamp), NONE)
 
     def apply(self, logits: Tensor, history: TokenHistory) -> None:
-        """Forbid tokens in `logits`, float of shape (rows, vocabulary), in place."""
+        """Set the logits of forbidden tokens to minus infinity, in place: float32 (rows, vocabulary)."""
         logits += history.suppressed
         logits[:, self._not_at_begin] += _penalty(history.last == NONE)
         self._forbid_by_timestamps(logits, history)
 
-        # All timestamps together more probable than any text token: the next token is a timestamp.
-        # Probabilities' common divisor cancels, so logits will do.
+        # If all timestamps together are more probable than any text token, the next token is a timestamp.
+        # Softmax's denominator cancels out, so logits suffice.
         text, timestamps = logits[:, : self._first_timestamp], logits[:, self._first_timestamp :]
         text += _penalty((timestamps.logsumexp(dim=-1) > text.amax(dim=-1)) & history.with_timestamps)
 
-        # Suppressed tokens may leave nothing to write: then the text ends, whatever was said of its end.
+        # If every token is suppressed, the text ends, even if its end token is suppressed.
         no_valid_token = logits.amax(dim=-1) == FORBIDDEN
         logits[:, self._end] = torch.where(no_valid_token, 0.0, logits[:, self._end])
 
     def _forbid_by_timestamps(self, logits: Tensor, history: TokenHistory) -> None:
-        """Timestamps come in pairs, do not decrease, and open the window's text."""
+        """Timestamps come in pairs, never decrease, and start the window's text."""
         first, end, timed = self._first_timestamp, self._end, history.with_timestamps
         at_begin = (history.last == NONE) & timed
         after_timestamp = (history.last >= first) & timed
         complete = after_timestamp & ((history.before == NONE) | (history.before >= first))
         half = after_timestamp & ~complete
 
-        # A closing timestamp wants its opening one, which may be equal, or the end of the text.
+        # After the timestamp that ends a segment: the one that starts the next, or the end of the text.
         logits[:, :end] += _penalty(half | at_begin)
         logits[:, end:first] += _penalty(at_begin)
-        # After an opening one comes text, and timestamps only move on: no segment is empty.
+        # After the timestamp that starts a segment: text. The next timestamp is later, so that no segment is empty.
         earliest = torch.where(half, history.timestamp, history.timestamp + 1)
         latest = torch.where(at_begin, self._max_initial, logits.shape[1]).where(~complete, NONE)
         outside = (self._timestamps < earliest[:, None]) | (self._timestamps > latest[:, None])
@@ -128,5 +128,5 @@ class LogitFilters:
 
 
 def _penalty(rows: Tensor) -> Tensor:
-    """What to add to logits of rows `(rows,)` that are, or are not, forbidden: `(rows, 1)`."""
+    """Return minus infinity where a row is forbidden, else 0: bool (rows,) to float32 (rows, 1)."""
     return torch.zeros(rows.shape, device=rows.device).masked_fill_(rows, FORBIDDEN)[:, None]

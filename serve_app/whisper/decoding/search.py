@@ -1,7 +1,7 @@
-"""How the text of one window is found: the likeliest token each time, tokens drawn at random, or beams.
+"""Greedy decoding, sampling and beam search for one window.
 
-As in openai-whisper's `decoding.py` (GreedyDecoder, BeamSearchDecoder, MaximumLikelihoodRanker). Pure: a
-device says how probable tokens are, and is told which to go on from.
+As in openai-whisper's `decoding.py` (GreedyDecoder, BeamSearchDecoder, MaximumLikelihoodRanker). Pure: it takes
+log-probabilities and returns the rows to continue from.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,11 @@ from serve_app.whisper.decoding.fallback import repetition_period
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How to search.
+    """Options of a search.
 
-    `rows`: texts written side by side. `temperature`: 0, or the one tokens are drawn at. `beams`: whether the
-    rows are one beam search. `patience`, `length_penalty`: as in TranscriptionOptions. `limit`: tokens at most.
-    `speakable`: more tokens than can be said in the window; a text that goes on beyond and repeats itself is cut.
-    `seed`: of the draws.
+    `rows`: sequences decoded side by side. `temperature`: 0 for greedy decoding and beam search. `beams`: whether the
+    rows are the beams of one search. `patience`, `length_penalty`: as in TranscriptionOptions. `limit`: maximum number
+    of tokens. `max_speech_tokens`: beyond this many tokens, a text that repeats itself is stopped. `seed`: of sampling.
     """
 
     rows: int = 1
@@ -32,7 +31,10 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Tokens without the end token, and the log-probability of each; `end` is the end token's, null without one."""
+    """Tokens, without the end token, and their log-probabilities; `end`: the end token's, null if it was not reached.
+
+    `is_repetitive`: the text was stopped because it repeats itself.
+    """
 
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
@@ -41,11 +43,14 @@ class Hypothesis:
 
     @property
     def sum_logprob(self) -> float:
-        """Of all tokens, the end token among them."""
+        """The sum over all tokens, including the end token."""
         return sum(self.logprobs) + (self.end or 0.0)
 
     def score(self, length_penalty: float | None) -> float:
-        """OpenAI's ranking: per token, or by Google NMT's penalty (Wu et al. 2016, equation 14)."""
+        """Return the score that hypotheses are ranked by, as openai-whisper's MaximumLikelihoodRanker.
+
+        Per token, or with Google NMT's length penalty (Wu et al. 2016, equation 14).
+        """
         length = len(self.tokens)
         if length_penalty is None:
             return self.sum_logprob / max(1, length)
@@ -53,7 +58,7 @@ class Hypothesis:
 
 
 class SamplingSearch:
-    """Texts that each go their own way: one greedy one, or some that are drawn."""
+    """Independent sequences: one greedy one, or several sampled ones (best_of)."""
 
     def __init__(self, config: SearchConfig, end: int) -> None:
         self._config, self._end = config, end
@@ -62,7 +67,7 @@ class SamplingSearch:
         self._texts: list[Hypothesis | None] = [None] * config.rows
 
     def add_token(self, row: int, token: int, logprob: float) -> bool:
-        """The next token of one text; whether that was its last."""
+        """Add a row's next token. Return whether the row has ended."""
         tokens, logprobs = self._tokens[row], self._logprobs[row]
         if token == self._end:
             self._texts[row] = Hypothesis(tuple(tokens), tuple(logprobs), logprob)
@@ -76,7 +81,7 @@ class SamplingSearch:
 
     @property
     def best(self) -> Hypothesis | None:
-        """The likeliest text, once all have ended."""
+        """The hypothesis with the highest score, once all rows have ended."""
         ended = [text for text in self._texts if text is not None]
         if len(ended) < len(self._texts):
             return None
@@ -84,7 +89,7 @@ class SamplingSearch:
 
 
 class BeamSearch:
-    """The likeliest texts so far, pruned to as many as there are rows at every token."""
+    """Beam search with as many beams as rows."""
 
     def __init__(self, config: SearchConfig, end: int) -> None:
         self._plan, self._end = config, end
@@ -92,12 +97,13 @@ class BeamSearch:
         self._live = [Hypothesis()] * config.rows
         self._ended: dict[tuple[int, ...], Hypothesis] = {}
         self.best: Hypothesis | None = None
-        """The winner, once the search is over."""
+        """The hypothesis with the highest score, once the search has ended."""
 
     def advance(self, candidates: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, tuple[int, ...]]]:
-        """Each row's likeliest tokens (one more than there are rows, likeliest first) with their log-probabilities.
+        """Advance by one token.
 
-        Returns what each row goes on from: the row it copies, and its text. Nothing when the search is over.
+        `candidates`: each row's most likely tokens with their log-probabilities, most likely first, one more than
+        there are rows. Returns the source row and the tokens of each row's new beam; empty when the search has ended.
         """
         longer: dict[tuple[int, ...], tuple[int, Hypothesis]] = {}
         for row, (text, tokens) in enumerate(zip(self._live, candidates, strict=True)):
@@ -106,7 +112,7 @@ class BeamSearch:
                     longer[*text.tokens, token] = row, Hypothesis(text.tokens, text.logprobs, logprob)
                 else:
                     grown = Hypothesis((*text.tokens, token), (*text.logprobs, logprob))
-                    longer.setdefault(grown.tokens, (row, grown))  # equal rows, at the start, make equal texts
+                    longer.setdefault(grown.tokens, (row, grown))  # at the start all rows are equal
         follow: list[tuple[int, Hypothesis]] = []
         ended: dict[tuple[int, ...], Hypothesis] = {}
         for row, text in sorted(longer.values(), key=lambda found: found[1].sum_logprob, reverse=True):
@@ -126,23 +132,23 @@ class BeamSearch:
         if is_endless_repetition(follow[0][1].tokens, self._plan.max_speech_tokens, self._end):
             self.best = Hypothesis(follow[0][1].tokens, follow[0][1].logprobs, is_repetitive=True)
             return []
-        # A vocabulary too small for so many beams: some write the same, which changes nothing.
+        # The vocabulary is smaller than the number of beams: duplicates do no harm.
         follow += [follow[-1]] * (len(self._live) - len(follow))
         self._live = [text for _, text in follow]
         return [(row, text.tokens) for row, text in follow]
 
     def _finish(self, live: Sequence[Hypothesis]) -> None:
-        """Too few ended: the likeliest of the others make up the number, as OpenAI's `finalize` has it."""
+        """Choose the best hypothesis; if too few have ended, fill up with live ones, as openai-whisper's `finalize`."""
         texts = list(self._ended.values())
         texts += sorted(live, key=lambda text: text.sum_logprob, reverse=True)[: max(0, self._plan.rows - len(texts))]
         self.best = max(texts, key=lambda text: text.score(self._plan.length_penalty))
 
 
 def start_search(config: SearchConfig, end: int) -> SamplingSearch | BeamSearch:
-    """A search of the kind that is planned, from the beginning. `end`: the end token."""
+    """Return a new search. `end`: the end token."""
     return BeamSearch(config, end) if config.beams else SamplingSearch(config, end)
 
 
 def is_endless_repetition(tokens: Sequence[int], speakable: int, end: int) -> bool:
-    """Whether a text is longer than can be said, and repeats itself; text tokens are those below `end`."""
+    """Return whether a text is longer than speech can be, and repeats itself. Text tokens are those below `end`."""
     return len(tokens) >= speakable and repetition_period([token for token in tokens if token < end]) is not None

@@ -1,4 +1,4 @@
-"""Words' times for windows whose text is known: one pass of the decoder over the text, a few windows at a time."""
+"""The stage that computes word timestamps: one pass of the decoder over the text, for a few windows at a time."""
 
 import time
 
@@ -17,61 +17,61 @@ BATCH = 8
 """Windows aligned together."""
 
 PATIENCE_S = 0.1
-"""A window waits for others at most so long."""
+"""The longest a window waits for others to share a pass."""
 
 
 class Aligner:
-    """Windows that wait for the times of their words."""
+    """The queue of windows that need word timestamps."""
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
         self._since = 0.0
         self.waiting: list[WindowTask] = []
 
-    def add(self, work: WindowTask) -> None:
-        """Queue a window whose tries are over, and which has text."""
+    def add(self, task: WindowTask) -> None:
+        """Queue a window that has been decoded, and has text."""
         if not self.waiting:
             self._since = time.monotonic()
-        self.waiting.append(work)
+        self.waiting.append(task)
 
     def is_due(self, idle: bool) -> bool:
-        """Whether to run now. A CPU gains nothing from company, an `idle` engine has nothing better to do."""
+        """Return whether to run now: at once on a CPU, which gains nothing from batches, or when the engine is idle."""
         if not self.waiting:
             return False
         alone = idle or self._model.device.type == "cpu"
         return alone or len(self.waiting) >= BATCH or time.monotonic() - self._since > PATIENCE_S
 
     def run(self) -> list[tuple[WindowTask, WindowText, float]]:
-        """The texts of the windows that waited longest, with their words if asked for, and where the last one ends."""
-        works, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
+        """Align the windows that waited longest. Return their texts, with words if requested, and their last word's end."""
+        tasks, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         card, device = self._model.card, self._model.device
-        lines = [(*work.best.result.prefix, *work.best.tokens) for work in works]
+        lines = [(*task.best.result.prefix, *task.best.tokens) for task in tasks]
         longest = max(map(len, lines))
         tokens = torch.tensor([[*line, *[card.tokens.end] * (longest - len(line))] for line in lines], device=device)
-        states = torch.cat([work.states for work in works if work.states is not None])
-        looks = self._model.align(states, tokens)
+        states = torch.cat([task.states for task in tasks if task.states is not None])
+        attention_weights = self._model.align(states, tokens)
         cut = [
-            look[:, : len(line), : work.clip.length // HOP_SAMPLES // FRAMES_PER_STATE]
-            for look, line, work in zip(looks, lines, works, strict=True)
+            weights[:, : len(line), : task.clip.length // HOP_SAMPLES // FRAMES_PER_STATE]
+            for weights, line, task in zip(attention_weights, lines, tasks, strict=True)
         ]
-        ends = token_ends(cut, [len(work.best.result.prefix) for work in works], card.median_filter)
+        ends = token_ends(cut, [len(task.best.result.prefix) for task in tasks], card.median_filter)
         texts = []
-        for work, own in zip(works, ends, strict=True):
-            texts.append((work, self._with_words(work, own), float(own[-1])))
+        for task, own in zip(tasks, ends, strict=True):
+            texts.append((task, self._with_words(task, own), float(own[-1])))
         return texts
 
-    def _with_words(self, work: WindowTask, ends: NDArray[np.float64]) -> WindowText:
-        """The text of a window, with its words if they were asked for, given where its tokens end."""
-        text = work.text()
-        if work.options.timestamps != "word":
+    def _with_words(self, task: WindowTask, ends: NDArray[np.float64]) -> WindowText:
+        """Return the text of a window, with words if requested. `ends`: the end of each token in seconds."""
+        text = task.text()
+        if task.options.timestamps != "word":
             return text
         words = window_words(
-            work.best.tokens,
+            task.best.tokens,
             ends,
-            work.best.result.text.logprobs[: len(work.best.tokens)],
+            task.best.result.text.logprobs[: len(task.best.tokens)],
             self._model.card.tokens,
-            "en" if work.options.task == "translate" else text.language,
-            work.seconds,
+            "en" if task.options.task == "translate" else text.language,
+            task.seconds,
             self._model.detokenize,
         )
         segments = [

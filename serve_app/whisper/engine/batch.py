@@ -1,4 +1,4 @@
-"""A block of windows of one job through an engine."""
+"""Transcribe a batch of windows of one job by an engine."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,10 +22,11 @@ async def transcribe_windows(
     interactive: bool,
     previous: Sequence[int] | None,
 ) -> list[WindowText]:
-    """The text of each window of `pcm`, in order; `windows` are in samples of it.
+    """Return the text of each window, in order. `windows` are in samples of `pcm`.
 
-    `previous`: tokens of the blocks before, null for the first. They count, and windows run in turn, when the
-    options ask for it. Cancelling gives the windows up. Raises what `Engine.submit` raises.
+    `previous`: tokens of the text before this batch, null for the first. With `condition_on_previous_text` they are
+    the prompt, and windows are decoded one after another. Cancelling aborts the windows. Raises what `Engine.submit`
+    raises.
     """
 
     async def texts_of(some: Sequence[Window], before: Sequence[Sequence[int]]) -> list[WindowText]:
@@ -34,11 +35,11 @@ async def transcribe_windows(
                 pcm[window.start : window.end],
                 options,
                 job,
-                previous=told,
+                previous=tokens,
                 interactive=interactive,
                 speech=window.moved(-window.start).speech,
             )
-            for window, told in zip(some, before, strict=True)
+            for window, tokens in zip(some, before, strict=True)
         ]
         try:
             return await asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -46,13 +47,13 @@ async def transcribe_windows(
             for future in futures:
                 future.cancel()
 
-    said = engine.tokenize(options.initial_prompt or "") if previous is None else tuple(previous)
+    context = engine.tokenize(options.initial_prompt or "") if previous is None else tuple(previous)
     if not options.condition_on_previous_text:
-        # The first window of all is the only one that has something before it.
-        before = [said if previous is None and place == 0 else () for place in range(len(windows))]
+        # Only the first window of the recording has a prompt.
+        before = [context if previous is None and place == 0 else () for place in range(len(windows))]
         return await texts_of(windows, before)
     texts: list[WindowText] = []
     for window in windows:
-        texts += await texts_of([window], [said])
-        said = next_prompt_tokens(said, texts[-1])
+        texts += await texts_of([window], [context])
+        context = next_prompt_tokens(context, texts[-1])
     return texts

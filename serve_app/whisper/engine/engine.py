@@ -27,19 +27,19 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import WindowText
 
 MAX_FAILURES = 8
-"""Windows that may fail in a row before the engine calls itself ill: no window's content is to blame for so many."""
+"""Consecutive failures of windows after which the engine is unhealthy: the content of windows cannot cause so many."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EngineStats:
-    """What an engine has done since it started, and what waits.
+    """Counters of an engine since it started, and the current length of its queue.
 
-    `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` counts windows that
-    went through the encoder, `tries` through the decoder; `continued` more stretches were decoded where a text ended
-    before the speech of its window did, and `uncovered_s` seconds of detected speech have no text all the same.
-    `steps` of the decoder had `rows` rows together. `waiting` windows are queued now, and `decoding` have rows.
+    `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` windows went through the
+    encoder. `tries`: decoding attempts. `continued`: further stretches that were decoded because a text ended before
+    the speech in its window did. `uncovered_s`: seconds of detected speech that have no text nevertheless. `steps` of
+    the decoder computed `rows` rows in total. `waiting` windows are queued now, and `decoding` windows have rows.
     """
 
     windows: int = 0
@@ -56,14 +56,14 @@ class EngineStats:
 
     @property
     def mean_batch_size(self) -> float:
-        """Rows a step, on average."""
+        """Average number of rows of a step."""
         return self.rows / self.steps if self.steps else 0.0
 
 
 class Engine:
-    """Decodes windows of many jobs side by side. Its methods may be called from any thread.
+    """Decodes windows of many jobs by continuous batching. Thread-safe.
 
-    `watchdog_s`: `check` calls it ill when no step has ended for so long.
+    `watchdog_s`: the engine is unhealthy when no step has ended for this long; see `check`.
     """
 
     def __init__(self, model: WhisperModel, batching: Batching | None = None, watchdog_s: float = 60.0) -> None:
@@ -98,13 +98,13 @@ class Engine:
         interactive: bool = True,
         speech: Sequence[Span] | None = None,
     ) -> "Future[WindowText]":
-        """Queue a window of 16 kHz mono sound, at most 30 s, for a job.
+        """Queue a window of a job: 16 kHz mono int16, at most 30 s.
 
-        `previous`: tokens of what was said before. `speech`: where speech was detected, in samples of the window and
-        in order, null if it was not looked for: what a text leaves out of it is decoded on its own. Interactive windows
-        go before others. Cancelling the future frees the window's place, in the queue or in the decoder.
-        Raises InvalidRequest for options the model can't honour, ValueError for sound it can't take, Unavailable after
-        `close`.
+        `previous`: tokens of the text before the window. `speech`: detected speech in samples of the window, in order,
+        null if it was not looked for; speech that the text leaves out is decoded on its own. Interactive windows have
+        priority. Cancelling the future frees the window's place in the queue, or its rows.
+        Raises InvalidRequest for options that the model does not support, ValueError for other sound, and Unavailable
+        after `close`.
         """
         self._model.card.check(options)
         if pcm.dtype != np.int16 or pcm.ndim != 1 or not 0 < len(pcm) <= LONGEST_WINDOW_S * SAMPLE_RATE:
@@ -118,25 +118,25 @@ class Engine:
             if getattr(options, name) > most:
                 raise InvalidRequest(f"this engine decodes {most} texts at a time", name)
         found = None if speech is None else tuple(speech)
-        work = WindowTask(pcm, options, prompt_tokens(self._model, options), tuple(previous), self._model, found)
-        claim = WindowRequest(job, work.seconds, work.rows, interactive, options.batch_size)
+        task = WindowTask(pcm, options, prompt_tokens(self._model, options), tuple(previous), self._model, found)
+        request = WindowRequest(job, task.seconds, task.rows, interactive, options.batch_size)
         with self._changed:
             if self._closed:
                 raise Unavailable("the engine is closed")
-            self._pending[work] = claim
-            self._scheduler.add(claim, work, time.monotonic())
+            self._pending[task] = request
+            self._scheduler.add(request, task, time.monotonic())
             self._changed.notify()
-        work.future.add_done_callback(lambda future: self._cancel_queued(work) if future.cancelled() else None)
-        return work.future
+        task.future.add_done_callback(lambda future: self._cancel_queued(task) if future.cancelled() else None)
+        return task.future
 
     def reconfigure(self, batching: Batching) -> None:
-        """Batch differently; another number of rows takes effect when those that are decoded now have ended."""
+        """Change the options of batching. Another number of rows takes effect when all running windows have ended."""
         with self._changed:
             self._batching = batching
             self._changed.notify()
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text, to go before a window's."""
+        """Return the tokens of a text that precedes a window."""
         return self._model.tokenize(text)
 
     @property
@@ -144,36 +144,36 @@ class Engine:
         return self._batching
 
     def check(self) -> None:
-        """Raise RuntimeError when nothing would be done any more: the thread has ended, or hangs, or all fails."""
+        """Raise RuntimeError if the engine is unhealthy: its thread has ended or hangs, or every window fails."""
         if not self._thread.is_alive():
-            raise RuntimeError("the engine's thread has ended")
+            raise RuntimeError("the engine thread has ended")
         stuck_s = time.monotonic() - self._last_heartbeat
         if stuck_s > self._watchdog_s:
-            raise RuntimeError(f"the engine's thread has not come on for {stuck_s:.0f} s: the device hangs")
+            raise RuntimeError(f"the engine thread has made no progress for {stuck_s:.0f} s: the device hangs")
         if self._failures >= MAX_FAILURES:
-            raise RuntimeError(f"the last {self._failures} windows all failed: the device is not well")
+            raise RuntimeError(f"the last {self._failures} windows all failed: the device is unhealthy")
 
     def stats(self) -> EngineStats:
-        """What was done so far, and what is to be done."""
+        """Return the current counters."""
         with self._changed:
             return replace(self._stats, waiting=len(self._scheduler), decoding=len(self._decoding))
 
     def close(self) -> None:
-        """Cancel what has not ended, and end the thread."""
+        """Cancel all unfinished windows and stop the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-        for work in list(self._pending):
-            work.future.cancel()
-            self._untrack(work)
+        for task in list(self._pending):
+            task.future.cancel()
+            self._untrack(task)
 
-    def _cancel_queued(self, work: WindowTask) -> None:
+    def _cancel_queued(self, task: WindowTask) -> None:
         with self._changed:
-            waiting = self._scheduler.discard(work)
+            waiting = self._scheduler.discard(task)
             self._changed.notify()
         if waiting:  # else the thread finds it cancelled
-            self._untrack(work)
+            self._untrack(task)
 
     def _run(self) -> None:
         torch.set_num_threads(self._model.threads)
@@ -191,16 +191,16 @@ class Engine:
                 self._run_with_isolation(self._aligner.waiting, self._run_aligner)
 
     def _schedule(self) -> list[WindowTask] | None:
-        """Windows to begin with; waits while there is nothing to do at all; None when the engine is closed."""
+        """Return the windows to start next. Blocks while there is nothing to do; returns None when closed."""
         with self._changed:
             while not self._closed:
                 if self._batching.max_batch_size != self._decoder.size and not self._decoder.has_work:
                     self._decoder = Decoder(self._model, self._batching.max_batch_size)
                 taken = []
-                # One lot at a time: who is most urgent is asked again for the next.
+                # One encoder batch at a time, so that the most urgent windows are chosen anew for the next.
                 if not self._encoding and self._batching.max_batch_size == self._decoder.size and self._has_room:
                     now = time.monotonic()
-                    # While an interactive window is decoded, letting others in takes half of the time at most.
+                    # While an interactive window is decoded, encoding others takes at most half of the time.
                     interactive_only = now < self._bulk_blocked_until and self._scheduler.serves_interactive
                     taken = self._scheduler.schedule(
                         self._batching, now, self._encoder.batch_size, only_interactive=interactive_only
@@ -213,14 +213,14 @@ class Engine:
 
     @property
     def _has_room(self) -> bool:
-        """Whether it pays to let windows in: a device takes twice as long for one by one as for a lot at once."""
+        """Whether enough rows are free: encoding windows one by one takes a device twice as long as in batches."""
         return not self._decoder.has_work or self._decoder.free_rows >= min(
             self._encoder.batch_size, self._decoder.size // 8
         )
 
-    def _start_encoding(self, works: Sequence[WindowTask]) -> None:
-        self._encoding = self._encoder.start(works)
-        self._add_stats(encoded=sum(1 for work in works if not work.attempts))
+    def _start_encoding(self, tasks: Sequence[WindowTask]) -> None:
+        self._encoding = self._encoder.start(tasks)
+        self._add_stats(encoded=sum(1 for task in tasks if not task.attempts))
 
     def _finish_encoding(self, encoding: EncodingBatch) -> None:
         self._start_decoding(encoding)
@@ -228,121 +228,121 @@ class Engine:
         self._bulk_blocked_until = now + (now - encoding.started)
 
     def _start_decoding(self, encoding: EncodingBatch) -> None:
-        works = [work for work in encoding.join() if not self._release_if_cancelled(work)]
-        if not works:
+        tasks = [task for task in encoding.join() if not self._release_if_cancelled(task)]
+        if not tasks:
             return
-        instructions = [work.decode_request() for work in works]
+        instructions = [task.decode_request() for task in tasks]
         attempts = self._decoder.add_sequences(
-            torch.cat([work.states for work in works if work.states is not None]), instructions
+            torch.cat([task.states for task in tasks if task.states is not None]), instructions
         )
-        self._decoding.update(zip(attempts, works, strict=True))
-        self._add_stats(tries=len(works))
+        self._decoding.update(zip(attempts, tasks, strict=True))
+        self._add_stats(tries=len(tasks))
 
     def _run_step(self) -> None:
         rows = self._decoder.size - self._decoder.free_rows
         for attempt in self._decoder.step():
-            work = self._decoding.pop(attempt)
+            task = self._decoding.pop(attempt)
             assert attempt.result is not None
-            ended = work.add_result(attempt.result)
-            self._release_rows(work)
+            ended = task.add_result(attempt.result)
+            self._release_rows(task)
             if not ended:
-                self._requeue(work)
-            elif work.best.tokens and (work.options.timestamps == "word" or work.end_unknown):
-                self._aligner.add(work)
+                self._requeue(task)
+            elif task.best.tokens and (task.options.timestamps == "word" or task.end_unknown):
+                self._aligner.add(task)
             else:
-                self._finish_clip(work, work.text())
+                self._finish_clip(task, task.text())
         self._add_stats(steps=1, rows=rows)
 
     def _run_aligner(self) -> None:
-        for work, text, end_s in self._aligner.run():
-            self._finish_clip(work, text, end_s)
+        for task, text, end_s in self._aligner.run():
+            self._finish_clip(task, text, end_s)
 
-    def _finish_clip(self, work: WindowTask, text: WindowText, end_s: float | None = None) -> None:
-        """Note the text of a stretch; queue the window for the speech that it leaves out, or finish it."""
-        if work.finish_clip(text, end_s):
+    def _finish_clip(self, task: WindowTask, text: WindowText, end_s: float | None = None) -> None:
+        """Record the text of a stretch, then queue the window again for speech without text, or resolve it."""
+        if task.finish_clip(text, end_s):
             self._add_stats(continued=1)
-            self._requeue(work)
+            self._requeue(task)
         else:
-            self._resolve(work)
+            self._resolve(task)
 
-    def _requeue(self, work: WindowTask) -> None:
-        """Queue a window for its next temperature, or for its next stretch."""
+    def _requeue(self, task: WindowTask) -> None:
+        """Queue a window again, for its next temperature or its next stretch."""
         with self._changed:
-            self._pending[work] = claim = replace(self._pending[work], rows=work.rows, seconds=work.seconds)
-            self._scheduler.add(claim, work, time.monotonic(), is_retry=True)
+            self._pending[task] = request = replace(self._pending[task], rows=task.rows, seconds=task.seconds)
+            self._scheduler.add(request, task, time.monotonic(), is_retry=True)
 
-    def _resolve(self, work: WindowTask) -> None:
+    def _resolve(self, task: WindowTask) -> None:
         self._failures = 0
-        if self._untrack(work):
-            text = work.result()
+        if self._untrack(task):
+            text = task.result()
             tokens = sum(len(part.tokens) for part in text.parts)
-            self._add_stats(windows=1, tokens=tokens, uncovered_s=total(work.uncovered) / SAMPLE_RATE)
-            work.future.set_result(text)
+            self._add_stats(windows=1, tokens=tokens, uncovered_s=total(task.uncovered) / SAMPLE_RATE)
+            task.future.set_result(text)
 
-    def _untrack(self, work: WindowTask) -> bool:
-        """A window is no longer the engine's; whether it is still wanted. Who waits for a cancelled one is told."""
+    def _untrack(self, task: WindowTask) -> bool:
+        """Remove a window from the engine. Return whether its future still wants a result."""
         with self._changed:
-            pending = self._pending.pop(work, None)
-        return pending is not None and work.future.set_running_or_notify_cancel()
+            pending = self._pending.pop(task, None)
+        return pending is not None and task.future.set_running_or_notify_cancel()
 
-    def _release_if_cancelled(self, work: WindowTask) -> bool:
-        """Whether a window that was taken is no longer wanted; its rows are free again then."""
-        if work.future.cancelled():
-            self._release_rows(work)
-            self._untrack(work)
-        return work.future.cancelled()
+    def _release_if_cancelled(self, task: WindowTask) -> bool:
+        """Free the rows of a window if it was cancelled. Return whether it was."""
+        if task.future.cancelled():
+            self._release_rows(task)
+            self._untrack(task)
+        return task.future.cancelled()
 
     def _abort_cancelled(self) -> None:
-        for attempt, work in list(self._decoding.items()):
-            if self._release_if_cancelled(work):
+        for attempt, task in list(self._decoding.items()):
+            if self._release_if_cancelled(task):
                 del self._decoding[attempt]
                 self._decoder.abort(attempt)
 
-    def _release_rows(self, work: WindowTask) -> None:
+    def _release_rows(self, task: WindowTask) -> None:
         with self._changed:
-            self._scheduler.release(work)
+            self._scheduler.release(task)
 
-    def _run_with_isolation(self, works: Sequence[WindowTask], act: Callable[[], None]) -> None:
-        """Act on windows; when that fails, on each by itself, and what fails alone has failed."""
+    def _run_with_isolation(self, tasks: Sequence[WindowTask], act: Callable[[], None]) -> None:
+        """Run a step for windows. If it raises, run each window alone, and reject those that raise again."""
         try:
             act()
             return
         except Exception as error:
-            logger.exception("%d windows failed together", len(works))
-            # The traceback holds the windows' tensors, and memory may be what was wanting.
+            logger.exception("%d windows failed together", len(tasks))
+            # The traceback holds references to the windows' tensors, and the error may be a lack of memory.
             failure = error.with_traceback(None)
-        self._remove_tasks(works)
-        if len(works) == 1:
-            self._reject(works[0], failure)
+        self._remove_tasks(tasks)
+        if len(tasks) == 1:
+            self._reject(tasks[0], failure)
             return
-        for work in works:
-            self._run_with_isolation([work], partial(self._run_isolated, work))
+        for task in tasks:
+            self._run_with_isolation([task], partial(self._run_isolated, task))
 
-    def _remove_tasks(self, works: Sequence[WindowTask]) -> None:
+    def _remove_tasks(self, tasks: Sequence[WindowTask]) -> None:
         self._encoding = None
-        self._aligner.waiting = [work for work in self._aligner.waiting if work not in works]
-        for attempt in [attempt for attempt, work in self._decoding.items() if work in works]:
+        self._aligner.waiting = [task for task in self._aligner.waiting if task not in tasks]
+        for attempt in [attempt for attempt, task in self._decoding.items() if task in tasks]:
             del self._decoding[attempt]
             self._decoder.abort(attempt)
 
-    def _run_isolated(self, work: WindowTask) -> None:
-        """A window's whole way, as far as it has not come yet."""
+    def _run_isolated(self, task: WindowTask) -> None:
+        """Run the remaining steps of one window."""
         with self._changed:
-            self._scheduler.discard(work)  # it may have been queued for another try before the others failed
-        if not work.ended:
-            self._finish_encoding(self._encoder.start([work]))
-            while work in self._decoding.values():
+            self._scheduler.discard(task)  # it may have been queued for another try before the others failed
+        if not task.ended:
+            self._finish_encoding(self._encoder.start([task]))
+            while task in self._decoding.values():
                 self._run_step()
-        elif work in self._pending:
-            self._aligner.add(work)
+        elif task in self._pending:
+            self._aligner.add(task)
             self._run_aligner()
 
-    def _reject(self, work: WindowTask, failure: Exception) -> None:
+    def _reject(self, task: WindowTask, failure: Exception) -> None:
         self._failures += 1
-        self._release_rows(work)
-        if self._untrack(work):
+        self._release_rows(task)
+        if self._untrack(task):
             self._add_stats(failed=1)
-            work.future.set_exception(failure)
+            task.future.set_exception(failure)
 
     def _add_stats(self, **more: float) -> None:
         with self._changed:

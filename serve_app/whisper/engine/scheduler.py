@@ -1,4 +1,4 @@
-"""Which waiting windows are given the free rows: policy alone, with the clock handed in."""
+"""The scheduling policy: the order in which waiting windows get free rows. Pure: the caller passes the time."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from serve_app.options import Strict
 WindowT = TypeVar("WindowT")
 
 LEAST_COST_S = 1.0
-"""A window is encoded as 30 s however short it is: below this, less sound is no less work."""
+"""The least cost of a window in seconds of audio: every window is encoded as 30 s, however short it is."""
 
 
 class Batching(Strict):
-    """How windows share the engine's rows. Can change while the engine runs."""
+    """Options of batching. They can change while the engine runs."""
 
     max_batch_size: int = Field(16, ge=1, description="Rows decoded together.")
     max_rows_per_job: int | None = Field(
@@ -29,7 +29,7 @@ class Batching(Strict):
     )
 
     def rows_per_job(self, jobs: int) -> int:
-        """Rows that each of so many jobs may hold."""
+        """Return the number of rows each job may use when there are this many jobs."""
         if self.max_rows_per_job is not None:
             return self.max_rows_per_job
         return self.max_batch_size if jobs <= 1 else max(1, self.max_batch_size * 3 // 4)
@@ -37,11 +37,10 @@ class Batching(Strict):
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """What a window asks for.
+    """The resources a window needs.
 
-    `seconds` of audio stand for its cost. `rows`, at least 1, are decoded side by side for it: beam search
-    and best_of take several. `limit` is the most rows its job wants to hold; the smaller of it and
-    Batching's cap binds.
+    `seconds` of audio measure its cost. `rows`, at least 1, are decoded side by side for it: beam search and best_of
+    need several. `limit`: the most rows its job may use, if lower than the limit of `Batching`.
     """
 
     job: str
@@ -53,7 +52,7 @@ class WindowRequest:
 
 @dataclass
 class _Job(Generic[WindowT]):
-    """A job that waits or runs. Its queues hold when each window was queued, oldest first."""
+    """A job with waiting or running windows. Its queues map each window to when it was queued, oldest first."""
 
     retries: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
     fresh: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
@@ -75,9 +74,9 @@ class _Job(Generic[WindowT]):
 
 
 class Scheduler(Generic[WindowT]):
-    """Windows that wait for rows, and the rows held by those that were taken.
+    """The queue of waiting windows, and the rows that running ones use.
 
-    Windows are hashed by identity. The clock never runs backwards. Not thread-safe.
+    Windows are hashed by identity. Times never decrease. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -91,26 +90,26 @@ class Scheduler(Generic[WindowT]):
 
     @property
     def waiting(self) -> int:
-        """Windows that wait."""
+        """Number of waiting windows."""
         return len(self._waiting)
 
     @property
     def rows_in_use(self) -> int:
-        """Rows of the windows that were taken and not yet released."""
+        """Number of rows used by windows that were scheduled and not yet released."""
         return self._rows_in_use
 
-    def add(self, claim: WindowRequest, window: WindowT, now: float, is_retry: bool = False) -> None:
-        """Queue a window that doesn't wait yet behind its job's others; `again`, behind its job's retries only.
+    def add(self, request: WindowRequest, window: WindowT, now: float, is_retry: bool = False) -> None:
+        """Queue a window behind its job's others; with `is_retry`, behind its job's other retries only.
 
-        Whether `claim.rows` are more than the engine has is for the caller to check: here it isn't an error.
+        The caller checks that the engine has enough rows.
         """
-        job = self._jobs.setdefault(claim.job, _Job())
+        job = self._jobs.setdefault(request.job, _Job())
         (job.retries if is_retry else job.fresh)[window] = now
-        job.seconds += claim.seconds
-        self._waiting[window] = claim
+        job.seconds += request.seconds
+        self._waiting[window] = request
 
     def discard(self, window: WindowT) -> bool:
-        """Drop a window that is no longer wanted; False when it was not waiting."""
+        """Remove a waiting window. Return False if it was not waiting."""
         if window not in self._waiting:
             return False
         self._remove_idle_job(self._dequeue(window))
@@ -118,23 +117,23 @@ class Scheduler(Generic[WindowT]):
 
     @property
     def serves_interactive(self) -> bool:
-        """Whether an interactive window holds rows."""
-        return any(claim.interactive for claim in self._running.values())
+        """Whether an interactive window is running."""
+        return any(request.interactive for request in self._running.values())
 
     def schedule(
         self, batching: Batching, now: float, limit: int | None = None, only_interactive: bool = False
     ) -> list[WindowT]:
-        """The windows to admit now, `most` at most; each holds its rows until it is released.
+        """Return the windows to run now, at most `limit`. Each uses its rows until it is released.
 
-        Interactive jobs come before bulk ones and, among those, the one of the highest response ratio
-        (Brinch Hansen's HRRN): (waited + cost) / cost, of the job's oldest waiting window and all its waiting
-        sound. Short jobs thus go first, and a long one gains on newcomers as it waits. A bulk job without a new
-        row for `bulk_patience_s` is ranked as if its next window had just come by itself, as interactive: it
-        is not starved, and a backlog that old doesn't turn interactive as a whole.
+        Interactive jobs come before bulk jobs. Among each, the job with the highest response ratio is next (Brinch
+        Hansen's HRRN): (waited + cost) / cost, where `waited` is the wait of its oldest window and `cost` all its
+        waiting audio. Short jobs go first, and a long job gains on newcomers while it waits. A bulk job that got no row
+        for `bulk_patience_s` is ranked as interactive for its next window alone: it is not starved, and an old backlog
+        does not become interactive as a whole.
 
-        A window that needs more rows than are free stops admission until it has them, so that narrow ones
-        don't starve it. One wider than its job's cap is admitted while its job holds nothing, one wider than
-        the batch while nobody does: none waits for ever, whatever the settings become.
+        A window that needs more rows than are free blocks all others until it has them, so that windows with fewer
+        rows do not starve it. A window with more rows than its job's limit runs while its job uses none, one with more
+        rows than the batch while nobody does: no window waits for ever, whatever the settings become.
         """
         taken: list[WindowT] = []
         size = batching.max_batch_size
@@ -159,56 +158,56 @@ class Scheduler(Generic[WindowT]):
         return taken
 
     def release(self, window: WindowT) -> None:
-        """Free the rows of a window that was taken; one that holds none any more is left alone."""
-        claim = self._running.pop(window, None)
-        if claim is None:
+        """Free the rows of a running window. Does nothing for one that is not running."""
+        request = self._running.pop(window, None)
+        if request is None:
             return
-        self._rows_in_use -= claim.rows
-        self._jobs[claim.job].rows -= claim.rows
-        self._remove_idle_job(claim)
+        self._rows_in_use -= request.rows
+        self._jobs[request.job].rows -= request.rows
+        self._remove_idle_job(request)
 
     def clear(self) -> list[WindowT]:
-        """Drop all that wait and return them."""
+        """Remove and return all waiting windows."""
         windows = list(self._waiting)
         for window in windows:
             self.discard(window)
         return windows
 
     def _may_take(self, job: _Job[WindowT], cap: int) -> bool:
-        """Whether the job's own rows leave room for its next window."""
+        """Return whether the job's limit allows its next window."""
         if not job.waits:
             return False
-        claim = self._waiting[job.next]
-        limit = cap if claim.limit is None else min(cap, claim.limit)
-        return job.rows == 0 or job.rows + claim.rows <= limit
+        request = self._waiting[job.next]
+        limit = cap if request.limit is None else min(cap, request.limit)
+        return job.rows == 0 or job.rows + request.rows <= limit
 
     def _rank(self, job: _Job[WindowT], batching: Batching, now: float) -> tuple[bool, float, float]:
-        """The highest goes next: interactive before bulk, then by response ratio, then the shorter job."""
-        claim = self._waiting[job.next]
+        """Return the rank of a job's next window; the highest is next: interactive, then response ratio, then cost."""
+        request = self._waiting[job.next]
         waited, cost = now - job.since, max(job.seconds, LEAST_COST_S)
         overdue = now - max(job.since, job.admitted) - batching.bulk_patience_s
-        promoted = not claim.interactive and overdue >= 0
+        promoted = not request.interactive and overdue >= 0
         if promoted:
-            waited, cost = overdue, max(claim.seconds, LEAST_COST_S)
-        return claim.interactive or promoted, (waited + cost) / cost, -cost
+            waited, cost = overdue, max(request.seconds, LEAST_COST_S)
+        return request.interactive or promoted, (waited + cost) / cost, -cost
 
     def _admit(self, window: WindowT, now: float) -> None:
-        claim = self._dequeue(window)
-        job = self._jobs[claim.job]
-        job.rows += claim.rows
+        request = self._dequeue(window)
+        job = self._jobs[request.job]
+        job.rows += request.rows
         job.admitted = now
-        self._rows_in_use += claim.rows
-        self._running[window] = claim
+        self._rows_in_use += request.rows
+        self._running[window] = request
 
     def _dequeue(self, window: WindowT) -> WindowRequest:
-        claim = self._waiting.pop(window)
-        job = self._jobs[claim.job]
+        request = self._waiting.pop(window)
+        job = self._jobs[request.job]
         del (job.retries if window in job.retries else job.fresh)[window]
-        job.seconds -= claim.seconds
-        return claim
+        job.seconds -= request.seconds
+        return request
 
-    def _remove_idle_job(self, claim: WindowRequest) -> None:
-        """Drop a job that neither waits nor runs."""
-        job = self._jobs[claim.job]
+    def _remove_idle_job(self, request: WindowRequest) -> None:
+        """Remove a job without waiting or running windows."""
+        job = self._jobs[request.job]
         if not job.waits and job.rows == 0:
-            del self._jobs[claim.job]
+            del self._jobs[request.job]

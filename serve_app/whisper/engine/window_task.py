@@ -1,4 +1,4 @@
-"""One window's way through the engine: what is asked of the decoder, try by try, and what is made of its answers."""
+"""The state of one window in the engine: its decoding attempts, and the stretches it is decoded in."""
 
 import zlib
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from serve_app.whisper.window_text import (
 )
 
 LONG_ENOUGH_TO_TELL_S = 5.0
-"""Of a second or two of sound Whisper often takes the language for English."""
+"""In a second or two of sound Whisper often takes any language for English."""
 
 
 @dataclass(frozen=True)
 class DecodingAttempt:
-    """A text that was found, and what Whisper's thresholds say of it."""
+    """The text decoded at one temperature; `passed`: whether it is accepted."""
 
     result: DecodingResult
     tokens: tuple[int, ...]
@@ -45,7 +45,7 @@ class DecodingAttempt:
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
-        """When no try is good, the one least like a loop, then the likeliest."""
+        """Attempts are ranked by whether they passed, then by not being repetitive, then by log-probability."""
         return self.passed, not self.result.text.is_repetitive, self.avg_logprob
 
 
@@ -53,10 +53,10 @@ class DecodingAttempt:
 class WindowTask:
     """A window, its options, and what has been decoded of it so far.
 
-    `pcm`: 16 kHz mono. `told`, `previous`: tokens that go before its text. `speech`: where speech was detected, in
-    samples; null: not looked for, and the first text is the window's. `clip`: the stretch that is decoded now, `clips`
-    those after it, `texts` those before it. `states` and `tries`: of `clip`; the encoder's states are kept from the
-    first try to the last.
+    `pcm`: 16 kHz mono. `prompt`: tokens of hotwords and prompt. `previous`: tokens of the text before the window.
+    `speech`: detected speech in samples; null if it was not looked for, then the first text is the window's. `clip`: the
+    stretch that is decoded now; `clips`: stretches that are still to be decoded; `texts`: those of earlier stretches.
+    `states` and `attempts` belong to `clip`; the encoder states are kept until its last attempt.
     """
 
     pcm: NDArray[np.int16]
@@ -77,26 +77,26 @@ class WindowTask:
 
     @property
     def sound(self) -> NDArray[np.int16]:
-        """Samples of the stretch that is decoded now."""
+        """The samples of the current stretch."""
         return self.pcm[self.clip.start : self.clip.end]
 
     @property
     def seconds(self) -> float:
-        """Of the stretch that is decoded now."""
+        """The length of the current stretch."""
         return self.clip.length / SAMPLE_RATE
 
     @property
     def temperature(self) -> float:
-        """Of the next try."""
+        """The temperature of the next attempt."""
         return self.options.temperatures[len(self.attempts)]
 
     @property
     def rows(self) -> int:
-        """Texts to be written side by side at the next try."""
+        """Number of rows of the next attempt."""
         return self.options.best_of if self.temperature else self.options.beam_size or 1
 
     def decode_request(self) -> DecodeRequest:
-        """What the decoder is to do next."""
+        """Return the request for the next attempt."""
         options, card = self.options, self.model.card
         own = card.tokens.suppressed if MODELS_OWN in options.suppress_tokens else ()
         plan = SearchConfig(
@@ -107,7 +107,7 @@ class WindowTask:
             length_penalty=options.length_penalty,
             limit=options.max_new_tokens or card.positions,
             max_speech_tokens=max_speech_tokens(self.seconds),
-            # Of what is heard alone, so that the same request draws the same text in any company.
+            # Derived from the audio alone, so that sampling is batch-invariant.
             seed=zlib.crc32(self.sound.tobytes(), round(1000 * self.temperature)),
         )
         return DecodeRequest(
@@ -120,7 +120,7 @@ class WindowTask:
         )
 
     def add_result(self, decoded: DecodingResult) -> bool:
-        """Note a try's outcome; whether it was the last."""
+        """Record the result of an attempt. Return whether it was the last one."""
         tokens = decoded.text.tokens
         if decoded.text.is_repetitive:
             tokens = trim_repetition(tokens, self.model.card.tokens.end)
@@ -146,29 +146,26 @@ class WindowTask:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing more to try."""
+        """Whether no further attempt is needed."""
         return bool(self.attempts) and (
             self.attempts[-1].passed or len(self.attempts) == len(self.options.temperatures)
         )
 
     @property
     def best(self) -> DecodingAttempt:
-        """The try to answer with."""
+        """The attempt whose text is returned."""
         return max(self.attempts, key=lambda found: found.rank)
 
     @property
     def end_unknown(self) -> bool:
-        """Whether only its words' times can tell where the text ends, as no timestamp after it does.
-
-        Then the rest of the window's speech, if any, is not known either.
-        """
+        """Whether the text has no timestamp at its end, so that only word timestamps can tell where it ends."""
         tokens, special = self.best.tokens, self.model.card.tokens
         return self._may_go_on and bool(tokens) and tokens[-1] < special.first_timestamp
 
     def finish_clip(self, text: WindowText, end_s: float | None = None) -> bool:
-        """Note the text of the stretch that was decoded, and turn to the next one; whether there is one.
+        """Record the text of the current stretch and move to the next one. Return whether there is one.
 
-        `end_s`: where the last word ends, in seconds of the stretch, if it is known.
+        `end_s`: the end of the last word in seconds of the stretch, if known.
         """
         text = text.worded
         found: list[Span] = []
@@ -185,7 +182,7 @@ class WindowTask:
         return True
 
     def result(self) -> WindowText:
-        """The window's text, once every stretch has been decoded: each segment ends where its speech does."""
+        """Return the window's text, once every stretch has been decoded, with segments extended to their speech."""
         first, *rest = map(self._to_speech_ends, self.texts) if self._may_go_on else self.texts
         return first.model_copy(update={"rest": tuple(rest)})
 
@@ -203,27 +200,27 @@ class WindowTask:
 
     @property
     def uncovered(self) -> list[Span]:
-        """Stretches of the window's detected speech that no text covers, once every stretch has been decoded."""
+        """Detected speech that no text covers, once every stretch has been decoded."""
         covered = [_span(segment, 0) for segment, _ in self.result().timed_segments]
         return uncovered_speech(self.speech or (), covered)
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether the rest of the window's speech is decoded where a text ends before it; a client's limit stands."""
+        """Whether speech that the text leaves out is decoded: not if the client limits the number of tokens."""
         return bool(self.speech) and self.options.max_new_tokens is None
 
     @property
     def _language(self) -> str | None:
-        """The language to decode the stretch in; null: the one that is detected.
+        """The language of the stretch; null: to be detected.
 
-        The rest of a window is in its first text's, unless it is long enough to tell another.
+        Further stretches of a window have the language of its first text, unless they are long enough to detect one.
         """
         if self.options.language is not None or not self.texts or self.seconds > LONG_ENOUGH_TO_TELL_S:
             return self.options.language
         return self.texts[0].language
 
     def _prompt(self) -> Sequence[int]:
-        """The text before the stretch, if it is to be told."""
+        """Return the tokens of the text before the stretch, if it is part of the prompt."""
         if not self.options.condition_on_previous_text:
             return self.previous if not self.texts else ()
         previous: Sequence[int] = self.previous
@@ -232,7 +229,7 @@ class WindowTask:
         return previous
 
     def text(self) -> WindowText:
-        """The text of the stretch that was decoded, without words."""
+        """Return the text of the stretch that was decoded, without word timestamps."""
         best, special = self.best, self.model.card.tokens
         language = best.result.language
         return WindowText(
@@ -256,7 +253,7 @@ class WindowTask:
 
 
 def _ending(text: WindowText, end_s: float) -> WindowText:
-    """The text with its last segment ending there, which it did not say itself."""
+    """Return the text with its last segment ending at `end_s`."""
     if not text.segments:
         return text
     *before, last = text.segments
@@ -265,12 +262,15 @@ def _ending(text: WindowText, end_s: float) -> WindowText:
 
 
 def _span(segment: WindowSegment, first: int) -> Span:
-    """The samples of a segment's times, counted from another sample on."""
+    """Return a segment's times in samples, offset by `first`."""
     return Span(first + round(segment.start * SAMPLE_RATE), first + round(segment.end * SAMPLE_RATE))
 
 
 def prompt_tokens(model: WhisperModel, options: TranscriptionOptions) -> tuple[int, ...]:
-    """Hotwords and prompt; of the prompt the last tokens that fit. Raises InvalidRequest for too many hotwords."""
+    """Return the tokens of hotwords and prompt, of the latter the last that fit.
+
+    Raises InvalidRequest for too many hotwords.
+    """
     room = model.card.prompt_positions
     hotwords = model.tokenize(options.hotwords or "")
     if len(hotwords) > room:

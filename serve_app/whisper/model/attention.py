@@ -1,4 +1,4 @@
-"""Attention, the fastest way each device has."""
+"""Attention, by the fastest kernel of each device."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,10 +22,10 @@ FLASH = find_spec("flash_attn") is not None
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mix values by how query and keys match: all `(rows, heads, count, head_dim)`, the query scaled already.
+    """Scaled dot-product attention of `(rows, heads, count, head_dim)` tensors; the query is already scaled.
 
-    `mask`, broadcast to `(rows, heads, queries, keys)`: true where a query sees a key. On a CPU a row's result
-    is the same, bit for bit, whatever the other rows hold.
+    `mask`, broadcast to `(rows, heads, queries, keys)`: true where a query attends to a key. On a CPU a row's result is
+    bit for bit independent of the other rows.
     """
     if query.device.type == "cuda":
         if FLASH and mask is None and query.shape[2] > 1 and query.dtype != torch.float32:
@@ -39,7 +39,7 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None =
     turned = keys.transpose(-1, -2)
     if query.shape[2] <= TILE:
         return _tile(query, turned, values, mask)
-    # Each tile reads all of them: copied once, they lie as it reads them.
+    # Every tile reads all keys and values: make them contiguous once.
     query, turned, values = query.contiguous(), keys.contiguous().transpose(-1, -2), values.contiguous()
     tiles = query.split(TILE, dim=2)
     masks = [None] * len(tiles) if mask is None else mask.expand(-1, -1, query.shape[2], -1).split(TILE, dim=2)
@@ -54,31 +54,31 @@ def _tile(query: Tensor, turned: Tensor, values: Tensor, mask: Tensor | None) ->
 
 
 Groups = Sequence[tuple[slice, Tensor]]
-"""Neighbouring sounds that the same number of rows listen to, and those rows: `(sounds, rows of each)`."""
+"""Consecutive entries of a cross-attention cache that equally many rows use, and those rows: `(entries, rows)`."""
 
 
 def group_rows_by_cross_kv(cross_kv_index: Sequence[int], device: torch.device) -> Groups:
-    """Group rows by the sound that each listens to."""
-    listeners: dict[int, list[int]] = {}
-    for row, sound in enumerate(cross_kv_index):
-        listeners.setdefault(sound, []).append(row)
+    """Group rows by the entry of the cross-attention cache that each uses."""
+    rows_of: dict[int, list[int]] = {}
+    for row, entry in enumerate(cross_kv_index):
+        rows_of.setdefault(entry, []).append(row)
     groups = []
-    # Neighbours of the same number of rows have the same difference between their place in order and their sound.
-    places = enumerate(sorted(listeners))
-    for _, members in groupby(places, key=lambda pair: (len(listeners[pair[1]]), pair[1] - pair[0])):
-        found = [sound for _, sound in members]
-        rows = torch.tensor([listeners[sound] for sound in found], device=device)
+    # Consecutive entries have the same difference between their rank and their index.
+    places = enumerate(sorted(rows_of))
+    for _, members in groupby(places, key=lambda pair: (len(rows_of[pair[1]]), pair[1] - pair[0])):
+        found = [entry for _, entry in members]
+        rows = torch.tensor([rows_of[entry] for entry in found], device=device)
         groups.append((slice(found[0], found[-1] + 1), rows))
     return groups
 
 
 def shared_cross_attention(query: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
-    """Attention of one token a row, `(rows, heads, 1, head_dim)`, where rows share keys and values.
+    """Cross-attention of one token a row, `(rows, heads, 1, head_dim)`, where rows share keys and values.
 
-    A sound's keys and values are read once for all its rows. Rows in no group get zeros.
+    Each entry's keys and values are read once for all its rows. Rows in no group get zeros.
     """
     mixed = torch.zeros_like(query)
-    for sounds, rows in groups:
-        own = attention(query[rows].squeeze(3).transpose(1, 2), keys[sounds], values[sounds])
+    for entries, rows in groups:
+        own = attention(query[rows].squeeze(3).transpose(1, 2), keys[entries], values[entries])
         mixed[rows] = own.transpose(1, 2).unsqueeze(3)
     return mixed

@@ -1,4 +1,4 @@
-"""Whisper's weights: sound to encoder states, tokens to logits."""
+"""Whisper's forward passes: audio to encoder states, tokens to logits."""
 
 from collections.abc import Sequence
 from typing import Self, cast
@@ -34,8 +34,8 @@ the next beyond 255 (openai/gpt-2, `bytes_to_unicode`)."""
 class WhisperModel:
     """A checkpoint on a device.
 
-    Its layers are walked here: the caches of transformers hold one position for a whole batch, and rows of
-    different prefixes stand at different ones; its attention is slow on a CPU.
+    The forward passes are our own: transformers' caches keep one position for the whole batch, while rows with
+    different prefixes are at different positions.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class WhisperModel:
     ) -> None:
         self.card = card
         self.threads = threads
-        """CPU threads that the thread which computes should ask torch for."""
+        """Number of torch threads that the engine thread should set."""
         self.positions = card.positions
         self.vocabulary = card.vocabulary
         self.device = device
@@ -54,7 +54,7 @@ class WhisperModel:
         """Encoder states of a window."""
         self._log_mel = LogMel(self._encoder.conv1.in_channels, FRAMES_PER_STATE * self.sound_positions, device)
         self._tokenizer = tokenizer
-        # What looks like a special token in a text is text.
+        # Special tokens written out in a text are text.
         self._tokenizer.encode_special_tokens = True
 
     @classmethod
@@ -81,33 +81,32 @@ class WhisperModel:
         return cls(card, network, read_tokenizer(card.source), torch.device(device), threads)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """The tokens of text that goes before other text; what looks like a special token is text too."""
+        """Return the tokens of a prompt. Special tokens written out in it are text."""
         if not text.strip():
             return ()
         return tuple(self._tokenizer.encode(f" {text.strip()}", add_special_tokens=False).ids)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of text tokens."""
+        """Return the text of text tokens."""
         return str(self._tokenizer.decode(list(tokens)))
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of a text token, which may be part of a character."""
+        """Return the bytes of a text token, which may be part of a character."""
         piece = str(self._tokenizer.id_to_token(token))
         known = all(letter in BYTE_OF for letter in piece)
         return bytes(BYTE_OF[letter] for letter in piece) if known else piece.encode()
 
     @torch.inference_mode()
     def features(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:
-        """Log-mel features of 16 kHz windows of at most 30 s: `(windows, mels, frames)`, padded with silence."""
+        """Return the log-mel features of 16 kHz windows of at most 30 s: `(windows, mels, frames)`, zero-padded."""
         return self._log_mel(windows).to(self.dtype)
 
     @torch.inference_mode()
     def encode(self, features: Tensor) -> Tensor:
-        """Encoder states `(windows, positions, width)` of features."""
+        """Return the encoder states `(windows, positions, width)` of features."""
         if self.device.type == "cuda":
             return self._encode(features)
-        # One by one: as fast, as a core's cache holds one window's states at best, and a window's states are
-        # then the same bit for bit in any company.
+        # One by one: as fast, since a core's cache holds one window's states at best, and batch-invariant.
         return torch.cat([self._encode(window) for window in features.split(1)])
 
     def _encode(self, features: Tensor) -> Tensor:
@@ -126,14 +125,14 @@ class WhisperModel:
         return cast(Tensor, encoder.layer_norm(hidden))
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def new_kv_cache(self, rows: int, positions: int) -> Tensor:
-        """Keys and values of nothing yet: zeros `(layers, 2, rows, heads, positions, head_width)`.
+        """Return an empty KV cache: zeros `(layers, 2, rows, heads, positions, head_width)`.
 
-        Zeros, as attention weighs places not yet filled with nought, and nought times rubbish may be NaN.
+        It is zeroed because attention multiplies unused positions by zero, and zero times garbage may be NaN.
         """
         layers = self._decoder.layers
         shape = (len(layers), 2, rows, layers[0].self_attn.heads, positions, layers[0].self_attn.head_width)
@@ -141,10 +140,10 @@ class WhisperModel:
 
     @torch.inference_mode()
     def write_cross_kv(self, states: Tensor, out: Tensor) -> None:
-        """Write the keys and values of encoder states to `out`, `(layers, 2, rows, heads, positions, head_width)`."""
+        """Write the cross-attention keys and values of encoder states to `out`, a view of a KV cache."""
         for layer, (keys, values) in zip(self._decoder.layers, out, strict=True):
-            for room, heard in zip((keys, values), _keys_values(layer.encoder_attn, states), strict=True):
-                room.copy_(heard)
+            for target, source in zip((keys, values), _keys_values(layer.encoder_attn, states), strict=True):
+                target.copy_(source)
 
     @torch.inference_mode()
     def decode_step(
@@ -156,12 +155,12 @@ class WhisperModel:
         length: int,
         cross_kv_index: Sequence[int] | None = None,
     ) -> Tensor:
-        """Decode tokens at their positions, both `(rows, count)`: hidden states `(rows, count, width)`.
+        """Decode tokens at their positions, both `(rows, count)`; return hidden states `(rows, count, width)`.
 
-        `said` are the keys and values of the rows' tokens so far, the new ones are written to it; `heard` those
-        of their sound. A token sees its row's tokens up to its own position. `length`: positions looked at,
-        more than the highest. `sounds`: the place in `heard` of the sound of each of the first rows, for tokens one by
-        one; other rows hear nothing. Null: each row has its own, in order.
+        `self_kv`, `cross_kv`: the caches; the tokens' keys and values are written to `self_kv`. A token attends to its
+        row's tokens up to its own position. `length`: the positions of `self_kv` that are read, more than the highest.
+        `cross_kv_index`: the index in `cross_kv` of each of the first rows, for one token a row; the other rows get no
+        cross-attention. Null: each row has its own, in order.
         """
         groups = None if cross_kv_index is None else group_rows_by_cross_kv(cross_kv_index, self.device)
         hidden = self._embed(tokens, positions)
@@ -186,9 +185,9 @@ class WhisperModel:
 
     @torch.inference_mode()
     def align(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Where the checkpoint's alignment heads look in the sound while it is given tokens `(rows, count)`.
+        """Return the cross-attention weights of the checkpoint's alignment heads for tokens `(rows, count)`.
 
-        Attention weights in float32, `(rows, heads, count, positions)`. Only layers up to the last such head run.
+        float32 `(rows, heads, count, positions)`. Layers after the last alignment head are not run.
         """
         heads = self.card.alignment_heads
         attention_weights: dict[tuple[int, int], Tensor] = {}
@@ -215,12 +214,12 @@ class WhisperModel:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary, in float32, of hidden states."""
+        """Return the logits of hidden states over the vocabulary, in float32."""
         return linear(hidden, self._embeddings).float()
 
 
 def bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices itself: measured three to four times as fast as float32 then."""
+    """Return whether this CPU has bfloat16 matrix instructions, which were measured 3 to 4 times as fast as float32."""
     known = torch.cpu.get_capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 

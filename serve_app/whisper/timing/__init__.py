@@ -1,0 +1,1 @@
+"""Word timestamps: dynamic time warping of cross-attention, words and their bounds."""

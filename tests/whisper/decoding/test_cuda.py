@@ -1,6 +1,8 @@
 """The engine on a CUDA device: graphs, a step ahead, the encoder on a stream of its own. Says the same as on a CPU.
 
-It runs without the service's own packages: `python -m pytest --confcutdir=tests/whisper tests/whisper/decoding/test_cuda.py`
+Runs without the service's own packages:
+
+    python -m pytest --confcutdir=tests/whisper tests/whisper/decoding/test_cuda.py
 """
 
 import gc
