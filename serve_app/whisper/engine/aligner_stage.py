@@ -42,7 +42,7 @@ class Aligner:
         return alone or len(self.waiting) >= BATCH or time.monotonic() - self._since > PATIENCE_S
 
     def run(self) -> list[tuple[WindowTask, WindowText, float]]:
-        """Align the windows that waited longest. Return their texts, with words if requested, and their last word's end."""
+        """Align the windows that waited longest. Return each one's text, with words if requested, and where it ends."""
         tasks, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         card, device = self._model.card, self._model.device
         lines = [(*task.best.result.prefix, *task.best.tokens) for task in tasks]

@@ -54,8 +54,8 @@ class WindowTask:
     """A window, its options, and what has been decoded of it so far.
 
     `pcm`: 16 kHz mono. `prompt`: tokens of hotwords and prompt. `previous`: tokens of the text before the window.
-    `speech`: detected speech in samples; null if it was not looked for, then the first text is the window's. `clip`: the
-    stretch that is decoded now; `clips`: stretches that are still to be decoded; `texts`: those of earlier stretches.
+    `speech`: detected speech in samples; null if it was not looked for, then the first text is the window's.
+    `clip`: the current stretch; `clips`: stretches that are still to be decoded; `texts`: those of earlier stretches.
     `states` and `attempts` belong to `clip`; the encoder states are kept until its last attempt.
     """
 
