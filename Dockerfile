@@ -27,8 +27,8 @@ USER ray
 VOLUME /data
 EXPOSE 8000
 ENV STT_DATA_DIR=/data HF_HOME=/data/huggingface STT_NETWORK__ALLOW_PRIVATE_ADDRESSES=false
-# What Serve's proxies answer themselves, in our shape: see deployments/proxy.py.
-ENV RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy:middlewares
+# What Serve's proxies answer themselves, in our shape: see deployments/proxy_errors.py.
+ENV RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy_errors:middlewares
 
 # PyPI's torch carries CUDA's libraries; the node brings only the driver.
 FROM base AS cuda

@@ -23,7 +23,7 @@ import aiohttp
 import jiwer
 
 from benchmarks.saved import save
-from serve_app.languages import language_code
+from serve_app.schemas.languages import language_code
 
 TOLERANCE_S = 0.3
 START_TOLERANCE_S = 0.25

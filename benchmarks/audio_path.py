@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.audio.fetch import fetch
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector
 from serve_app.audio.windows import cut
-from serve_app.guard import guarded_session
+from serve_app.net.download import fetch
+from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, LimitSettings, NetworkSettings
 
 TARGET = 1000

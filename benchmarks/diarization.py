@@ -24,9 +24,9 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.pipeline import SpeakerPipeline
-from serve_app.options import DiarizationOptions
+from serve_app.schemas.request import DiarizationOptions
+from serve_app.schemas.transcript import Turn
 from serve_app.settings import DiarizationSettings, VadSettings
-from serve_app.transcript import Turn
 
 COLLAR = 0.5
 """pyannote.metrics counts both sides: a quarter of a second on each."""

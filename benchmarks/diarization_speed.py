@@ -32,12 +32,12 @@ from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block
-from serve_app.guard import guarded_session
-from serve_app.jobs.blobs import BlobStore
-from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions
+from serve_app.net.ssrf import guarded_session
+from serve_app.pipeline.transcribe import transcribe
+from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions
+from serve_app.schemas.transcript import Transcript, Turn
 from serve_app.settings import AppSettings, DiarizationSettings, LimitSettings, VadSettings, WhisperSettings
-from serve_app.transcript import Transcript, Turn
-from serve_app.transcription import transcribe
+from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowText
 
 LEAST_RATIO = 2.0

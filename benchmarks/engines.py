@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import WhisperTokenizerFast
 
 from benchmarks.workloads import Work
-from serve_app.options import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.request import MODELS_OWN, TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching

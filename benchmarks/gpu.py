@@ -41,7 +41,7 @@ from transformers.utils import logging
 from benchmarks.layouts import LAYOUTS, write
 from benchmarks.speed import machine, positive, turns, versions
 from serve_app.audio import SAMPLE_RATE
-from serve_app.options import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.request import MODELS_OWN, TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.decoding.decoder import Decoder, DecodeRequest
 from serve_app.whisper.decoding.search import SearchConfig

@@ -35,7 +35,7 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.vad import SpeechDetector
 from serve_app.audio.windows import cut
 from serve_app.models import longest_window_s
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import AppSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.config import ConfigError, load
-from deployments.launch import DeployFailed, check_port, deploy, start_ray, wait_until_running
+from deployments.launcher import DeployFailed, check_port, deploy, start_ray, wait_until_running
 from serve_app.models import EMBEDDED_WARNINGS
 from serve_app.models.fetch import ModelUnavailable
 from serve_app.models.resolve import resolve_models

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.cores import spin_briefly
-from serve_app.options import DiarizationOptions
+from serve_app.schemas.request import DiarizationOptions
+from serve_app.schemas.transcript import Turn
 from serve_app.settings import AppSettings
-from serve_app.transcript import Turn
 
 
 class Diarizer:

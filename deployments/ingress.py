@@ -9,14 +9,14 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from deployments.calls import transcriber
 from deployments.job_manager import RemoteJobs
-from serve_app.api.app import create_app
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.uploads import Uploads, signing_key
+from deployments.retry import transcriber
+from serve_app.asgi import create_app
 from serve_app.models.resolve import resolve_checkpoint
-from serve_app.service import Service
+from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings
+from serve_app.storage.blobs import BlobStore
+from serve_app.storage.signed_uploads import Uploads, signing_key
 from serve_app.whisper.model.card import ModelCard
 
 logger = logging.getLogger(__name__)

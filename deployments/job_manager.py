@@ -13,13 +13,13 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-from deployments.calls import call, transcriber
-from serve_app.guard import guarded_session
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
-from serve_app.options import JobRequest
+from deployments.retry import call, transcriber
+from serve_app.net.ssrf import guarded_session
+from serve_app.schemas.job import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
+from serve_app.schemas.request import JobRequest
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.storage.blobs import BlobStore
 
 NAMESPACE = "whisper"
 
@@ -31,7 +31,7 @@ class JobManagerActor:
     """The job manager of one application, in a process of its own that Ray restarts."""
 
     async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:  # type: ignore[misc]
-        from serve_app.jobs.database import Database  # and with it SQLAlchemy, which no replica needs
+        from serve_app.jobs.db.engine import Database  # and with it SQLAlchemy, which no replica needs
         from serve_app.jobs.manager import JobManager
 
         self._fingerprint = fingerprint

@@ -19,22 +19,22 @@ from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.calls import MAX_DEATHS, call
 from deployments.job_manager import RemoteJobs
+from deployments.retry import MAX_DEATHS, call
 from serve_app.errors import NotFound, ServiceError, Unavailable
-from serve_app.guard import guarded_session
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import PROGRESS_S, Job
-from serve_app.options import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
-from serve_app.reports import Reports
+from serve_app.net.ssrf import guarded_session
+from serve_app.pipeline.progress import Reports
+from serve_app.pipeline.streaming import telling
+from serve_app.schemas.job import PROGRESS_S, Job
+from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
+from serve_app.schemas.transcript import Said, Tell, Transcript, Turn
 from serve_app.settings import AppSettings
-from serve_app.telling import telling
-from serve_app.transcript import Said, Tell, Transcript, Turn
+from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowText
 
 if TYPE_CHECKING:
     from serve_app.audio.windows import Block
-    from serve_app.transcription import Keeper, Report
+    from serve_app.pipeline.transcribe import Keeper, Report
 
 
 class KeptBlocks:
@@ -121,7 +121,7 @@ class Transcriber:
 
         No job is recorded.
         """
-        from serve_app.diarization.clips import checked
+        from serve_app.diarization.reference_clips import checked
 
         options = await asyncio.to_thread(checked, options or TranscriptionOptions(), self.settings)
         model = self.settings.served_model(options.model).id
@@ -146,7 +146,7 @@ class Transcriber:
         keeper: Keeper | None = None,
         tell: Tell | None = None,
     ) -> Transcript:
-        from serve_app.transcription import transcribe
+        from serve_app.pipeline.transcribe import transcribe
 
         try:
             model = self.settings.served_model(request.model)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.cores import spin_briefly
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import ServedModel, WhisperSettings
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.window_text import WindowText

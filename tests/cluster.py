@@ -35,7 +35,7 @@ def running() -> Iterator[Running]:
     from ray import serve
 
     from deployments.config import load
-    from deployments.launch import deploy, wait_until_running
+    from deployments.launcher import deploy, wait_until_running
 
     ray.init(
         address="local",

@@ -10,10 +10,10 @@ import hypothesis
 import pytest
 import uvicorn
 
-from serve_app.api.app import create_app
+from serve_app.asgi import create_app
 from serve_app.models.fetch import ModelUnavailable
 from serve_app.models.resolve import resolve_checkpoint
-from serve_app.service import Service
+from serve_app.services.transcription import Service
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.reproducible import make_products_reproducible

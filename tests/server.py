@@ -14,20 +14,20 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
-from serve_app.api.app import create_app
+from serve_app.asgi import create_app
 from serve_app.audio.windows import Block
-from serve_app.guard import guarded_session
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.database import Database
+from serve_app.jobs.db.engine import Database
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.models import Job
-from serve_app.jobs.uploads import Uploads, signing_key
 from serve_app.models import model_source
-from serve_app.options import DiarizationOptions
-from serve_app.service import Service
+from serve_app.net.ssrf import guarded_session
+from serve_app.pipeline.transcribe import transcribe
+from serve_app.schemas.job import Job
+from serve_app.schemas.request import DiarizationOptions
+from serve_app.schemas.transcript import Tell, Transcript, Turn
+from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings, DiarizationSettings, VadSettings
-from serve_app.transcript import Tell, Transcript, Turn
-from serve_app.transcription import transcribe
+from serve_app.storage.blobs import BlobStore
+from serve_app.storage.signed_uploads import Uploads, signing_key
 from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.card import ModelCard

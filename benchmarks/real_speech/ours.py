@@ -15,13 +15,13 @@ import aiohttp
 from benchmarks.launched import Service, running
 from benchmarks.real_speech.heard import Heard, Timed
 from serve_app.audio.windows import Block
-from serve_app.formats import render
-from serve_app.guard import guarded_session
-from serve_app.jobs.blobs import BlobStore
-from serve_app.languages import language_code
-from serve_app.options import JobRequest, TranscriptionOptions
+from serve_app.net.ssrf import guarded_session
+from serve_app.pipeline.transcribe import transcribe
+from serve_app.rendering.formats import render
+from serve_app.schemas.languages import language_code
+from serve_app.schemas.request import JobRequest, TranscriptionOptions
 from serve_app.settings import AppSettings
-from serve_app.transcription import transcribe
+from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.whisper_model import WhisperModel

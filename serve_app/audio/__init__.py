@@ -1,4 +1,4 @@
-"""From a URL or a file to windows of 16 kHz mono speech."""
+"""From a media file to windows of 16 kHz mono speech."""
 
 SAMPLE_RATE = 16_000
 """Samples a second of every PCM array in this project (Whisper's input rate)."""

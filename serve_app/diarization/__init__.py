@@ -1,1 +1,1 @@
-"""Who speaks when, and so who said what."""
+"""Speaker diarization: pyannote pipelines, speakers of words, known speakers."""

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby, islice, pairwise
 from typing import NamedTuple
 
-from serve_app.transcript import Segment, Transcript, Turn
-from serve_app.whisper.window_text import Word
+from serve_app.schemas.transcript import Segment, Transcript, Turn, Word
 
 MOMENT_S = 1e-3
 """What has no time of its own is looked for in so much: the unit of a transcript's times."""

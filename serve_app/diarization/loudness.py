@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.transcript import Turn
+from serve_app.schemas.transcript import Turn
 
 _FRAME = SAMPLE_RATE // 100
 

@@ -19,11 +19,11 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.cores import count_cores
 from serve_app.diarization.channels import channel_name, speech_of
 from serve_app.diarization.loudness import levelled
-from serve_app.diarization.names import Voice, in_order, matched
+from serve_app.diarization.speaker_naming import Voice, in_order, matched
 from serve_app.models import model_source
-from serve_app.options import DiarizationOptions, KnownSpeaker
+from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
+from serve_app.schemas.transcript import Turn
 from serve_app.settings import DiarizationSettings, VadSettings
-from serve_app.transcript import Turn
 from serve_app.whisper.model.malloc import keep_freed_memory
 
 Pcm = NDArray[np.int16]
@@ -71,7 +71,9 @@ class SpeakerPipeline:
         if device == "cpu":
             keep_freed_memory()
         pipeline.to(torch.device(device))
-        from serve_app.diarization.one_pass import OnePass  # after `load_pyannote`, which imports its library quietly
+        from serve_app.diarization.fast_pipeline import (
+            OnePass,  # after `load_pyannote`, which imports its library quietly
+        )
 
         if OnePass.suits(pipeline):
             pipeline.__class__ = OnePass

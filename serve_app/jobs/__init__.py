@@ -1,1 +1,1 @@
-"""Jobs: their states, their store, their webhooks."""
+"""Jobs: the manager, runs and leases, fair queueing. `db/` stores them, `webhooks/` announces them."""

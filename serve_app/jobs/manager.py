@@ -10,11 +10,17 @@ from uuid import uuid4
 import aiohttp
 
 from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Reused
-from serve_app.jobs.blobs import BlobStore
 from serve_app.jobs.cursor import from_cursor, to_cursor
-from serve_app.jobs.database import Database
-from serve_app.jobs.journal import happened
-from serve_app.jobs.models import (
+from serve_app.jobs.db.deliveries import Outbox
+from serve_app.jobs.db.engine import Database
+from serve_app.jobs.db.events import happened
+from serve_app.jobs.db.jobs import ACTIVE, JobStore
+from serve_app.jobs.notifier import News
+from serve_app.jobs.retention import Sweeper
+from serve_app.jobs.runner import Run, Runner, interrupted
+from serve_app.jobs.shielded import unbroken
+from serve_app.jobs.webhooks.sender import WebhookSender, check_webhook
+from serve_app.schemas.job import (
     MAX_PAGE,
     PROGRESS_S,
     DeliveryView,
@@ -25,16 +31,10 @@ from serve_app.jobs.models import (
     JobState,
     WebhookState,
 )
-from serve_app.jobs.news import News
-from serve_app.jobs.outbox import Outbox
-from serve_app.jobs.runner import Run, Runner, interrupted
-from serve_app.jobs.store import ACTIVE, JobStore
-from serve_app.jobs.sweeper import Sweeper
-from serve_app.jobs.unbroken import unbroken
-from serve_app.jobs.webhooks import WebhookSender, check_webhook
-from serve_app.options import BlobSource, JobRequest
+from serve_app.schemas.request import BlobSource, JobRequest
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.storage.blobs import BlobStore
 
 EVENTS_POLL_S = 2.0
 """Who waits for a job's events looks this often too: another manager may have changed it."""

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from serve_app.errors import Away, InvalidRequest, ServiceError, Unavailable
-from serve_app.jobs.dispatch import Dispatcher
-from serve_app.jobs.models import Job, JobError, JobState
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import UNREADABLE
+from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.tables import UNREADABLE
+from serve_app.jobs.dispatcher import Dispatcher
+from serve_app.schemas.job import Job, JobError, JobState
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import JobSettings
-from serve_app.transcript import Transcript
 
 RETRY_DELAY_S = 0.5
 """Wait before the second run of a job; doubled for each further one, up to"""

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from serve_app.jobs.models import Job, JobError, JobState, Mode, WebhookState
-from serve_app.options import Priority, TranscriptionOptions, UrlSource
+from serve_app.schemas.job import Job, JobError, JobState, Mode, WebhookState
+from serve_app.schemas.request import Priority, TranscriptionOptions, UrlSource
 
 
 class JobView(BaseModel):

@@ -1,4 +1,4 @@
-"""The models that ship inside the package: by name, without a model hub."""
+"""Checkpoints: those embedded in the package, and the catalogue that others are fetched from."""
 
 from pathlib import Path
 

@@ -4,9 +4,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from pydantic import Field
-
-from serve_app.options import Strict
+from serve_app.schemas.request import Strict
+from serve_app.schemas.transcript import TokenLogprob, Word
 from serve_app.whisper.model.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
 RESET_ABOVE = 0.5
@@ -14,42 +13,6 @@ RESET_ABOVE = 0.5
 
 MAX_PROMPT_TOKENS = 224
 """Tokens: half a Whisper decoder's positions; more never go before a text."""
-
-
-class TokenLogprob(Strict):
-    """A text token: its text (a replacement character for part of one), log-probability and UTF-8 bytes."""
-
-    token: str
-    logprob: float
-    bytes: tuple[int, ...]
-
-
-class SpeakerTagged(Strict):
-    """Something that was said. `speaker`: whose it is, once speakers have been told apart.
-
-    `overlap`: during more than half of its time (or at its moment, if it has no time) several spoke.
-    """
-
-    speaker: str | None = Field(None, exclude_if=lambda speaker: speaker is None)
-    overlap: bool = Field(False, exclude_if=lambda overlap: not overlap)
-
-
-class Word(SpeakerTagged):
-    """A word with the punctuation that clings to it, in seconds from the start of its window.
-
-    `text` as generated, mostly with a leading space; `tokens`: its token ids. `probability`: the
-    mean of its tokens' probabilities.
-    """
-
-    start: float
-    end: float
-    text: str
-    tokens: tuple[int, ...]
-    probability: float
-
-    def moved(self, seconds: float) -> Self:
-        """Return the same word so many seconds later."""
-        return self.model_copy(update={"start": round(self.start + seconds, 3), "end": round(self.end + seconds, 3)})
 
 
 class WindowSegment(Strict):

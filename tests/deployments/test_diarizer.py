@@ -47,7 +47,7 @@ def test_a_killed_diarizer_costs_no_text(http: httpx.Client) -> None:
 def test_only_the_diarizer_needs_pyannote() -> None:
     code = """
 import sys
-import deployments.app, serve_app.transcription, serve_app.api.app, serve_app.jobs.manager
+import deployments.app, serve_app.pipeline.transcribe, serve_app.asgi, serve_app.jobs.manager
 import serve_app.whisper.engine.engine
 sys.exit(bool({"pyannote.audio", "scipy", "lightning"} & set(sys.modules)))
 """

@@ -93,7 +93,7 @@ def test_cancelling_an_hour_frees_its_rows(http: httpx.Client, hour: bytes) -> N
 
 
 def test_jobs_outlive_the_application(http: httpx.Client, running: Running) -> None:
-    from deployments.launch import deploy, wait_until_running
+    from deployments.launcher import deploy, wait_until_running
 
     file = {"file": (DATA / "de.opus").read_bytes()}
     jobs = [http.post("/v1/jobs", files=file).json() for _ in range(12)]
@@ -109,7 +109,7 @@ OTHER_DRIVER = """
 import asyncio, sys
 import ray
 from deployments.job_manager import NAMESPACE, RemoteJobs
-from serve_app.options import JobRequest, UrlSource
+from serve_app.schemas.request import JobRequest, UrlSource
 
 ray.init(sys.argv[1], namespace=NAMESPACE, log_to_driver=False)
 

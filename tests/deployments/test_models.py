@@ -12,10 +12,10 @@ from ray import serve
 
 from deployments.config import parse
 from deployments.job_manager import NAMESPACE
-from deployments.launch import deploy, wait_until_running
+from deployments.launcher import deploy, wait_until_running
 from serve_app.errors import NotFound, Unavailable
-from serve_app.jobs.models import Job, JobState
-from serve_app.options import JobRequest, TranscriptionOptions, UrlSource
+from serve_app.schemas.job import Job, JobState
+from serve_app.schemas.request import JobRequest, TranscriptionOptions, UrlSource
 from tests.cluster import Running
 from tests.deployments.test_service import DATA, SAID, job_ended, transcribe
 from tests.server import german

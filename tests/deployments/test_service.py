@@ -21,7 +21,7 @@ from ray import serve
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.errors import AudioError
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import LimitSettings
 from tests.cluster import Running
 
@@ -250,7 +250,7 @@ def test_python_callers_hand_over_sound_bytes_or_a_url(running: Running) -> None
 
 
 def test_user_config_is_live(running: Running) -> None:
-    from deployments.launch import deploy, wait_until_running
+    from deployments.launcher import deploy, wait_until_running
 
     replicas = set(processes("ray::ServeReplica:whisper:Whisper"))
     (whisper,) = [d for d in running.config.applications[0].deployments if d.name == "Whisper"]
@@ -266,7 +266,7 @@ def test_user_config_is_live(running: Running) -> None:
 
 
 def test_new_settings_replace_the_job_manager_and_keep_its_jobs(http: httpx.Client, running: Running) -> None:
-    from deployments.launch import deploy, wait_until_running
+    from deployments.launcher import deploy, wait_until_running
 
     job = http.post("/v1/jobs", files={"file": (DATA / "es.wav").read_bytes()}).json()
     job_ended(http, job["id"])

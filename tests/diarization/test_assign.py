@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.diarization.assign import assign
-from serve_app.transcript import Segment, Transcript, Turn
-from serve_app.whisper.window_text import TokenLogprob, Word
+from serve_app.schemas.transcript import Segment, TokenLogprob, Transcript, Turn, Word
 
 Said = tuple[float, float, str]
 

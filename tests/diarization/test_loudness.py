@@ -5,7 +5,7 @@ import pytest
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.loudness import levelled
-from serve_app.transcript import Turn
+from serve_app.schemas.transcript import Turn
 
 
 def turn(start: float, end: float, speaker: str) -> Turn:

@@ -10,7 +10,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.encode import flac
 from serve_app.diarization.pipeline import PipelineError, SpeakerPipeline
-from serve_app.options import DiarizationOptions, KnownSpeaker
+from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.settings import DiarizationSettings, LimitSettings, VadSettings
 from tests.diarization.conversation import DATA, conversation, restless
 
@@ -116,7 +116,7 @@ def refuse(*args, **kwargs):
 socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = socket.create_connection = refuse
 import numpy as np
 from serve_app.diarization.pipeline import SpeakerPipeline
-from serve_app.options import DiarizationOptions
+from serve_app.schemas.request import DiarizationOptions
 from serve_app.settings import DiarizationSettings, VadSettings
 nano = SpeakerPipeline.load(DiarizationSettings(pipeline="diarization-nano", threads=1), VadSettings())
 nano.diarize(np.random.default_rng(0).integers(-9999, 9999, 16000, np.int16), DiarizationOptions())

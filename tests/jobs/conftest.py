@@ -10,14 +10,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from serve_app.guard import guarded_session
 from serve_app.jobs import runner
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.database import Database
+from serve_app.jobs.db.engine import Database
+from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.manager import JobManager
 from serve_app.jobs.runner import Run
-from serve_app.jobs.store import JobStore
+from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
+from serve_app.storage.blobs import BlobStore
 from tests.jobs.helpers import SECRET, Managing, Receiver, receiving
 from tests.jobs.postgres import MISSING, Server, binaries, server
 

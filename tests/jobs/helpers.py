@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.models import Job, JobState
-from serve_app.jobs.store import JobStore
-from serve_app.options import BlobSource, JobRequest, Priority, UrlSource, Webhook
+from serve_app.schemas.job import Job, JobState
+from serve_app.schemas.request import BlobSource, JobRequest, Priority, UrlSource, Webhook
+from serve_app.schemas.transcript import Segment, Transcript
 from serve_app.settings import AppSettings
-from serve_app.transcript import Segment, Transcript
+from serve_app.storage.blobs import BlobStore
 
 Managing = Callable[..., AbstractAsyncContextManager[JobManager]]
 """`async with managing(run) as manager`: started, and closed at the end. Again: a restart."""

@@ -9,8 +9,8 @@ from resource import getpagesize
 from statistics import quantiles
 from typing import Any
 
-from serve_app.jobs.models import MAX_PAGE
-from serve_app.options import Webhook
+from serve_app.schemas.job import MAX_PAGE
+from serve_app.schemas.request import Webhook
 from serve_app.settings import AppSettings
 from tests.jobs.helpers import Gate, Managing, request, with_jobs
 

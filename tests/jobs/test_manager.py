@@ -8,12 +8,12 @@ import pytest
 
 from serve_app.errors import AudioError, Conflict, InvalidRequest, NotFound, Overloaded, ServiceError
 from serve_app.jobs import manager as manager_module
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.models import Job, JobError, JobState
-from serve_app.jobs.store import JobStore
-from serve_app.options import BlobSource, JobRequest, Webhook
+from serve_app.jobs.db.jobs import JobStore
+from serve_app.schemas.job import Job, JobError, JobState
+from serve_app.schemas.request import BlobSource, JobRequest, Webhook
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.storage.blobs import BlobStore
 from tests.jobs.helpers import (
     ON_SQLITE,
     TRANSCRIPT,

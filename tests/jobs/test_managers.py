@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from serve_app.jobs.database import Database
+from serve_app.jobs.db.engine import Database
+from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.models import Job, JobState
 from serve_app.jobs.runner import Run
-from serve_app.jobs.store import JobStore
+from serve_app.schemas.job import Job, JobState
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
 from tests.jobs.helpers import TRANSCRIPT, Gate, Managing, claimed, ended, queued, request, succeed, with_jobs
 from tests.jobs.worker import Task, working
 

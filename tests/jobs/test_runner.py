@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import AudioError, Away, Conflict, Unavailable
+from serve_app.jobs import retention as sweeper
 from serve_app.jobs import runner as runner_module
-from serve_app.jobs import sweeper
-from serve_app.jobs.blobs import BlobStore
+from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.models import Job, JobError, JobState
-from serve_app.jobs.store import JobStore
-from serve_app.options import JobRequest
+from serve_app.schemas.job import Job, JobError, JobState
+from serve_app.schemas.request import JobRequest
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings
-from serve_app.transcript import Transcript
+from serve_app.storage.blobs import BlobStore
 from tests.jobs.helpers import (
     TRANSCRIPT,
     Gate,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import Reused
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.database import Database
-from serve_app.jobs.models import JobState
-from serve_app.options import JobRequest
+from serve_app.jobs.db.engine import Database
+from serve_app.schemas.job import JobState
+from serve_app.schemas.request import JobRequest
+from serve_app.storage.blobs import BlobStore
 from tests.jobs.helpers import Gate, Managing, ended, files, request, succeed, upload
 
 OTHER = request(url="https://example.com/other.mp3")

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from serve_app.guard import guarded_session
-from serve_app.jobs.blobs import BlobStore
-from serve_app.jobs.database import Database
+from serve_app.jobs.db.engine import Database
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.models import Job
+from serve_app.net.ssrf import guarded_session
+from serve_app.schemas.job import Job
+from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings, JobSettings
-from serve_app.transcript import Transcript
+from serve_app.storage.blobs import BlobStore
 from tests.cluster import ROOT
 from tests.jobs.helpers import TRANSCRIPT, request
 

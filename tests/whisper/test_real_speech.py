@@ -18,8 +18,8 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.spans import total
 from serve_app.audio.vad import SpeechDetector
 from serve_app.audio.windows import Block, Window, cut
-from serve_app.coverage import speech_without_text
-from serve_app.options import TranscriptionOptions
+from serve_app.pipeline.coverage import speech_without_text
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import LimitSettings, VadSettings, WhisperSettings
 from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine

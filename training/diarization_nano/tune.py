@@ -24,8 +24,8 @@ from pyannote.core import Annotation, Segment
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from serve_app.audio import SAMPLE_RATE
+from serve_app.diarization.fast_pipeline import OnePass
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME
-from serve_app.diarization.one_pass import OnePass
 from training.diarization_nano.bank import Bank
 from training.diarization_nano.conversations import conversations
 from training.diarization_nano.cpu import hurry

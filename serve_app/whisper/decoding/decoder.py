@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from serve_app.options import Task
+from serve_app.schemas.request import Task
 from serve_app.whisper.decoding.kv_slots import KVSlots, Record, StepOutput
 from serve_app.whisper.decoding.search import BeamSearch, Hypothesis, SamplingSearch, SearchConfig, start_search
 from serve_app.whisper.model.whisper_model import WhisperModel

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 
 TOKENS_PER_SECOND, TOKENS_BESIDES = 10, 20
 """More tokens than this in a window, if they repeat, are a loop and not speech: twice the rate of the fastest speech in

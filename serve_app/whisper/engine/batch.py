@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio.windows import Window
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 

@@ -17,7 +17,7 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, total
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.models import LONGEST_WINDOW_S
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.decoding.decoder import Decoder, SequenceState
 from serve_app.whisper.engine.aligner_stage import Aligner
 from serve_app.whisper.engine.encoder_stage import EncoderStage, EncodingBatch

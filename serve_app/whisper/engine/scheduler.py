@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import Field
 
-from serve_app.options import Strict
+from serve_app.schemas.request import Strict
 
 WindowT = TypeVar("WindowT")
 

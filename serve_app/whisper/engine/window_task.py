@@ -12,14 +12,14 @@ from torch import Tensor
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, clip, total
 from serve_app.errors import InvalidRequest
-from serve_app.options import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.request import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.transcript import TokenLogprob
 from serve_app.whisper.decoding.decoder import DecodeRequest, DecodingResult
 from serve_app.whisper.decoding.fallback import fallback_verdict, max_speech_tokens, trim_repetition
 from serve_app.whisper.decoding.search import SearchConfig
 from serve_app.whisper.engine.seek import MAX_STRETCHES, remaining_clips, speech_end, uncovered_speech
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import (
-    TokenLogprob,
     WindowSegment,
     WindowText,
     compression_ratio,

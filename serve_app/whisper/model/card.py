@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from serve_app.errors import InvalidRequest
-from serve_app.languages import language_name
 from serve_app.models import model_source
-from serve_app.options import MAX_HYPOTHESES, TranscriptionOptions
+from serve_app.schemas.languages import language_name
+from serve_app.schemas.request import MAX_HYPOTHESES, TranscriptionOptions
 from serve_app.whisper.model.checkpoint import read_json
 from serve_app.whisper.model.tokens import CheckpointError, SpecialTokens
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from serve_app.options import Task
+from serve_app.schemas.request import Task
 
 SECONDS_PER_TIMESTAMP = 0.02
 """Neighbouring timestamp tokens are this far apart (Whisper paper, section 2.3)."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from serve_app.whisper.window_text import Word
+from serve_app.schemas.transcript import Word
 
 MARGIN_S = 0.1
 """Speech goes on so long before and after what was detected: quiet consonants lie there."""

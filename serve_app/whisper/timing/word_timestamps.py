@@ -7,9 +7,10 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.schemas.transcript import Word
 from serve_app.whisper.model.tokens import SpecialTokens
 from serve_app.whisper.timing.dtw import SECONDS_PER_POSITION
-from serve_app.whisper.window_text import WindowSegment, Word, window_segments
+from serve_app.whisper.window_text import WindowSegment, window_segments
 
 _SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces: there each character is a word, as in openai-whisper."""

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.decoding.decoder import Decoder
 from serve_app.whisper.engine.engine import Engine

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from serve_app.options import Task
+from serve_app.schemas.request import Task
 from serve_app.whisper.decoding.decoder import Decoder, DecodeRequest, DecodingResult, SequenceState
 from serve_app.whisper.decoding.kv_slots import Record, Shape, StepOutput
 from serve_app.whisper.decoding.search import SearchConfig

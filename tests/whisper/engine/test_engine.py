@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest, Unavailable
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.engine import MAX_FAILURES, Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel

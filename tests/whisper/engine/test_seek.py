@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.audio.spans import Span, clip, subtract, total
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.seek import (
     LEAD,
     LEAST_SPEECH_BETWEEN,

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.errors import InvalidRequest
 from serve_app.models import longest_window_s, model_source
-from serve_app.options import TranscriptionOptions
+from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.model.card import ModelCard
 from serve_app.whisper.model.tokens import CheckpointError
 

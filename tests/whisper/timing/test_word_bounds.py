@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app.schemas.transcript import Word
 from serve_app.whisper.timing.word_bounds import LEAST_S, MARGIN_S, MAX_MEDIAN_S, PAUSE_S, Speech, bound_words
-from serve_app.whisper.window_text import Word
 
 
 def word(start: float, end: float, text: str = " one") -> Word:

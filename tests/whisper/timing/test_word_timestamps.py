@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from transformers import WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import _combine_tokens_into_words
 
-from serve_app.languages import language_name
 from serve_app.models import model_source
+from serve_app.schemas.languages import language_name
+from serve_app.schemas.transcript import Word
 from serve_app.whisper.model.tokens import SpecialTokens
 from serve_app.whisper.timing.word_timestamps import window_words
-from serve_app.whisper.window_text import Word, window_segments
+from serve_app.whisper.window_text import window_segments
 
 SOURCE = model_source("whisper-nano")
 TOKENIZER = WhisperTokenizer.from_pretrained(SOURCE)

@@ -1,0 +1,54 @@
+"""The FastAPI application: every front, one error shape, one body limit."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+
+from serve_app.fronts import health
+from serve_app.fronts.insanely_fast import routes as insanely_fast
+from serve_app.fronts.native import events as following
+from serve_app.fronts.native import jobs as native
+from serve_app.fronts.native import uploads as presigned
+from serve_app.fronts.octoai import routes as octoai
+from serve_app.fronts.openai import routes as openai
+from serve_app.fronts.tiyaro import routes as tiyaro
+from serve_app.fronts.verda import routes as verda
+from serve_app.http import error_handlers as errors
+from serve_app.http.auth import SCHEMES, RequireKey
+from serve_app.http.body_limits import BodyLimit, no_unknown_query
+from serve_app.http.error_format import Dialect, refusing
+from serve_app.http.openapi.document import described
+from serve_app.services.transcription import Service
+from serve_app.settings import Front
+
+FRONTS: dict[Front, tuple[APIRouter, tuple[Dialect, ...]]] = {
+    "openai": (openai.router, ()),
+    "insanely_fast": (insanely_fast.router, (insanely_fast.DIALECT,)),
+    "octoai": (octoai.router, (octoai.DIALECT,)),
+    "tiyaro": (tiyaro.router, (tiyaro.DIALECT,)),
+    # The last: what any other front has under a first folder is not a deployment's.
+    "verda": (verda.router, (verda.DIALECT, verda.STATUSES)),
+}
+"""The APIs of other services, and how those say what went wrong that have a shape of their own for it."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The HTTP application in front of `service`."""
+    # Its /docs loads nothing from elsewhere: clusters are often cut off from the internet.
+    app: FastAPI = FastAPIOffline(
+        title="Whisper on Ray Serve",
+        version=version("whisper-serve"),
+        description="Speech to text: synchronous like OpenAI's audio API, or as jobs with webhooks.",
+    )
+    app.state.service = service
+    chosen = [front for name, front in FRONTS.items() if name in service.settings.fronts]
+    refuse = refusing([dialect for _, dialects in chosen for dialect in dialects])
+    app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
+    app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
+    errors.install(app, refuse)
+    app.include_router(health.router)
+    for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
+        app.include_router(router, dependencies=[*SCHEMES, Depends(no_unknown_query)])
+    app.openapi = described(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
+    return app

@@ -1,0 +1,1 @@
+"""The Insanely-Fast-Whisper API."""

@@ -1,0 +1,1 @@
+"""The service's own API: jobs, their events, and uploads by signed URLs."""

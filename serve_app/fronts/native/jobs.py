@@ -1,0 +1,253 @@
+"""The native jobs API: `/v1/jobs`."""
+
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, Field, Json, ValidationError, model_validator
+from starlette.datastructures import UploadFile
+
+from serve_app.errors import InvalidRequest, UnsupportedMediaType
+from serve_app.fronts.openai.routes import RENDERED, respond
+from serve_app.fronts.uploads import store, store_base64
+from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep
+from serve_app.http.error_handlers import invalid, responses
+from serve_app.http.multipart import read_form, refuse_repeats
+from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.examples import QUEUED, SUCCEEDED, URL
+from serve_app.http.openapi.schema import schema_of
+from serve_app.http.prefer import PreferredDep
+from serve_app.jobs.view import JobView, view
+from serve_app.rendering.formats import Format, check_speakers
+from serve_app.rendering.subtitles import Layout
+from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
+from serve_app.schemas.request import (
+    DiarizationOptions,
+    JobRequest,
+    Priority,
+    Source,
+    Strict,
+    TranscriptionOptions,
+    UploadSource,
+    UrlSource,
+    VadOptions,
+    Webhook,
+)
+from serve_app.services.transcription import Service
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+JobId = Annotated[
+    str | None,
+    Field(
+        max_length=ID_CHARACTERS,
+        pattern=ID_PATTERN,
+        description="An id of your own; null: the service makes one. The same id and request again: the same job.",
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_CHARACTERS,
+        description="The same key and request again: the same job; another request is refused.",
+    ),
+]
+
+
+class JobBody(TranscriptionOptions):
+    """A job as JSON: one of `url`, `upload_id` and `audio`, a webhook if wanted, and the options."""
+
+    url: str | None = Field(None, description="http(s) URL of the audio.")
+    upload_id: str | None = Field(None, description="The id of an upload, made by `POST /v1/uploads` and put there.")
+    audio: str | None = Field(None, description="Base64 of the audio, or a data URL.")
+    webhook: Webhook | None = None
+    priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
+    id: JobId = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if [self.url, self.upload_id, self.audio].count(None) != 2:
+            raise ValueError("give exactly one of url, upload_id and audio (or a multipart body with file)")
+        return self
+
+
+class JobForm(TranscriptionOptions):
+    """A job as multipart fields beside `file`; `webhook`, `vad` and `diarization` as JSON."""
+
+    vad: Json[VadOptions] | None = None
+    diarization: Json[DiarizationOptions] | None = None
+    webhook: Json[Webhook] | None = None
+    priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
+    id: JobId = None
+
+
+class Deleted(BaseModel):
+    """A job that is forgotten."""
+
+    id: str
+    object: Literal["job.deleted"] = "job.deleted"
+    deleted: Literal[True] = True
+
+
+class JobsQuery(Strict):
+    """Which jobs to list."""
+
+    status: JobState | None = Field(None, description="Only jobs in this state.")
+    webhook: WebhookState | None = Field(
+        None, description="Only jobs whose webhook of the end is so far; `failed`: given up, send it again."
+    )
+    limit: int = Field(20, ge=1, le=MAX_PAGE)
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+
+class TranscriptQuery(Layout):
+    """How to show a transcript."""
+
+    format: Format = "json"
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first; `next_cursor` is null on the last."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    next_cursor: str | None
+
+
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": schema_of(JobBody),
+            "example": {"url": URL, "webhook": {"url": "https://example.com/done"}},
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    **schema_of(JobForm)["properties"],
+                },
+                "additionalProperties": False,
+            },
+            "example": {"file": "(a recording)", "language": "en", "timestamps": "word"},
+        },
+    },
+}
+JOB = view(QUEUED).model_dump(mode="json")
+"""A job, as clients see it."""
+
+ENDED = view(SUCCEEDED).model_dump(mode="json")
+_GIVEN = ("Location", "Preference-Applied")
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a recording; the answer comes at once",
+    responses=responses(404, 422, 429)
+    | {
+        200: answers("It has ended within the time to wait.", ENDED, headers=_GIVEN, model=JobView),
+        202: answers("Accepted.", JOB, headers=_GIVEN),
+    },
+    openapi_extra={"requestBody": _BODY},
+)
+async def submit(
+    service: ServiceDep,
+    owner: OwnerDep,
+    request: Request,
+    response: Response,
+    preferred: PreferredDep,
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
+    match request.headers.get("content-type", "").partition(";")[0].strip().lower():
+        case "application/json":
+            job_id, job_request = await _from_json(service, await request.body())
+        case "multipart/form-data":
+            job_id, job_request = await _from_form(service, request)
+        case other:
+            raise UnsupportedMediaType(
+                f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
+            )
+    job = await service.submit(job_request, job_id, owner, idempotency_key)
+    waited = await preferred.waited(service, job)
+    response.status_code = 200 if waited.ended else 202
+    response.headers.update(waited.headers | {"Location": f"/v1/jobs/{job.id}"})
+    return view(waited.job)
+
+
+async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
+    try:
+        body = JobBody.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid(error) from None
+    options = TranscriptionOptions.of(body)
+    source: Source
+    if body.url is not None:
+        source = UrlSource(url=body.url)
+    elif body.upload_id is not None:
+        source = UploadSource(id=body.upload_id)
+    else:
+        source = await store_base64(service.blobs, body.audio or "", "audio")
+    return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+
+
+async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
+    await read_form(request)
+    async with request.form() as form:
+        refuse_repeats(form)
+        fields = {name: value for name, value in form.items() if name != "file"}
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise InvalidRequest("file is required, as a multipart file part", "file", "missing")
+        try:
+            body = JobForm.model_validate(fields)
+        except ValidationError as error:
+            raise invalid(error) from None
+        source = await store(service.blobs, file)
+        options = TranscriptionOptions.of(body)
+        return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+
+
+_PAGE = {"object": "list", "data": [ENDED], "next_cursor": None}
+
+
+@router.get("", summary="Jobs, newest first", responses=responses() | {200: answers("A page.", _PAGE)})
+async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
+    page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
+    return JobList(data=[view(job) for job in page.data], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", summary="One job", responses=responses(404) | {200: answers("The job.", ENDED)})
+async def job(service: ServiceDep, job_id: KnownId) -> JobView:
+    return view(await service.jobs.get(job_id))
+
+
+@router.get(
+    "/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409) | {200: RENDERED}
+)
+async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[TranscriptQuery, Query()]) -> Response:
+    found = await service.jobs.result(job_id)
+    check_speakers(found, query.format)
+    return respond(found, query.format, query, job_id)
+
+
+@router.delete(
+    "/{job_id}",
+    summary="Cancel a job that has not ended; forget one that has",
+    responses=responses(404, 409)
+    | {
+        200: answers(
+            "The job, or that it is forgotten.", JOB | {"status": "cancelled"}, Deleted(id="call-17").model_dump()
+        )
+    },
+)
+async def delete(service: ServiceDep, job_id: KnownId) -> JobView | Deleted:
+    job = await service.jobs.get(job_id)
+    if not job.state.terminal:
+        return view(await service.jobs.cancel(job_id))
+    await service.jobs.delete(job_id)
+    return Deleted(id=job_id)

@@ -1,0 +1,1 @@
+"""OctoAI's asynchronous inference API."""

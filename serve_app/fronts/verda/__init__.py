@@ -1,0 +1,1 @@
+"""The API of Verda's asynchronous Whisper containers."""

@@ -1,0 +1,1 @@
+"""The OpenAPI document: its customization, the schemas and the examples of answers."""

@@ -1,0 +1,91 @@
+"""What the OpenAPI document says of answers, where FastAPI can't know it: examples, headers, errors."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from serve_app.errors import ServiceError
+from serve_app.http.openapi.examples import ERRORS
+
+Entry = dict[str, Any]
+Entries = dict[int | str, Entry]
+"""Of answers, by their statuses."""
+
+EVERYWHERE = (400, 401, 413, 415, 431, 503)
+"""Statuses that any path may answer with."""
+
+HEADERS = {
+    "Location": "Where to ask for what becomes of it.",
+    "Preference-Applied": "Which preference was followed; absent: none.",
+    "Retry-After": "Seconds to wait before it is sent again.",
+    "WWW-Authenticate": "How to say who it is.",
+    "X-Inference-Id": "The inference, which is the job.",
+    "X-User-Request-ID": "The request, which is the job where there is one.",
+    "x-request-id": "Names the request in the logs.",
+    "x-should-retry": "`false`: OpenAI's clients don't send it again.",
+}
+"""What the headers of answers say."""
+
+
+def headed(*names: str) -> Entry:
+    """The OpenAPI entries of headers."""
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
+
+
+def answers(description: str, *examples: Any, headers: tuple[str, ...] = (), **entry: Any) -> Entry:
+    """The OpenAPI entry of an answer: JSON such as the examples, with those headers."""
+    # As text until `described`: of an object FastAPI would leave out what is null.
+    named = {str(number): {"value": json.dumps(example)} for number, example in enumerate(examples, 1)}
+    content = {"application/json": {"examples": named}}
+    return {"description": description, "content": content, "headers": headed(*headers), **entry}
+
+
+def errors_as(render: Callable[[ServiceError], Response], model: type[BaseModel], *statuses: int) -> Entries:
+    """The OpenAPI entries of errors, in the shape that `render` gives them."""
+
+    def entry(error: ServiceError) -> Entry:
+        response = render(error)
+        headers = tuple(name for name in HEADERS if name in response.headers)
+        return answers(type(error).__doc__ or "", json.loads(bytes(response.body)), headers=headers, model=model)
+
+    return {status: entry(ERRORS[status]) for status in sorted(set(statuses))}
+
+
+def operations(document: Entry) -> Iterator[tuple[str, str, Entry]]:
+    """Every path and method of an OpenAPI document, and what it says of them."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def described(app: FastAPI) -> Callable[[], Entry]:
+    """What `app.openapi` is to be: FastAPI's document, without the 422 it assumes, for we answer 400."""
+    make = app.openapi
+
+    @cache
+    def document() -> Entry:
+        found = make()
+        for _, _, operation in operations(found):
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+            for status, answer in operation["responses"].items():
+                _complete(status, answer)
+        for name in ("HTTPValidationError", "ValidationError"):
+            found.get("components", {}).get("schemas", {}).pop(name, None)
+        return found
+
+    return document
+
+
+def _complete(status: str, answer: Entry) -> None:
+    answer.setdefault("headers", {}).update(headed("x-request-id"))
+    content = answer.get("content", {})
+    if not status.startswith("2") and "text/event-stream" in content:  # errors of a stream are none
+        content["application/json"] = content.get("application/json", {}) | content.pop("text/event-stream")
+    for example in content.get("application/json", {}).get("examples", {}).values():
+        example["value"] = json.loads(example["value"])

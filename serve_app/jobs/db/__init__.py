@@ -1,0 +1,1 @@
+"""The job database: tables, migrations, jobs, events and webhook deliveries."""

@@ -1,0 +1,1 @@
+"""Webhooks: payloads in each front's format, and the sender."""

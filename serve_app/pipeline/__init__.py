@@ -1,0 +1,1 @@
+"""Transcribe one recording: fetch, decode, transcribe blocks of windows, diarize, merge."""

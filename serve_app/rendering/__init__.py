@@ -1,0 +1,1 @@
+"""Transcripts as JSON, text, subtitles and RTTM."""

@@ -1,0 +1,241 @@
+"""Subtitles of a transcript: cues in order that never overlap, each with some text and some time."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from typing import NamedTuple
+
+from pydantic import Field
+
+from serve_app.errors import InvalidRequest
+from serve_app.rendering.speaker_labels import labelled
+from serve_app.rendering.subtitle_cues import Cue, columns, divided, readable
+from serve_app.schemas.request import Strict
+from serve_app.schemas.transcript import Segment, Transcript, Word
+
+LONG_PAUSE_MS = 3000
+"""Where lines are counted, a cue ends before such a pause (openai-whisper's writers)."""
+
+# A line break or control character in a text would end its cue, or the file.
+_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+class Layout(Strict):
+    """How subtitles are laid out: openai-whisper's names and meanings. All of it needs words' times.
+
+    Without any of it cues are made to be read (`subtitle_cues`).
+    """
+
+    max_line_width: int | None = Field(
+        None, ge=1, le=250, description="Characters of a line at most; a longer word has a line of its own."
+    )
+    max_line_count: int | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="Lines of a cue at most: cues then follow the lines, not the segments. Needs max_line_width.",
+    )
+    highlight_words: bool = Field(False, description="A cue for every word, in which the word is underlined.")
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The fields that ask for something."""
+        return tuple(name for name in Layout.model_fields if getattr(self, name))
+
+
+PLAIN = Layout()
+
+
+_Pieces = list[Cue]
+"""What becomes one cue: words, or a segment without any. Times never run back; a text may have none."""
+
+
+class _Syntax(NamedTuple):
+    """How a format writes texts, and what somebody says; `visible`: who it is takes room in a line."""
+
+    escape: Callable[[str], str]
+    said: Callable[[str | None, str], str]
+    visible: bool
+
+
+def srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+    """SubRip. Raises InvalidRequest for a layout this transcript can't have."""
+    cues = enumerate(_cues(transcript, layout, _SRT), 1)
+    return "".join(
+        f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{cue.text.replace('-->', '->')}\n\n"
+        for number, cue in cues
+    )
+
+
+def vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+    """WebVTT. Raises InvalidRequest for a layout this transcript can't have."""
+    cues = _cues(transcript, layout, _VTT)
+    # Hours are left out where there are none, as openai-whisper does.
+    return "WEBVTT\n\n" + "".join(
+        f"{_time(cue.start, '.').removeprefix('00:')} --> {_time(cue.end, '.').removeprefix('00:')}\n{cue.text}\n\n"
+        for cue in cues
+    )
+
+
+def tsv(transcript: Transcript) -> str:
+    """A line a segment: start and end in milliseconds, and the text, with tabs between; speakers last, if known."""
+    told = transcript.turns is not None
+    lines = ["start\tend\ttext" + ("\tspeaker" if told else "")]
+    for cue in _with_time(([piece] for piece in _in_order(transcript.segments, transcript)), transcript):
+        text = _joined(cue).replace("\n", " ")
+        speakers = ", ".join(dict.fromkeys(piece.speaker or "" for piece in cue))
+        lines.append(f"{cue[0].start}\t{cue[-1].end}\t{text}" + (f"\t{speakers}" if told else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _cues(transcript: Transcript, layout: Layout, syntax: _Syntax) -> Iterator[Cue]:
+    _check(transcript, layout)
+    laid_out = _laid_out(_segments(transcript), layout, syntax) if layout.asked else _readable(transcript, syntax)
+    for pieces in _with_time(laid_out, transcript):
+        escaped = [piece._replace(text=syntax.escape(piece.text)) for piece in pieces]
+        if layout.highlight_words:
+            yield from _highlighted(escaped, syntax)
+        else:
+            yield Cue(pieces[0].start, pieces[-1].end, _joined(escaped, syntax))
+
+
+def _check(transcript: Transcript, layout: Layout) -> None:
+    if layout.max_line_count is not None and layout.max_line_width is None:
+        raise InvalidRequest("max_line_count needs max_line_width", "max_line_count")
+    if layout.asked and any(segment.words is None for segment in transcript.segments):
+        name = layout.asked[0]
+        raise InvalidRequest(f"{name} needs words' times, which a job with timestamps 'word' has", name)
+
+
+def _segments(transcript: Transcript) -> Iterator[_Pieces]:
+    """The words of each segment, or the segment itself."""
+    texts: list[Sequence[Word | Segment]] = [segment.words or (segment,) for segment in transcript.segments]
+    ordered = iter(_in_order(chain.from_iterable(texts), transcript))
+    return ([next(ordered) for _ in segment] for segment in texts)
+
+
+def _readable(transcript: Transcript, syntax: _Syntax) -> Iterator[_Pieces]:
+    """Cues as they are without a layout; a segment without words' times is divided."""
+
+    def label(speaker: str | None) -> int:
+        return columns(syntax.said(speaker, "")) if syntax.visible else 0
+
+    texts = zip(transcript.segments, _segments(transcript), strict=True)
+    words = (pieces if segment.words else divided(pieces[0]) for segment, pieces in texts)
+    return ([cue] for cue in readable(words, _milliseconds(transcript.duration), label))
+
+
+def _in_order(texts: Iterable[Word | Segment], transcript: Transcript) -> _Pieces:
+    """Seconds to milliseconds that are within the recording and never run back."""
+    pieces: _Pieces = []
+    at, total = 0, _milliseconds(transcript.duration)
+    for text in texts:
+        begin = max(at, min(_milliseconds(text.start), total))
+        at = max(begin, min(_milliseconds(text.end), total))
+        pieces.append(Cue(begin, at, _UNPRINTABLE.sub(" ", text.text), text.speaker))
+    return pieces
+
+
+def _laid_out(segments: Iterable[_Pieces], layout: Layout, syntax: _Syntax) -> Iterator[_Pieces]:
+    """Words as cues and lines, as openai-whisper's writers put them; line breaks go into their texts.
+
+    A cue has one speaker.
+    """
+    width, count = layout.max_line_width or math.inf, layout.max_line_count
+    cue: _Pieces = []
+    length, lines, last = 0, 1, 0
+    for segment in segments:
+        for place, piece in enumerate(segment):
+            paused = count is not None and bool(cue) and piece.start - last > LONG_PAUSE_MS
+            new_segment = count is None and place == 0 and bool(cue)
+            new_speaker = bool(cue) and piece.speaker != cue[-1].speaker
+            apart = paused or new_segment or new_speaker
+            if 0 < length <= width - len(piece.text) and not apart:
+                length += len(piece.text)
+                cue.append(piece)
+            else:
+                text = piece.text.strip()
+                if apart or (cue and count is not None and lines >= count):
+                    yield cue
+                    cue, lines = [], 1
+                elif length > 0:
+                    lines += 1
+                    text = "\n" + text
+                label = 0 if cue or not syntax.visible else len(syntax.said(piece.speaker, ""))
+                cue.append(piece._replace(text=text))
+                length = label + len(text.strip())
+            last = piece.start
+    if cue:
+        yield cue
+
+
+def _with_time(cues: Iterable[_Pieces], transcript: Transcript) -> Iterator[_Pieces]:
+    """The cues that have a text; one that has no time of its own is shown with the one before it, or else after it."""
+    timed: list[_Pieces] = []
+    for cue in cues:
+        if not _joined(cue):
+            continue
+        if timed and (_timeless(cue) or _timeless(timed[-1])):
+            timed[-1] = [*timed[-1], cue[0]._replace(text="\n" + cue[0].text), *cue[1:]]
+        else:
+            timed.append(cue)
+    total = _milliseconds(transcript.duration)
+    if len(timed) == 1 and _timeless(timed[0]) and total:
+        first, *others = timed[0]  # nothing says when
+        timed = [[first._replace(start=0, end=total), *(piece._replace(start=total, end=total) for piece in others)]]
+    return (cue for cue in timed if not _timeless(cue))
+
+
+def _timeless(cue: _Pieces) -> bool:
+    return cue[0].start == cue[-1].end
+
+
+def _highlighted(cue: _Pieces, syntax: _Syntax) -> Iterator[Cue]:
+    at = cue[0].start
+    for place, piece in enumerate(cue):
+        if piece.start > at:
+            yield Cue(at, piece.start, _joined(cue, syntax))
+        if piece.end > piece.start:
+            underlined = [*cue[:place], _underlined(piece), *cue[place + 1 :]]
+            yield Cue(piece.start, piece.end, _joined(underlined, syntax))
+        at = piece.end
+
+
+def _underlined(piece: Cue) -> Cue:
+    word = piece.text.strip()
+    return piece._replace(text=piece.text.replace(word, f"<u>{word}</u>", 1)) if word else piece
+
+
+def _joined(cue: _Pieces, syntax: _Syntax | None = None) -> str:
+    """The lines of a cue; with a `syntax` also who says them, where somebody begins."""
+    lines: list[str] = []
+    for speaker, pieces in groupby(cue, key=lambda piece: piece.speaker):
+        text = "".join(piece.text for piece in pieces)
+        said = "\n".join(stripped for line in text.split("\n") if (stripped := line.strip()))
+        if said:
+            lines.append(syntax.said(speaker, said) if syntax else said)
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _voice(speaker: str | None, text: str) -> str:
+    return f"<v {_escaped(speaker)}>{text}</v>" if speaker else text
+
+
+_SRT = _Syntax(escape=lambda text: text, said=labelled, visible=True)
+_VTT = _Syntax(escape=_escaped, said=_voice, visible=False)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _time(milliseconds: int, point: str) -> str:
+    seconds, thousandths = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{thousandths:03d}"

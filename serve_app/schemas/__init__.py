@@ -1,0 +1,1 @@
+"""The domain: requests, transcripts, jobs, languages. Imports no other folder."""

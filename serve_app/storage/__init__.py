@@ -1,0 +1,1 @@
+"""Recordings at rest: blobs, signed uploads, temporary files."""

@@ -1,0 +1,124 @@
+"""The same turns as the library's own pipeline, for less work."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.diarization.pipeline import SpeakerPipeline, load_pyannote
+from serve_app.models import model_source
+from serve_app.schemas.request import DiarizationOptions
+from serve_app.settings import DiarizationSettings, VadSettings
+from tests.diarization.conversation import conversation, restless
+
+CLUSTERINGS = {
+    "AgglomerativeClustering": {"method": "centroid", "min_cluster_size": 3, "threshold": 0.6},
+    "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},
+}
+"""What pyannote/speaker-diarization-3.1 and community-1 do with the embeddings."""
+
+
+@pytest.fixture(scope="module")
+def file() -> dict[str, Any]:
+    sound = conversation(60).astype(np.float32) / 32768
+    return {"waveform": torch.from_numpy(sound)[None], "sample_rate": SAMPLE_RATE, "uri": "conversation"}
+
+
+def folder(path: Path, clustering: str, exclude_overlap: bool) -> str:
+    """diarization-nano with something else in its config."""
+    for part in Path(model_source("diarization-nano")).iterdir():
+        (path / part.name).symlink_to(part)
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    config["pipeline"]["params"]["embedding_exclude_overlap"] = exclude_overlap
+    config["params"]["segmentation"]["min_duration_off"] = 0.0  # every frame counts
+    config["pipeline"]["params"]["clustering"] = clustering
+    config["params"]["clustering"] = CLUSTERINGS[clustering]
+    (path / "config.yaml").unlink()
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("clustering", "exclude_overlap", "wished"),
+    [
+        ("AgglomerativeClustering", True, {}),
+        ("AgglomerativeClustering", False, {"num_speakers": 3}),
+        ("VBxClustering", True, {}),
+    ],
+)
+def test_the_result_is_the_same(
+    file: dict[str, Any], tmp_path: Path, clustering: str, exclude_overlap: bool, wished: dict[str, int]
+) -> None:
+    source = folder(tmp_path, clustering, exclude_overlap)
+    theirs, ours = restless(source), restless(source)
+    from serve_app.diarization.fast_pipeline import OnePass  # after the library, which is imported quietly
+
+    assert OnePass.suits(ours)
+    ours.__class__ = OnePass
+    ours.segmentation_batch_size = ours.embedding_batch_size = 8
+    expected, found = theirs.apply(dict(file), **wished), ours.apply(dict(file), **wished)
+    assert len(expected.speaker_diarization.labels()) > 1
+    assert len(expected.speaker_diarization) > 20
+    assert list(found.speaker_diarization.itertracks(yield_label=True)) == list(
+        expected.speaker_diarization.itertracks(yield_label=True)
+    )
+    assert found.exclusive_speaker_diarization == expected.exclusive_speaker_diarization
+    np.testing.assert_allclose(found.speaker_embeddings, expected.speaker_embeddings, rtol=1e-4, atol=1e-6)
+
+
+def test_what_was_learned_says_the_same_too(file: dict[str, Any]) -> None:
+    theirs = load_pyannote("diarization-nano", None)
+    ours = SpeakerPipeline.load(
+        DiarizationSettings(pipeline="diarization-nano", device="cpu", threads=1), VadSettings()
+    )
+    sound = conversation(60)
+    expected = SpeakerPipeline(theirs, DiarizationSettings(), VadSettings()).diarize(sound, DiarizationOptions())
+    assert len(expected) > 5
+    assert ours.diarize(sound, DiarizationOptions()) == expected
+
+
+def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
+    file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = restless()
+    from serve_app.diarization.fast_pipeline import OnePass
+
+    ours.__class__ = OnePass
+    speech = ours.get_segmentations(dict(file))
+    spoken = int((speech.data.sum(axis=(1, 2)) > 0).sum())
+    assert 0 < spoken < len(speech.data)
+    heard = 0
+    network = ours._embedding
+
+    def counted(waves: torch.Tensor, masks: torch.Tensor) -> Any:
+        nonlocal heard
+        heard += len(waves) if masks.any() else 0
+        return network(waves, masks=masks)
+
+    least = network.min_num_samples  # which asks the network
+    monkeypatch.setattr(ours, "_embedding", counted)
+    counted.min_num_samples, counted.sample_rate = least, SAMPLE_RATE  # type: ignore[attr-defined]
+    ours.get_embeddings(dict(file), speech, exclude_overlap=True)
+    assert heard == spoken
+
+
+def test_what_takes_one_mask_only_keeps_the_librarys_way() -> None:
+    pipeline = restless()
+    from serve_app.diarization.fast_pipeline import OnePass
+
+    model = pipeline._embedding.model_
+    forward = model.forward
+
+    def one_mask(waves: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if weights.dim() != 2:
+            raise ValueError("(batch, frames) is expected")
+        return forward(waves, weights)  # type: ignore[no-any-return]
+
+    model.forward = one_mask
+    assert not OnePass.suits(pipeline)
+    model.forward = lambda waves, weights: forward(waves, weights) + weights.dim()
+    assert not OnePass.suits(pipeline)

@@ -1,0 +1,80 @@
+"""Clips of known speakers: what comes in, and what travels with the job."""
+
+import base64
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.diarization.reference_clips import prepared
+from serve_app.errors import InvalidRequest
+from serve_app.schemas.request import KnownSpeaker
+from serve_app.settings import AppSettings, LimitSettings
+from tests.diarization.sounds import DATA, clip, speech
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> AppSettings:
+    return AppSettings(data_dir=tmp_path)
+
+
+def small(reference: str, settings: AppSettings) -> str:
+    (speaker,) = prepared((KnownSpeaker(name="Ann", reference=reference),), settings)
+    assert speaker.name == "Ann"
+    return speaker.reference
+
+
+@pytest.mark.parametrize("name", ["en.mp3", "de.opus", "fr.flac", "es.wav"])
+def test_a_clip_becomes_16_khz_mono_flac(name: str, settings: AppSettings, tmp_path: Path) -> None:
+    text = base64.b64encode((DATA / name).read_bytes()).decode()
+    found = base64.b64decode(small(f"data:audio/mpeg;base64,{text}", settings))
+    with av.open(io.BytesIO(found)) as container:
+        stream = container.streams.audio[0]
+        assert (container.format.name, stream.rate, stream.channels) == ("flac", SAMPLE_RATE, 1)
+    (tmp_path / "found").write_bytes(found)
+    sound, same = (np.concatenate(list(Decoding(path, LimitSettings()))) for path in (DATA / name, tmp_path / "found"))
+    assert np.array_equal(sound, same)
+    assert not list(settings.spool_dir.iterdir())
+
+
+def test_a_prepared_clip_stays_the_same_and_says_nothing_of_who_made_it(settings: AppSettings) -> None:
+    """Requests are known again by their content, also by a service with another FFmpeg."""
+    once = small(clip(4), settings)
+    assert small(once, settings) == once
+    assert b"Lavf" not in base64.b64decode(once)
+
+
+def test_ten_seconds_of_speech_are_small(settings: AppSettings) -> None:
+    given = clip(10, speech().set_frame_rate(48_000).set_channels(2))
+    found = small(given, settings)
+    assert (len(given) > 2_000_000, len(found) < 200_000) == (True, True), (len(given), len(found))
+
+
+@pytest.mark.parametrize("seconds", [2, 9.96, 10.04])
+def test_the_shortest_and_the_longest_are_taken(seconds: float, settings: AppSettings) -> None:
+    assert small(clip(seconds), settings)
+
+
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [
+        ("no base64!", "invalid_base64"),
+        ("data:audio/wav;base64,", "empty_file"),
+        (base64.b64encode(b"no sound at all").decode(), "not_audio"),
+        (clip(1.8), "clip_length"),
+        (clip(10.2), "clip_length"),
+        (clip(30), "clip_length"),
+        (clip(9, speech().set_frame_rate(96_000).set_channels(2)), "clip_too_large"),
+    ],
+)
+def test_what_is_no_clip_is_refused_by_its_field(reference: str, code: str, tmp_path: Path) -> None:
+    settings = AppSettings(data_dir=tmp_path, limits={"max_clip_bytes": 3_000_000})
+    good = KnownSpeaker(name="Ann", reference=clip(3))
+    with pytest.raises(InvalidRequest) as refused:
+        prepared((good, KnownSpeaker(name="Bob", reference=reference)), settings)
+    assert (refused.value.param, refused.value.code) == ("diarization.known_speakers.1.reference", code)
+    assert not list(settings.spool_dir.iterdir())

@@ -1,0 +1,189 @@
+"""Requests that schemathesis makes up from the OpenAPI document, right ones and wrong ones, to the real service.
+
+Every answer must be one that the document speaks of, and none a 5xx. They are the same every time; with
+`FUZZ_EXAMPLES=250` in the environment there are more of them, and others (`--hypothesis-seed` chooses which).
+"""
+
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck
+from jsonschema import Draft202012Validator
+from pydub import AudioSegment
+from schemathesis import checks
+from schemathesis.specs.openapi import checks as of_documents
+
+from serve_app.asgi import create_app
+from serve_app.audio import SAMPLE_RATE
+from serve_app.audio.decode import Decoding
+from serve_app.fronts.verda.routes import ID
+from serve_app.http.openapi.document import operations
+from serve_app.settings import AppSettings, LimitSettings
+from serve_app.whisper.engine.engine import Engine
+from tests.server import ARGS, listening
+
+DATA = Path(__file__).parents[2] / "data"
+SETTINGS = hypothesis.settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "10")),
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # a found request is short enough to be read
+)
+CHECKS: list[Any] = [
+    checks.not_a_server_error,
+    of_documents.status_code_conformance,
+    of_documents.content_type_conformance,
+    of_documents.response_headers_conformance,
+    of_documents.response_schema_conformance,
+    of_documents.missing_required_header,
+    of_documents.unsupported_method,
+    of_documents.allow_header_conformance,
+]
+"""Not: `negative_data_rejection`, as numbers may be written as text, and `positive_data_acceptance`, as no schema says
+what lies behind a URL. `ignored_auth` has tests of its own."""
+
+schema = schemathesis.openapi.from_dict(
+    create_app(SimpleNamespace(settings=AppSettings())).openapi()  # type: ignore[arg-type]
+)
+
+
+@pytest.fixture(scope="module")
+def recording() -> bytes:
+    """A second of speech."""
+    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
+    sound = io.BytesIO()
+    AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1).export(sound, format="wav")
+    return sound.getvalue()
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A web server with a second of silence: of speech, the most costly of all options would take minutes."""
+    folder = tmp_path_factory.mktemp("outside")
+    AudioSegment.silent(1000, SAMPLE_RATE).export(folder / "talk.wav", format="wav")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine], outside: str) -> Iterator[str]:
+    # Without a webhook `/generate_webhook` answers 500, as its contract says.
+    own = {"verda": {"webhook": f"{outside}/hook"}, "webhooks": {"retry_delays_s": [0]}}
+    with listening(tmp_path_factory.mktemp("server"), engines, ARGS | own) as url:
+        yield url
+
+
+@pytest.fixture
+def known(url: str, recording: bytes) -> None:
+    """The job that the document's examples name."""
+    answer = requests.post(
+        f"{url}/v1/jobs",
+        files={"file": recording},
+        data={"id": "call-17"},
+        headers={"Prefer": "wait=30"},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def real(body: Any, outside: str, recording: bytes) -> Any:
+    """A body whose URLs lead to a recording, and whose file is one."""
+    if isinstance(body, dict):
+        return {name: real(value, outside, recording) for name, value in body.items()}
+    if isinstance(body, str) and body.startswith(("http://", "https://")):
+        return f"{outside}/talk.wav"
+    return recording if body == "(a recording)" else body
+
+
+@schema.parametrize()
+@SETTINGS
+def test_every_answer_is_in_the_document(
+    case: schemathesis.Case, url: str, outside: str, recording: bytes, known: None
+) -> None:
+    case.body = real(case.body, outside, recording)
+    # Without its header, this path is another front's, whose answers are others.
+    others = case.operation.path == "/status/{deployment}" and ID not in case.headers
+    case.call_and_validate(base_url=url, checks=[checks.not_a_server_error] if others else CHECKS, timeout=60)
+
+
+JSON = "application/json"
+FORM = "multipart/form-data; boundary=B"
+
+
+def part(name: str, value: bytes) -> bytes:
+    return b'--B\r\nContent-Disposition: form-data; name="' + name.encode() + b'"\r\n\r\n' + value + b"\r\n"
+
+
+RAW = {
+    "nothing": (JSON, b""),
+    "no content type": ("", b"{}"),
+    "another content type": ("application/xml", b"<url/>"),
+    "no such content type": (";;=/", b"{}"),
+    "no such charset": ("application/json; charset=utf-99", b"{}"),
+    "not JSON": (JSON, b"{url: x}"),
+    "half of it": (JSON, b'{"url": "http://x/a", "lang'),
+    "no UTF-8": (JSON, b'{"url": "http://x/\xff\xfe"}'),
+    "a byte order mark": (JSON, b'\xef\xbb\xbf{"nobody": 1}'),
+    "deep": (JSON, b'{"url": ' + b"[" * 100_000),
+    "a list": (JSON, b"[[]]"),
+    "a NUL": (JSON, b'{"url": "http://x/\\u0000", "URL": "\\u0000", "id": "\\u0000", "nobody\\u0000": 1}'),
+    "a surrogate": (JSON, b'{"url": "http://x/\\ud800", "URL": "http://x/\\ud800", "\\udfff": "\\udfff"}'),
+    "a huge number": (JSON, b'{"batch_size": ' + b"9" * 5000 + b', "nobody": 1e999999}'),
+    "no number": (JSON, b'{"temperature": NaN, "beam_size": -Infinity, "nobody": 1}'),
+    "a name of a megabyte": (JSON, b'{"' + b"x" * 2**20 + b'": 1}'),
+    "no boundary": ("multipart/form-data", b"--B\r\n\r\n--B--"),
+    "another boundary": ("multipart/form-data; boundary=C", part("model", b"whisper-1") + b"--B--"),
+    "no end": (FORM, part("model", b"whisper-1")),
+    "no name": (FORM, b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n--B--"),
+    "a field twice": (FORM, part("model", b"whisper-1") * 2 + b"--B--"),
+    "a NUL in a form": (FORM, part("model", b"\x00") + part("nobody\x00", b"\x00") + b"--B--"),
+    "no UTF-8 in a form": (FORM, part("model", b"\xff\xfe") + b"--B--"),
+    "a thousand fields": (FORM, b"".join(part(f"x{n}", b"") for n in range(2000)) + b"--B--"),
+    "a form in a URL": ("application/x-www-form-urlencoded", b"url=http%3A%2F%2Fx%2Fa&model=whisper-1"),
+}
+TAKING = [
+    (path.format(job_id="call-17", deployment="mine", size="tiny"), operation)
+    for path, method, operation in operations(schema.raw_schema)
+    if method == "post" and "requestBody" in operation
+]
+"""The paths that read a body of their own, and what the document says of them."""
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_no_body_at_all_breaks_anything(url: str, raw: str) -> None:
+    content_type, content = RAW[raw]
+    for path, operation in TAKING:
+        optional = not operation["requestBody"].get("required", False)
+        answer = requests.post(url + path, data=content, headers={"content-type": content_type}, timeout=60)
+        # Where no body is needed, none is an answer, or that there is no such job.
+        assert 400 <= answer.status_code < 500 or (optional and not content), (path, answer.text)
+        if answer.status_code >= 400:
+            said = operation["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
+            Draft202012Validator(said | {"components": schema.raw_schema["components"]}).validate(answer.json())
+
+
+def test_a_parameter_in_the_url_is_not_passed_over(url: str) -> None:
+    for path, operation in TAKING:
+        answer = requests.post(f"{url}{path}?language=de", json={}, timeout=60)
+        assert (answer.status_code, "language" in answer.text) == (400, True), (path, answer.text)
+        assert str(answer.status_code) in operation["responses"]

@@ -1,0 +1,135 @@
+"""What a request's head may be, and what reading text of users costs."""
+
+import gc
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import product
+
+import httpx
+import pytest
+from pydantic import BaseModel, Field
+
+from serve_app.asgi import FRONTS, create_app
+from serve_app.errors import InvalidRequest
+from serve_app.fronts.native.uploads import upload_of
+from serve_app.http.body_limits import MAX_HEAD_BYTES, charset_of
+from serve_app.http.prefer import preferences
+from serve_app.jobs.cursor import from_cursor
+from serve_app.jobs.webhooks.sender import check_webhook, retry_after
+from serve_app.net.ssrf import MAX_URL_CHARS, check_url
+from serve_app.rendering.speaker_labels import letters, rttm
+from serve_app.rendering.subtitles import tsv
+from serve_app.schemas.job import ID_PATTERN
+from serve_app.schemas.languages import language_code
+from serve_app.schemas.request import KnownSpeaker, Webhook
+from serve_app.schemas.transcript import Segment, Transcript, Turn
+from serve_app.services.transcription import Service
+
+STARTS = ["", "/", "/v1/async/", 'a/b;"', "http://"]
+REPEATED = [
+    *("; ", ";", " ", ",", "a;", "a=;", 'a="', '",', 'a="\\",', '\\"', "a", "=", "a = ; ", " \t", "\xa0", "\n"),
+    *("/", "a/", "./", "a-", "a.", "%", "0", ":", "@", "[", "generate/", "v1/", "SPEAKER_0"),
+]
+ENDS = ["", "@(", '"', "/", "\n"]
+
+
+class Id(BaseModel):
+    value: str = Field(pattern=ID_PATTERN)
+
+
+def transcript(text: str) -> Transcript:
+    scores = {"temperature": 0, "avg_logprob": -0.1, "compression_ratio": 1, "no_speech_prob": 0}
+    segment = Segment(start=0, end=1, text=text, seek=0, tokens=(), speaker="A", **scores)
+    return Transcript(task="transcribe", language="en", duration=1, text=text, segments=(segment,))
+
+
+def webhook(url: str = "http://example.com", headers: dict[str, str] | None = None) -> None:
+    check_webhook(Webhook(url=url, headers=headers or {}))
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "Prefer": lambda text: preferences([text]),
+    "Content-Type": charset_of,
+    "Retry-After": lambda text: retry_after(text, datetime.now(UTC)),
+    "id": lambda text: Id(value=text),
+    "cursor": from_cursor,
+    "language": language_code,
+    "known speaker": lambda text: KnownSpeaker(name=text, reference="x"),
+    "url": lambda text: check_url(text, "url"),
+    "webhook url": lambda text: webhook(url=text),
+    "webhook header": lambda text: webhook(headers={text: "x"}),
+    "webhook header value": lambda text: webhook(headers={"x": text}),
+    "letters": lambda text: letters([Turn(start=0, end=1, speaker=text)]),
+    "rttm": lambda text: rttm([Turn(start=0, end=1, speaker=text)], "x"),
+    "tsv": lambda text: tsv(transcript(text)),
+}
+
+
+def slowest(read: Callable[[str], object], characters: int = 2**14) -> tuple[float, str]:
+    """The CPU seconds of the text that takes longest to read, and that text's beginning."""
+    found = (0.0, "")
+    gc.disable()  # it would count as some text's time
+    for start, repeated, end in product(STARTS, REPEATED, ENDS):
+        text = start + repeated * (characters // len(repeated)) + end
+        began = time.thread_time()
+        with suppress(InvalidRequest, ValueError):
+            read(text)
+        found = max(found, (time.thread_time() - began, f"{text[:24]} … {end}"))
+    gc.enable()
+    return found
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_text_takes_long_to_read(name: str) -> None:
+    seconds, text = slowest(READERS[name])
+    assert seconds < 0.1, text
+
+
+async def test_no_path_takes_long_to_match(service: Service) -> None:
+    app = create_app(service)
+    dialects = [dialect for _, dialects in FRONTS.values() for dialect in dialects]
+
+    def match(path: str) -> None:
+        scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [(b"x-inference-id", b"x")]}
+        for route in app.routes:
+            route.matches(dict(scope))
+        for dialect in dialects:
+            dialect.speaks(scope)
+
+    match("/v1/jobs")
+    seconds, text = slowest(match)
+    assert seconds < 0.1, text
+
+
+async def test_no_url_takes_long_to_be_found_no_upload(service: Service) -> None:
+    def read(url: str) -> None:
+        check_url(url, "url")
+        upload_of(service, url)
+
+    seconds, text = slowest(read, MAX_URL_CHARS - 20)
+    assert seconds < 0.1, text
+
+
+@pytest.mark.parametrize("header", ["a/b;charset*" + "9" * 5000, "a/b;charset*=x''%ff", "a/b;charset", ";", ""])
+async def test_a_content_type_of_no_charset_is_utf_8(header: str) -> None:
+    assert charset_of(header) == "utf-8"
+
+
+@pytest.mark.parametrize("header", ["a/b; CharSet=Latin-1", 'a/b;x=";";charset="latin-1"'])
+async def test_a_charset_is_found(header: str) -> None:
+    assert charset_of(header) == "latin-1"
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/generate", "/healthz", "/infer"])
+async def test_a_head_over_the_limit_is_a_431(client: httpx.AsyncClient, path: str) -> None:
+    long = "a" * (MAX_HEAD_BYTES - 1000)
+    for answer in (
+        await client.post(path, headers={"Prefer": f"{long}{'a' * 1000}"}),
+        await client.post(path, headers=[("x", "a" * 1000)] * 70),
+        await client.get(f"{path}?{long}", headers={"x": "a" * 1000}),
+    ):
+        assert (answer.status_code, str(MAX_HEAD_BYTES) in answer.text) == (431, True), answer.text
+    answer = await client.get(path, headers={"Prefer": long})
+    assert answer.status_code in (200, 405)

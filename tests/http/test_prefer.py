@@ -1,0 +1,250 @@
+"""`Prefer` headers: examples of RFC 7240, any text at all, and what every front makes of them."""
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.http.prefer import preferences
+
+DATA = Path(__file__).parent.parent / "data"
+EN = "three one four one five nine"
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        (["respond-async, wait=10"], {"respond-async": "", "wait": "10"}),
+        (["respond-async", "wait=100"], {"respond-async": "", "wait": "100"}),
+        (["Respond-Async"], {"respond-async": ""}),
+        (["foo; bar"], {"foo": ""}),
+        (['foo; bar=""'], {"foo": ""}),
+        (["foo=; bar"], {"foo": ""}),
+        (['foo=""; bar, wait = 5 '], {"foo": "", "wait": "5"}),
+        (['handling="strict, very", respond-async'], {"handling": "strict, very", "respond-async": ""}),
+        (['a="b\\"c"'], {"a": 'b"c'}),
+        (["wait=1, wait=2"], {"wait": "1"}),
+        (["=, respond-async"], {"respond-async": ""}),
+        (["a b, respond-async"], {"respond-async": ""}),
+        (["", ",,"], {}),
+        ([], {}),
+    ],
+)
+def test_headers(headers: list[str], found: dict[str, str]) -> None:
+    assert preferences(headers) == found
+
+
+TOKENS = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=10)
+BLANKS = st.text(" \t", max_size=3)
+
+
+@st.composite
+def parts(draw: st.DrawFn, values: st.SearchStrategy[str]) -> tuple[str, str, str]:
+    """A name, its value, and both as a header may write them (RFC 7240, section 2)."""
+    name, value = draw(TOKENS), draw(values)
+    written = value
+    if draw(st.booleans()) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*", value):
+        quoted = "".join(f"\\{char}" if char in '"\\' or draw(st.booleans()) else char for char in value)
+        written = f'"{quoted}"'
+    equals = f"{draw(BLANKS)}={draw(BLANKS)}" if written or draw(st.booleans()) else ""
+    return name, value, f"{name}{equals}{written}"
+
+
+@given(st.data())
+def test_what_is_written_is_read(data: st.DataObject) -> None:
+    values = TOKENS | st.text(
+        st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=10
+    )
+    chosen = data.draw(st.lists(parts(values), max_size=5))
+    elements = []
+    for *_, written in chosen:
+        parameters = data.draw(st.lists(parts(values).map(lambda part: part[2]) | st.just(""), max_size=3))
+        elements.append(f"{data.draw(BLANKS)};{data.draw(BLANKS)}".join([written, *parameters]))
+    found = preferences([f"{data.draw(BLANKS)},{data.draw(BLANKS)}".join(elements)])
+    expected: dict[str, str] = {}
+    for name, value, _ in chosen:
+        expected.setdefault(name.lower(), value)
+    assert found == expected
+
+
+@pytest.mark.parametrize("end", ["", "@(", '"', "=", '="', "\\"])
+@pytest.mark.parametrize(
+    "repeated",
+    ["; ", ";", " ", ", ", "a;", "a=;", 'a="', '",', 'a="\\",', 'a;b=",";', '\\"', "a", "=", "a = ; ", " \t"],
+)
+def test_time_grows_with_the_length_at_most(repeated: str, end: str) -> None:
+    # As much as the header lines of one request may have by far: with a quadratic step it takes seconds.
+    text = f"a{repeated * (64 * 1024 // len(repeated))}{end}"
+    start = time.process_time()
+    preferences([text])
+    assert time.process_time() - start < 0.4
+
+
+@given(st.lists(st.text(max_size=50)))
+def test_any_text_is_read(headers: list[str]) -> None:
+    assert all(name == name.lower() for name in preferences(headers))
+
+
+@given(st.lists(st.sampled_from(["respond-async", "wait=3", 'x="a,b"', "y;z=1"]), max_size=6))
+def test_one_header_or_many_is_the_same(words: list[str]) -> None:
+    assert preferences(words) == preferences([", ".join(words)])
+
+
+@dataclass(frozen=True)
+class Front:
+    """How a front is asked for the recording behind a URL, and where its 202 (or 201) leads."""
+
+    path: str
+    accepted: int
+    location: str
+    always: bool = False
+    """It answers before there is a text in any case."""
+    key: str = "url"
+
+    async def ask(self, client: httpx.AsyncClient, url: str, prefer: str, **fields: Any) -> httpx.Response:
+        if self.key == "file":
+            async with httpx.AsyncClient() as outside:
+                file = (await outside.get(url)).content
+            sent: dict[str, Any] = {"files": {"file": file}, "data": {"model": "whisper-1"} | fields}
+        elif self.key == "audio":
+            async with httpx.AsyncClient() as outside:
+                audio = (await outside.get(url)).content
+            sent = {"json": {"audio": base64.b64encode(audio).decode()} | fields}
+        else:
+            sent = {"json": {self.key: url} | fields}
+        return await client.post(self.path, headers={"Prefer": prefer}, **sent)
+
+
+FRONTS = [
+    Front("/v1/jobs", 202, "/v1/jobs/", always=True),
+    Front("/v1/audio/transcriptions", 202, "/v1/jobs/", key="file"),
+    Front("/v1/audio/translations", 202, "/v1/jobs/", key="file"),
+    Front("/", 202, "/status/"),
+    Front("/generate", 202, "/result/whisper"),
+    Front("/mine/generate", 202, "/result/mine"),
+    Front("/infer", 201, "http://service/v1/requests/", key="audio"),
+    Front(
+        "/v1/async/ent/tiyarofs/1/openai/whisper-tiny",
+        202,
+        "http://service/v1/async/requests/",
+        always=True,
+        key="URL",
+    ),
+]
+fronts = pytest.mark.parametrize("front", FRONTS, ids=lambda front: front.path)
+waiting = pytest.mark.parametrize("front", [f for f in FRONTS if not f.always], ids=lambda front: front.path)
+
+
+@pytest.fixture
+async def outside() -> AsyncIterator[str]:
+    """Where a recording is, and something that is none."""
+
+    async def audio(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(DATA / "en.mp3")
+
+    async def noise(_: web.Request) -> web.Response:
+        return web.Response(text="no sound at all")
+
+    app = web.Application()
+    app.router.add_get("/audio", audio)
+    app.router.add_get("/noise", noise)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while (job := (await client.get(f"/v1/jobs/{job_id}")).json())["status"] in ("queued", "running"):
+            await asyncio.sleep(0.02)
+    return dict(job)
+
+
+async def newest(client: httpx.AsyncClient) -> str:
+    return str((await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]["id"])
+
+
+@fronts
+async def test_who_would_not_wait_is_told_where_the_text_will_be(
+    client: httpx.AsyncClient, outside: str, front: Front
+) -> None:
+    answer = await front.ask(client, f"{outside}/audio", "respond-async")
+    assert (answer.status_code, answer.headers["preference-applied"]) == (front.accepted, "respond-async"), answer.text
+    assert answer.headers["location"].startswith(front.location)
+    job_id = await newest(client)
+    assert job_id in answer.text + answer.headers["location"]
+    assert (await ended(client, job_id))["mode"] == "async"
+    found = await client.get(
+        answer.headers["location"], headers={"X-Inference-Id": job_id} if "result" in front.location else {}
+    )
+    assert found.status_code in (200, 202), found.text
+
+
+@fronts
+async def test_who_would_wait_for_a_while_gets_the_text(client: httpx.AsyncClient, outside: str, front: Front) -> None:
+    prefer = "wait=60" if front.always else "respond-async, wait=60"
+    answer = await front.ask(client, f"{outside}/audio", prefer)
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=60"), answer.text
+    assert (await client.get(f"/v1/jobs/{await newest(client)}")).json()["status"] == "succeeded"
+    if not front.always:
+        assert set(answer.json()) == set((await front.ask(client, f"{outside}/audio", "")).json())
+        assert EN in answer.text
+
+
+@waiting
+async def test_a_failure_in_that_while_is_the_answer_without_it(
+    client: httpx.AsyncClient, outside: str, front: Front
+) -> None:
+    waited = await front.ask(client, f"{outside}/noise", "respond-async, wait=60")
+    at_once = await front.ask(client, f"{outside}/noise", "")
+    assert (waited.status_code, waited.json()) == (at_once.status_code, at_once.json())
+    assert waited.status_code == 400
+
+
+@fronts
+async def test_other_preferences_are_passed_over(client: httpx.AsyncClient, outside: str, front: Front) -> None:
+    answer = await front.ask(client, f"{outside}/audio", "handling=lenient, respond-asynchronously, wait=soon,")
+    assert answer.status_code == (front.accepted if front.always else 200), answer.text
+    assert "preference-applied" not in answer.headers
+
+
+@waiting
+async def test_without_respond_async_nobody_is_sent_away(client: httpx.AsyncClient, outside: str, front: Front) -> None:
+    answer = await front.ask(client, f"{outside}/audio", "wait=0")
+    assert (answer.status_code, answer.headers.get("preference-applied")) == (200, None)
+
+
+async def test_a_format_is_kept_for_who_waits(client: httpx.AsyncClient, outside: str) -> None:
+    answer = await FRONTS[1].ask(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
+    assert answer.text.startswith("1\n00:00:0")
+    streamed = await FRONTS[1].ask(client, f"{outside}/audio", "respond-async", stream="true")
+    assert (streamed.status_code, "preference-applied" in streamed.headers) == (200, False)
+    assert "transcript.text.done" in streamed.text
+
+
+async def test_a_finished_inference_has_its_result(client: httpx.AsyncClient, outside: str) -> None:
+    found = (await FRONTS[-1].ask(client, f"{outside}/audio", "wait=60")).json()["response"]
+    assert (found["status"], found["result"]["text"]) == ("success", EN)
+    assert found["urls"]["GET"].endswith(found["id"])
+    failed = (await FRONTS[-1].ask(client, f"{outside}/noise", "wait=60")).json()["response"]
+    assert (failed["status"], failed["error"]["code"]) == ("failed", 400)
+
+
+async def test_a_task_with_a_webhook_may_be_waited_for(client: httpx.AsyncClient, outside: str) -> None:
+    body = {"url": f"{outside}/audio", "is_async": True, "webhook": {"url": f"{outside}/hook"}}
+    answer = await client.post("/", json=body, headers={"Prefer": "wait=60"})
+    assert (answer.status_code, answer.json()["output"]["text"]) == (200, EN)
+    at_once = await client.post("/", json=body)
+    assert (at_once.status_code, at_once.json()["status"]) == (200, "processing")
+    failed = await client.post("/", json=body | {"url": f"{outside}/noise"}, headers={"Prefer": "wait=60"})
+    assert (failed.status_code, failed.json()["status"]) == (200, "error")

@@ -1,0 +1,208 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from serve_app.errors import NotFound, Unavailable
+from serve_app.jobs import manager as manager_module
+from serve_app.jobs.db.engine import Database
+from serve_app.jobs.db.events import happened
+from serve_app.jobs.db.jobs import ACTIVE, JobStore
+from serve_app.jobs.db.tables import deliveries
+from serve_app.jobs.manager import JobManager
+from serve_app.schemas.job import Job, JobEvent, JobState
+from serve_app.schemas.request import Webhook
+from serve_app.schemas.transcript import Transcript
+from serve_app.settings import AppSettings
+from tests.jobs.helpers import (
+    NOW,
+    TRANSCRIPT,
+    Gate,
+    Managing,
+    claimed,
+    ended,
+    queued,
+    reported,
+    request,
+    succeed,
+    with_jobs,
+)
+
+WEBHOOK = Webhook(url="https://example.com/done", events=("started", "progress", "completed"))
+
+
+async def follow(manager: JobManager, job: Job) -> AsyncIterator[JobEvent]:
+    """What a client does who wants to know everything: the events after the last one, until nothing comes."""
+    after = 0
+    while found := await manager.events(job.id, after, 30):
+        for event in found:
+            yield event
+        after = found[-1].number
+
+
+async def test_every_change_is_an_event_and_numbered_in_order(store: JobStore, database: Database) -> None:
+    await store.add(job := queued())
+    first = await claimed(store)
+    await store.progress(job.id, 1, 0.25, NOW)
+    await store.progress(job.id, 1, 0.125, NOW)
+    await store.requeue(first, NOW, NOW, 1, 0)
+    await claimed(store)
+    await store.progress(job.id, 1, 0.75, NOW)
+    await store.progress(job.id, 2, 0.5, NOW)
+    await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=1)
+    await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=2, transcript=TRANSCRIPT)
+    await store.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
+    events = await happened(database, job.id, 0)
+    assert [event.number for event in events] == list(range(1, 8))
+    assert [(event.type, event.progress, event.attempts) for event in events] == [
+        ("queued", 0, 0),
+        ("started", 0, 1),
+        ("progress", 0.25, 1),
+        ("queued", 0.25, 1),
+        ("started", 0.25, 2),
+        ("progress", 0.5, 2),
+        ("completed", 1, 2),
+    ]
+    assert await happened(database, job.id, 5) == events[5:]
+    await store.delete(job.id)
+    assert await happened(database, job.id, 0) == ()
+
+
+async def test_many_changes_at_once_leave_no_gap(store: JobStore, database: Database) -> None:
+    await store.add(queued())
+    run = await claimed(store)
+    await asyncio.gather(*(store.progress(run.id, 1, number / 100, NOW) for number in range(1, 100)))
+    events = await happened(database, run.id, 0)
+    assert [event.number for event in events] == list(range(1, 102))
+    assert [event.progress for event in events] == sorted(event.progress for event in events)
+
+
+async def test_a_job_is_followed_to_its_end(managing: Managing, settings: AppSettings) -> None:
+    async def run(job: Job) -> Transcript:
+        if job.attempts < 3:
+            raise Unavailable("replica away")
+        return TRANSCRIPT
+
+    async with managing(run, with_jobs(settings, max_running=8)) as manager:
+        jobs = [await manager.submit(request()) for _ in range(20)]
+
+        async def heard(job: Job) -> list[str]:
+            return [event.type async for event in follow(manager, job)]
+
+        for types in await asyncio.gather(*map(heard, jobs)):
+            assert types == ["queued", "started"] * 3 + ["completed"]
+
+
+async def test_what_has_happened_is_told_at_once_and_what_comes_is_waited_for(
+    managing: Managing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "EVENTS_POLL_S", 60)
+    gate = Gate()
+    async with managing(gate) as manager:
+        job = await manager.submit(request())
+        await gate.holds(1)
+        assert [event.type for event in await manager.events(job.id, 0, 60)] == ["queued", "started"]
+        assert await manager.events(job.id, 2, 0) == ()
+        clock = time.monotonic()
+        assert await manager.events(job.id, 2, 0.2) == ()
+        assert time.monotonic() - clock >= 0.2
+        waiting = asyncio.create_task(manager.events(job.id, 2, 60))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        gate.opened.set()
+        [event] = await asyncio.wait_for(waiting, 10)
+        assert (event.type, event.status) == ("completed", JobState.SUCCEEDED)
+        assert await manager.events(job.id, 3, 60) == (), "nothing comes after the end"
+        with pytest.raises(NotFound):
+            await manager.events("unknown", 0, 60)
+
+
+async def test_what_happens_while_it_is_looked_for_is_not_missed(
+    managing: Managing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "EVENTS_POLL_S", 60)
+    async with managing(Gate()) as manager:
+        job = await manager.submit(request())
+
+        async def just_before(database: Database, job_id: str, after: int) -> tuple[JobEvent, ...]:
+            found = await happened(database, job_id, after)
+            if not found:
+                await manager.cancel(job_id)
+            return found
+
+        await manager.events(job.id, 1, 60)
+        monkeypatch.setattr(manager_module, "happened", just_before)
+        [event] = await asyncio.wait_for(manager.events(job.id, 2, 60), 10)
+        assert event.type == "cancelled"
+
+
+async def test_another_manager_s_events_are_found(
+    managing: Managing, settings: AppSettings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "EVENTS_POLL_S", 0.05)
+    other = await Database.open(database_url)
+    gate = Gate()
+    async with managing(gate) as first, managing(gate, holder="there", database=other) as second:
+        job = await first.announce(request())
+        waiting = asyncio.create_task(second.events(job.id, 1, 60))
+        await asyncio.sleep(0.1)
+        await first.finish(job.id, TRANSCRIPT)
+        assert [event.type for event in await asyncio.wait_for(waiting, 10)] == ["completed"]
+    await other.close()
+
+
+async def test_progress_is_written_down_once_a_second(managing: Managing, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    async with managing(gate) as manager:
+        jobs = [await manager.submit(request()) for _ in range(2)]
+        await gate.holds(2)
+        for number in range(1, 50):
+            for job in jobs:
+                await manager.progress(job.id, 1, number / 100)
+        for job in jobs:
+            events = [event for event in await manager.events(job.id, 0, 0) if event.type == "progress"]
+            seconds = (events[-1].at - events[0].at).total_seconds()
+            assert len(events) <= 1 + seconds / manager_module.PROGRESS_S, "a loaded machine may take over a second"
+            assert events[0].progress == 0.01
+        monkeypatch.setattr(manager_module, "PROGRESS_S", 0)
+        await manager.progress(jobs[0].id, 1, 0.9)
+        assert (await manager.get(jobs[0].id)).progress == 0.9
+
+
+async def test_late_progress_is_not_remembered(managing: Managing) -> None:
+    async with managing(succeed) as manager:
+        for _ in range(10):
+            job = await ended(manager, await manager.submit(request()))
+            await manager.progress(job.id, 1, 0.5)
+        assert manager._reported == {}
+
+
+async def test_a_change_and_its_webhook_are_one(store: JobStore, database: Database) -> None:
+    await store.add(job := queued(webhook=WEBHOOK))
+    await claimed(store)
+    await store.keep(job.id, 1, 0, "{}")
+    before = await store.get(job.id), await happened(database, job.id, 0)
+    [started] = await database.read(select(deliveries))
+    assert (started["id"], started["state"], started["due_at"]) == (f"msg_{job.id}_2", "pending", NOW)
+    # The id that the next will have: it can't be put in.
+    values = dict(started) | {"id": f"msg_{job.id}_3"}
+    await database.write(lambda connection: connection.execute(insert(deliveries).values(values)))
+    with pytest.raises(IntegrityError):
+        await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT)
+    with pytest.raises(IntegrityError):
+        await store.progress(job.id, 1, 0.5, NOW)
+    assert (await store.get(job.id), await happened(database, job.id, 0)) == before
+    assert await store.kept(job.id) == {0: "{}"}
+    assert await store.transcript(job.id) is None
+
+
+@pytest.mark.parametrize("host", [f"[fe80::1%25{'z' * 300}]", f"xn--{'a' * 50}", "127.0.0.1:9"])
+async def test_no_receiver_s_name_keeps_a_job_from_ending(managing: Managing, host: str) -> None:
+    async with managing(succeed) as manager:
+        webhook = Webhook(url=f"http://{host}/done", events=("started", "completed"))
+        job = await ended(manager, await manager.submit(request(webhook)))
+        assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
+        await reported(manager, job, "failed")

@@ -1,0 +1,48 @@
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from serve_app.pipeline.progress import Reports
+
+
+async def test_the_first_report_is_sent_at_once_and_then_the_latest() -> None:
+    sent: list[tuple[float, float]] = []
+    clock = asyncio.get_running_loop().time
+
+    async def send(progress: float) -> None:
+        sent.append((clock(), progress))
+
+    report = Reports(send, 0.1)
+    for step in range(1, 61):
+        report(step / 60)
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.25)
+    assert sent[0][1] == 1 / 60
+    assert sent[-1][1] == 1.0, "the last one is kept"
+    times = [time for time, _ in sent]
+    assert all(later - earlier >= 0.099 for earlier, later in pairwise(times))
+    assert len(sent) <= 2 + (times[-1] - times[0]) / 0.1
+    report(0.5)
+    await asyncio.sleep(0)
+    assert sent[-1][1] == 0.5, "after a rest at once again"
+
+
+@pytest.mark.parametrize("every_s", [0.0, 0.05])
+async def test_work_that_has_ended_reports_no_more(every_s: float) -> None:
+    sent: list[float] = []
+    away = asyncio.Event()
+
+    async def send(progress: float) -> None:
+        sent.append(progress)
+        await away.wait()
+
+    report = Reports(send, every_s)
+    report.close()
+    report(0.1)
+    await asyncio.sleep(0.01)
+    report(0.2)
+    report.close()
+    away.set()
+    await asyncio.sleep(0.1)
+    assert sent == [0.1]

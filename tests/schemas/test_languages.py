@@ -1,0 +1,17 @@
+import pytest
+from transformers.models.whisper import tokenization_whisper
+
+from serve_app.schemas.languages import LANGUAGES, OTHER_NAMES, language_code, language_name
+
+
+def test_they_are_those_of_whispers_tokenizer() -> None:
+    assert list(LANGUAGES.items()) == list(tokenization_whisper.LANGUAGES.items())
+    assert {name: code for code, name in LANGUAGES.items()} | OTHER_NAMES == tokenization_whisper.TO_LANGUAGE_CODE
+
+
+@pytest.mark.parametrize(
+    ("given", "code"), [("en", "en"), ("Haitian Creole", "ht"), (" Castilian ", "es"), ("YUE", "yue")]
+)
+def test_codes_and_names(given: str, code: str) -> None:
+    assert language_code(given) == code
+    assert language_code(language_name(code)) == code

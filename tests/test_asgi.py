@@ -1,0 +1,44 @@
+"""Which fronts there are."""
+
+from typing import get_args
+
+import httpx
+import pytest
+
+from serve_app.asgi import FRONTS
+from serve_app.settings import Front
+
+PATHS: dict[Front, str] = {
+    "openai": "/v1/audio/transcriptions",
+    "insanely_fast": "/",
+    "verda": "/generate",
+    "octoai": "/infer",
+    "tiyaro": "/v1/input/upload-url",
+}
+
+
+def test_every_front_can_be_chosen() -> None:
+    assert set(FRONTS) == set(get_args(Front)) == set(PATHS)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, POST"),
+        ("/v1/jobs/x", "GET, DELETE"),
+        ("/v1/jobs/x/deliveries", "GET, POST"),
+        ("/v1/uploads", "POST"),
+        ("/v1/uploads/x", "PUT"),
+    ],
+)
+async def test_every_method_of_a_path_is_allowed(client: httpx.AsyncClient, path: str, methods: str) -> None:
+    answer = await client.patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+@pytest.mark.parametrize("args", [{"fronts": [front]} for front in PATHS], ids=list(PATHS))
+async def test_a_front_that_is_off_has_no_paths(client: httpx.AsyncClient, args: dict[str, list[str]]) -> None:
+    for front, path in PATHS.items():
+        status = (await client.post(path, content=b"")).status_code
+        assert (status in (404, 405)) == (front not in args["fronts"]), front
+    assert (await client.get("/v1/jobs")).status_code == 200
