@@ -1,1 +1,1 @@
-"""HTTP that no front owns: authentication, limits, forms, `Prefer`, server-sent events, errors, the OpenAPI document."""
+"""HTTP that no front owns: authentication, limits, forms, `Prefer`, server-sent events, errors, OpenAPI."""
