@@ -147,7 +147,7 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 spans = [(window.start - block.start, window.end - block.start) for window in block.windows]
                 return await transcribe_windows(
-                    engine, block.pcm, spans, options.of_windows, "job", interactive=False, previous=previous
+                    engine, block.pcm, spans, options.for_decoding, "job", interactive=False, previous=previous
                 )
 
             request = JobRequest(source=source, options=options)

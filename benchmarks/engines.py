@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import WhisperTokenizerFast
 
 from benchmarks.workloads import Work
-from serve_app.schemas.request import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
@@ -105,4 +105,6 @@ class Ours:
         """With exactly so many tokens; null: until the model ends."""
         if length is None:
             return options
-        return options.model_copy(update={"max_new_tokens": length, "suppress_tokens": (MODELS_OWN, self._end)})
+        return options.model_copy(
+            update={"max_new_tokens": length, "suppress_tokens": (MODEL_DEFAULT_TOKENS, self._end)}
+        )

@@ -41,7 +41,7 @@ from transformers.utils import logging
 from benchmarks.layouts import LAYOUTS, write
 from benchmarks.speed import machine, positive, turns, versions
 from serve_app.audio import SAMPLE_RATE
-from serve_app.schemas.request import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.decoding.decoder import Decoder, DecodeRequest
 from serve_app.whisper.decoding.search import SearchConfig
@@ -136,7 +136,7 @@ class Ours:
             language="en",
             timestamps="none",
             temperature_increment_on_fallback=None,
-            suppress_tokens=(MODELS_OWN, self._end),
+            suppress_tokens=(MODEL_DEFAULT_TOKENS, self._end),
         )
         each = [options.model_copy(update={"max_new_tokens": length}) for length in self._bed.lengths]
 

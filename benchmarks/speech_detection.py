@@ -20,7 +20,7 @@ from benchmarks.non_speech import non_speech
 from benchmarks.real_speech.recordings import REAL, load
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechStretches
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter
 from serve_app.settings import VadSettings
 from training.whisper_nano import noise
 
@@ -80,7 +80,7 @@ def probabilities(sound: Samples) -> NDArray[np.float32]:
 
 def heard_frames(likely: NDArray[np.float32], vad: VadSettings) -> NDArray[np.bool_]:
     """The frames that lie in stretches of speech or in what is kept around them."""
-    stretches = SpeechStretches(vad, longest=len(likely) + 1)
+    stretches = SpeechSegmenter(vad, longest=len(likely) + 1)
     pad = round(vad.pad_ms / 1000 * FRAMES_PER_S)
     heard = np.zeros(len(likely), bool)
     for stretch in [*stretches.feed(likely), *stretches.finish()]:

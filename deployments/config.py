@@ -37,25 +37,29 @@ def load(path: Path) -> ServeDeploySchema:
 def parse(raw: Any) -> ServeDeploySchema:
     """`raw` as a Serve config, with our arguments and live settings checked too. Raises ValueError."""
     config = ServeDeploySchema.model_validate(raw)
-    _known(raw, ServeDeploySchema, "the file")
-    _known(raw.get("http_options"), HTTPOptionsSchema, "http_options")
+    _reject_unknown_keys(raw, ServeDeploySchema, "the file")
+    _reject_unknown_keys(raw.get("http_options"), HTTPOptionsSchema, "http_options")
     for application in raw["applications"]:
-        _known(application, ServeApplicationSchema, f"application {application.get('name', '')}")
+        _reject_unknown_keys(application, ServeApplicationSchema, f"application {application.get('name', '')}")
         settings = AppSettings.model_validate(application.get("args", {}))
         names = deployment_names(settings)
         for deployment in application.get("deployments", []):
             place = f"deployment {deployment['name']}"
             if deployment["name"] not in names:
                 raise ValueError(f"{place}: there is none of that name; there are {', '.join(names)}")
-            _known(deployment, DeploymentSchema, place)
-            _known(deployment.get("ray_actor_options"), RayActorOptionsSchema, f"{place}: ray_actor_options")
-            _known(deployment.get("autoscaling_config"), AutoscalingConfig, f"{place}: autoscaling_config")
+            _reject_unknown_keys(deployment, DeploymentSchema, place)
+            _reject_unknown_keys(
+                deployment.get("ray_actor_options"), RayActorOptionsSchema, f"{place}: ray_actor_options"
+            )
+            _reject_unknown_keys(
+                deployment.get("autoscaling_config"), AutoscalingConfig, f"{place}: autoscaling_config"
+            )
             if deployment["name"] in whisper_deployments(settings):
                 Batching.model_validate(deployment.get("user_config", {}))
     return config
 
 
-def _known(raw: dict[str, Any] | None, schema: type[BaseModel], place: str) -> None:
+def _reject_unknown_keys(raw: dict[str, Any] | None, schema: type[BaseModel], place: str) -> None:
     unknown = set(raw or {}) - set(schema.model_fields)
     if unknown:
         raise ValueError(f"{place}: unknown key {', '.join(sorted(unknown))}; known: {', '.join(schema.model_fields)}")

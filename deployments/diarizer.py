@@ -29,7 +29,7 @@ class Diarizer:
         self, pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool = True
     ) -> tuple[Turn, ...]:
         """Who speaks when: see `SpeakerPipeline.diarize`. Interactive recordings go before others."""
-        return await self.worker.do(lambda beat: self.pipeline.diarize(pcm, options, beat), interactive)
+        return await self.worker.submit(lambda beat: self.pipeline.diarize(pcm, options, beat), interactive)
 
     def check_health(self) -> None:
         """Raise when the pipeline's thread is gone or hangs: Serve then replaces the replica."""

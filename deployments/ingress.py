@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from deployments.job_manager import RemoteJobs
-from deployments.retry import transcriber
+from deployments.retry import transcriber_client
 from serve_app.asgi import create_app
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.services.transcription import Service
@@ -42,7 +42,7 @@ class Ingress:
             blobs,
             Uploads(blobs, signing_key(settings), settings.uploads.expires_s),
             jobs,
-            transcriber(handle),
+            transcriber_client(handle),
             self.ready,
         )
 

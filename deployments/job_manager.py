@@ -13,7 +13,7 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-from deployments.retry import call, transcriber
+from deployments.retry import call_with_retry, transcriber_client
 from serve_app.net.ssrf import guarded_session
 from serve_app.schemas.job import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
 from serve_app.schemas.request import JobRequest
@@ -40,7 +40,7 @@ class JobManagerActor:
             await Database.open(settings.database_url),
             BlobStore(settings.blob_root),
             # Each replica that dies is counted with the job: the manager sends it again itself.
-            transcriber(serve.get_deployment_handle("Transcriber", app_name), max_deaths=1),
+            transcriber_client(serve.get_deployment_handle("Transcriber", app_name), max_deaths=1),
             guarded_session(settings.network),
             # The same after Ray has restarted this actor: it takes up at once what it ran before.
             holder=ray.get_runtime_context().get_actor_id(),
@@ -131,7 +131,7 @@ class RemoteJobs:
                 self._actor = None  # if it was replaced, its name leads to the new one
                 raise
 
-        return await call("the job manager", send)
+        return await call_with_retry("the job manager", send)
 
     async def submit(
         self, request: JobRequest, job_id: str, owner: str = "", idempotency_key: str | None = None

@@ -18,10 +18,10 @@ ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlew
 
 def middlewares() -> list[Middleware]:
     """What the proxies put around themselves."""
-    return [Middleware(OurErrors)]
+    return [Middleware(ProxyErrorMiddleware)]
 
 
-class OurErrors:
+class ProxyErrorMiddleware:
     """Answers 503 where Serve has no answer of the application: those that are Serve's own are plain text."""
 
     def __init__(self, app: ASGIApp) -> None:

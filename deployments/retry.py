@@ -17,30 +17,37 @@ from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableE
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from serve_app.errors import Away, Unavailable
+from serve_app.errors import NotDelivered, Unavailable
 from serve_app.schemas.job import Job
-from serve_app.schemas.transcript import Said, Tell, Transcript
+from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
 from serve_app.services.transcription import Transcribe
 
 UNDELIVERED = (DeploymentUnavailableError, ReplicaUnavailableError)
 """What Serve raises when the call reached nobody."""
 
-LOST = (RayActorError, ActorHandleNotFoundError, WorkerCrashedError, NodeDiedError, ObjectLostError, *UNDELIVERED)
+ACTOR_FAILURES = (
+    RayActorError,
+    ActorHandleNotFoundError,
+    WorkerCrashedError,
+    NodeDiedError,
+    ObjectLostError,
+    *UNDELIVERED,
+)
 """What Ray raises when the callee, not its code, failed. Serve does not send such a call again itself."""
 
 ATTEMPTS = 6
 """With the waits below, about 15 s: a replica or actor is back well within that on a warm node."""
 
-MAX_DEATHS = 3
+MAX_REPLICA_FAILURES = 3
 """Replicas that work may take down with it before it is given up: it may be what kills them."""
 
 
-def _lost(error: BaseException) -> bool:
+def _is_actor_failure(error: BaseException) -> bool:
     # An error that the callee's own code raised comes as a RayTaskError that also poses as its cause.
-    return isinstance(error, LOST) and not isinstance(error, RayTaskError)
+    return isinstance(error, ACTOR_FAILURES) and not isinstance(error, RayTaskError)
 
 
-async def call(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -> Any:
+async def call_with_retry(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -> Any:
     """Await `send()`, sending again while the callee is lost, `max_deaths` times at most while it was at work.
 
     Raises what the callee raised, Away when it never got the call, else Unavailable. Cancelling the call
@@ -51,7 +58,7 @@ async def call(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -
     def again(error: BaseException) -> bool:
         nonlocal deaths
         deaths += not isinstance(error, UNDELIVERED)
-        return _lost(error) and deaths < max_deaths
+        return _is_actor_failure(error) and deaths < max_deaths
 
     try:
         async for attempt in AsyncRetrying(
@@ -61,23 +68,27 @@ async def call(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -
             reraise=True,
         ):
             with attempt:
-                return await _answer(send())
+                return await _await_response(send())
     except Exception as error:
-        if not _lost(error):
+        if not _is_actor_failure(error):
             raise
-        kind = Unavailable if deaths else Away
+        kind = Unavailable if deaths else NotDelivered
         raise kind(f"{what} is away for the moment: try again", None, "unavailable") from error
 
 
-def transcriber(handle: DeploymentHandle, max_deaths: int = MAX_DEATHS) -> Transcribe:
+def transcriber_client(handle: DeploymentHandle, max_deaths: int = MAX_REPLICA_FAILURES) -> Transcribe:
     """The transcriber deployment as a function of a job."""
 
-    async def transcribe(job: Job, tell: Tell | None = None) -> Transcript:
-        send = partial(handle.transcribe.remote, job) if tell is None else partial(follow, _Retold(tell), job)
-        transcript: Transcript = await call("the transcriber", send, max_deaths)
+    async def transcribe(job: Job, tell: OnDelta | None = None) -> Transcript:
+        send = (
+            partial(handle.transcribe.remote, job)
+            if tell is None
+            else partial(stream_response, _ReplayFilter(tell), job)
+        )
+        transcript: Transcript = await call_with_retry("the transcriber", send, max_deaths)
         return transcript
 
-    async def follow(tell: "_Retold", job: Job) -> Transcript:
+    async def stream_response(tell: "_ReplayFilter", job: Job) -> Transcript:
         response = handle.options(stream=True).transcribe_telling.remote(job)
         tell.begin()
         try:
@@ -93,10 +104,10 @@ def transcriber(handle: DeploymentHandle, max_deaths: int = MAX_DEATHS) -> Trans
     return transcribe
 
 
-class _Retold:
+class _ReplayFilter:
     """Hands on each piece of a text once, though a replica that takes over tells them all again."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: OnDelta) -> None:
         self._tell = tell
         self._told: list[str] = []
         self._place = 0
@@ -105,7 +116,7 @@ class _Retold:
         """From the first piece again."""
         self._place = 0
 
-    def __call__(self, said: Said) -> None:
+    def __call__(self, said: TextDelta) -> None:
         if self._place == len(self._told):
             self._told.append(said.text)
             self._tell(said)
@@ -114,7 +125,7 @@ class _Retold:
         self._place += 1
 
 
-async def _answer(response: Any) -> Any:
+async def _await_response(response: Any) -> Any:
     try:
         return await response
     except asyncio.CancelledError:

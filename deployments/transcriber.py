@@ -20,24 +20,24 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.job_manager import RemoteJobs
-from deployments.retry import MAX_DEATHS, call
+from deployments.retry import MAX_REPLICA_FAILURES, call_with_retry
 from serve_app.errors import NotFound, ServiceError, Unavailable
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.progress import Reports
-from serve_app.pipeline.streaming import telling
+from serve_app.pipeline.streaming import stream_results
 from serve_app.schemas.job import PROGRESS_S, Job
 from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
-from serve_app.schemas.transcript import Said, Tell, Transcript, Turn
+from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript, Turn
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowText
 
 if TYPE_CHECKING:
     from serve_app.audio.windows import Block
-    from serve_app.pipeline.transcribe import Keeper, Report
+    from serve_app.pipeline.transcribe import BlockCache, Report
 
 
-class KeptBlocks:
+class JobBlockCache:
     """A job's finished blocks, kept with the job: see `Keeper`."""
 
     def __init__(self, jobs: RemoteJobs, job: Job) -> None:
@@ -75,7 +75,7 @@ class Transcriber:
         self.session = guarded_session(settings.network)
         self.runs: dict[str, tuple[int, asyncio.Task[Any]]] = {}
 
-    async def transcribe(self, job: Job, tell: Tell | None = None) -> Transcript:
+    async def transcribe(self, job: Job, tell: OnDelta | None = None) -> Transcript:
         """The transcript of one job; `tell` hears the text as it becomes known."""
 
         async def send(progress: float) -> None:
@@ -91,7 +91,7 @@ class Transcriber:
                 job.id,
                 report,
                 interactive=waited_for or job.request.priority == "high",
-                keeper=None if waited_for else KeptBlocks(self.jobs, job),
+                keeper=None if waited_for else JobBlockCache(self.jobs, job),
                 tell=tell,
             )
 
@@ -109,9 +109,9 @@ class Transcriber:
             if self.runs.get(job.id) == (job.attempts, this):
                 del self.runs[job.id]
 
-    async def transcribe_telling(self, job: Job) -> AsyncIterator[Said | Transcript]:
+    async def transcribe_telling(self, job: Job) -> AsyncIterator[TextDelta | Transcript]:
         """The text of one job, piece by piece, and then its transcript."""
-        async for item in telling(partial(self.transcribe, job)):
+        async for item in stream_results(partial(self.transcribe, job)):
             yield item
 
     async def transcribe_audio(
@@ -121,9 +121,9 @@ class Transcriber:
 
         No job is recorded.
         """
-        from serve_app.diarization.reference_clips import checked
+        from serve_app.diarization.reference_clips import validate_diarization
 
-        options = await asyncio.to_thread(checked, options or TranscriptionOptions(), self.settings)
+        options = await asyncio.to_thread(validate_diarization, options or TranscriptionOptions(), self.settings)
         model = self.settings.served_model(options.model).id
         if isinstance(audio, str):
             request = JobRequest(source=UrlSource(url=audio), options=options, model=model)
@@ -143,8 +143,8 @@ class Transcriber:
         job_id: str,
         report: Report = lambda progress: None,
         interactive: bool = True,
-        keeper: Keeper | None = None,
-        tell: Tell | None = None,
+        keeper: BlockCache | None = None,
+        tell: OnDelta | None = None,
     ) -> Transcript:
         from serve_app.pipeline.transcribe import transcribe
 
@@ -158,12 +158,12 @@ class Transcriber:
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
             windows = [window.moved(-block.start) for window in block.windows]
-            texts: Sequence[WindowText] = await call(
+            texts: Sequence[WindowText] = await call_with_retry(
                 "the Whisper deployment",
                 lambda: whisper.transcribe.remote(
-                    pcm, windows, request.options.of_windows, job_id, interactive, previous
+                    pcm, windows, request.options.for_decoding, job_id, interactive, previous
                 ),
-                MAX_DEATHS,
+                MAX_REPLICA_FAILURES,
             )
             return texts
 
@@ -171,8 +171,8 @@ class Transcriber:
             assert self.diarizer is not None, "the service refuses diarization when it is off"
             send, sound = self.diarizer.diarize.remote, ray.put(pcm)
             del pcm  # it is large
-            turns: tuple[Turn, ...] = await call(
-                "the diarization deployment", lambda: send(sound, options, interactive), MAX_DEATHS
+            turns: tuple[Turn, ...] = await call_with_retry(
+                "the diarization deployment", lambda: send(sound, options, interactive), MAX_REPLICA_FAILURES
             )
             return turns
 

@@ -32,7 +32,7 @@ class Whisper:
         from serve_app.whisper.model.whisper_model import WhisperModel
 
         source = resolve_checkpoint(model.checkpoint, models_dir)
-        loaded = WhisperModel.load(source, model.running(settings))
+        loaded = WhisperModel.load(source, model.effective_whisper_settings(settings))
         self.engine = Engine(loaded, Batching(), settings.watchdog_s)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -17,12 +17,12 @@ from serve_app.fronts.verda import routes as verda
 from serve_app.http import error_handlers as errors
 from serve_app.http.auth import SCHEMES, RequireKey
 from serve_app.http.body_limits import BodyLimit, no_unknown_query
-from serve_app.http.error_format import Dialect, refusing
-from serve_app.http.openapi.document import described
+from serve_app.http.error_format import ErrorFormat, error_renderer
+from serve_app.http.openapi.document import customized_openapi
 from serve_app.services.transcription import Service
 from serve_app.settings import Front
 
-FRONTS: dict[Front, tuple[APIRouter, tuple[Dialect, ...]]] = {
+FRONTS: dict[Front, tuple[APIRouter, tuple[ErrorFormat, ...]]] = {
     "openai": (openai.router, ()),
     "insanely_fast": (insanely_fast.router, (insanely_fast.DIALECT,)),
     "octoai": (octoai.router, (octoai.DIALECT,)),
@@ -43,12 +43,12 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     chosen = [front for name, front in FRONTS.items() if name in service.settings.fronts]
-    refuse = refusing([dialect for _, dialects in chosen for dialect in dialects])
+    refuse = error_renderer([dialect for _, dialects in chosen for dialect in dialects])
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
     errors.install(app, refuse)
     app.include_router(health.router)
     for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
         app.include_router(router, dependencies=[*SCHEMES, Depends(no_unknown_query)])
-    app.openapi = described(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
+    app.openapi = customized_openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
     return app

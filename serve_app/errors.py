@@ -106,5 +106,5 @@ class Unavailable(ServiceError):
     status = 503
 
 
-class Away(Unavailable):
+class NotDelivered(Unavailable):
     """It never got what it was to do: nothing was done, and nothing was lost."""

@@ -149,7 +149,7 @@ class ServedModel(Section):
         """The names clients may use, its own first."""
         return (self.id, *self.aliases)
 
-    def running(self, whisper: WhisperSettings) -> WhisperSettings:
+    def effective_whisper_settings(self, whisper: WhisperSettings) -> WhisperSettings:
         """Where and how it runs, when all do as `whisper` says but for what it says itself."""
         own = {"device": self.device, "dtype": self.dtype, "threads": self.threads}
         return whisper.model_copy(update={name: value for name, value in own.items() if value is not None})

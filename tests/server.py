@@ -23,7 +23,7 @@ from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import transcribe
 from serve_app.schemas.job import Job
 from serve_app.schemas.request import DiarizationOptions
-from serve_app.schemas.transcript import Tell, Transcript, Turn
+from serve_app.schemas.transcript import OnDelta, Transcript, Turn
 from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings, DiarizationSettings, VadSettings
 from serve_app.storage.blobs import BlobStore
@@ -59,13 +59,13 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
 
     async with guarded_session(settings.network) as session:
 
-        async def run(job: Job, tell: Tell | None = None) -> Transcript:
+        async def run(job: Job, tell: OnDelta | None = None) -> Transcript:
             model = settings.served_model(job.request.model)
             engine = engines[model.id]
 
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 windows = [window.moved(-block.start) for window in block.windows]
-                options, sync = job.request.options.of_windows, job.mode == "sync"
+                options, sync = job.request.options.for_decoding, job.mode == "sync"
                 return await transcribe_windows(
                     engine, block.pcm, windows, options, job.id, interactive=sync, previous=previous
                 )

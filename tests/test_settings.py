@@ -114,8 +114,10 @@ class TestModels:
         whisper = WhisperSettings(device="cuda", dtype="float16", threads=4, watchdog_s=7)
         settings = AppSettings.model_validate({"models": [SMALL | {"device": "cpu", "threads": 2}]})
         default, small = settings.served_models
-        assert default.running(whisper) == whisper
-        assert small.running(whisper) == WhisperSettings(device="cpu", dtype="float16", threads=2, watchdog_s=7)
+        assert default.effective_whisper_settings(whisper) == whisper
+        assert small.effective_whisper_settings(whisper) == WhisperSettings(
+            device="cpu", dtype="float16", threads=2, watchdog_s=7
+        )
 
     def test_they_can_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STT_MODELS", json.dumps([SMALL]))

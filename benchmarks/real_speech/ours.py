@@ -55,7 +55,7 @@ async def in_process(checkpoint: Path, threads: int, options: Options) -> AsyncI
         settings = AppSettings(data_dir=Path(folder), model=str(checkpoint), whisper={"threads": threads})
         model = settings.served_models[0]
         blobs = BlobStore(settings.blob_root)
-        engine = Engine(WhisperModel.load(model.checkpoint, model.running(settings.whisper)))
+        engine = Engine(WhisperModel.load(model.checkpoint, model.effective_whisper_settings(settings.whisper)))
 
         async def hear(path: Path, words: bool) -> Heard:
             asked = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})

@@ -97,7 +97,7 @@ class SpeechDetector:
         return result
 
 
-class Stretch(NamedTuple):
+class SpeechSegment(NamedTuple):
     """Speech from frame `start` up to frame `end`, without it."""
 
     start: int
@@ -118,7 +118,7 @@ _HYSTERESIS = 0.15
 _LEAST_THRESHOLD = 0.01
 
 
-class SpeechStretches:
+class SpeechSegmenter:
     """Stretches of speech from frame probabilities, as they come.
 
     Speech begins at `threshold` and ends where the probability stays below `threshold` − 0.15 for
@@ -142,18 +142,18 @@ class SpeechStretches:
         self._likelihoods: list[float] = []  # of the current stretch's frames
 
     @property
-    def settled(self) -> int:
+    def committed_until(self) -> int:
         return self._position if self._start is None else self._start
 
-    def feed(self, probabilities: Iterable[float]) -> list[Stretch]:
+    def feed(self, probabilities: Iterable[float]) -> list[SpeechSegment]:
         """The stretches that these frames bring to an end."""
         return [stretch for probability in probabilities for stretch in self._step(probability)]
 
-    def finish(self) -> list[Stretch]:
+    def finish(self) -> list[SpeechSegment]:
         """The stretch that the end of the recording cuts off, if any."""
         return self._end(self._position if self._silence is None else self._silence)
 
-    def _step(self, probability: float) -> list[Stretch]:
+    def _step(self, probability: float) -> list[SpeechSegment]:
         if self._start is None and probability >= self._begin:
             self._start, self._silence, self._continued, self._likelihoods = self._position, None, False, []
         position = self._position
@@ -171,18 +171,18 @@ class SpeechStretches:
             return self._split()
         return []
 
-    def _end(self, end: int) -> list[Stretch]:
+    def _end(self, end: int) -> list[SpeechSegment]:
         start, self._start = self._start, None
         # The rest of a cut stretch may hold nothing but the silence that was about to end it.
         if start is None or end == start or not (self._continued or end - start >= self._min_speech):
             return []
-        return [Stretch(start, end)]
+        return [SpeechSegment(start, end)]
 
-    def _split(self) -> list[Stretch]:
+    def _split(self) -> list[SpeechSegment]:
         assert self._start is not None
         half = self._longest // 2
         kept = min(range(self._longest - 1, half - 1, -1), key=self._likelihoods.__getitem__)
-        stretch = Stretch(self._start, self._start + kept)
+        stretch = SpeechSegment(self._start, self._start + kept)
         self._start, self._continued, self._likelihoods = stretch.end, True, self._likelihoods[kept:]
         if self._silence is not None:
             self._silence = max(self._silence, self._start)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, clip
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches, Stretch, certain
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechSegment, SpeechSegmenter, certain
 from serve_app.settings import VadSettings
 
 Pcm = NDArray[np.int16]
@@ -72,9 +72,9 @@ def cut(
         raise ValueError(f"max_window_s is {max_window_s:g}; windows of less than {_LEAST_WINDOW_S:g} s make no sense")
     longest_block = int(block_s * SAMPLE_RATE)
     block_samples = min(int(_FIRST_BLOCK_S * SAMPLE_RATE), longest_block)
-    sound = _Sound()
+    sound = _AudioBuffer()
     windows: list[Window] = []
-    for found, settled in _windows(pcm, sound, speech_probability, _Packer(vad, int(max_window_s * SAMPLE_RATE))):
+    for found, settled in _windows(pcm, sound, speech_probability, _WindowPacker(vad, int(max_window_s * SAMPLE_RATE))):
         for window in found:
             if windows and window.end - windows[0].start > block_samples:
                 yield sound.block(windows)
@@ -89,17 +89,17 @@ def cut(
 
 
 def _windows(
-    pcm: Iterable[Pcm], sound: "_Sound", speech_probability: SpeechProbability, packer: "_Packer"
+    pcm: Iterable[Pcm], sound: "_AudioBuffer", speech_probability: SpeechProbability, packer: "_WindowPacker"
 ) -> Iterator[tuple[list[Window], int]]:
     """The windows that each piece of sound brings, and a sample before which no later one begins."""
     for chunk in _even(pcm, _CHUNK_SAMPLES):
         sound.append(chunk)
         probabilities = speech_probability(np.pad(chunk, (0, -len(chunk) % FRAME_SAMPLES)))
-        yield packer.feed(probabilities), packer.settled
+        yield packer.feed(probabilities), packer.committed_until
     yield packer.finish(sound.end), sound.end
 
 
-class _Packer:
+class _WindowPacker:
     """Speech probabilities in, windows out; everything but the frames in samples."""
 
     def __init__(self, vad: VadSettings, longest: int) -> None:
@@ -110,24 +110,24 @@ class _Packer:
         self._pad = vad.pad_ms * SAMPLE_RATE // 1000
         self._longest = longest - 2 * _GRID  # both ends may be moved outwards to the grid
         room_for_speech = max(self._longest - 2 * self._pad, self._longest // 2)
-        self._stretches = SpeechStretches(vad, room_for_speech // FRAME_SAMPLES)
+        self._stretches = SpeechSegmenter(vad, room_for_speech // FRAME_SAMPLES)
         self._speech: Span | None = None  # of the window that may still grow
         self._last_end = 0
 
     @property
-    def settled(self) -> int:
+    def committed_until(self) -> int:
         """No later window begins before this sample."""
-        begin = self._speech.start if self._speech else self._stretches.settled * FRAME_SAMPLES
+        begin = self._speech.start if self._speech else self._stretches.committed_until * FRAME_SAMPLES
         return max(_floor(begin - self._pad), self._last_end)
 
     def feed(self, probabilities: Iterable[float]) -> list[Window]:
         probabilities = list(probabilities)
         self._likelihoods += probabilities
         windows = [window for stretch in self._stretches.feed(probabilities) for window in self._add(stretch)]
-        begin = self._stretches.settled * FRAME_SAMPLES
+        begin = self._stretches.committed_until * FRAME_SAMPLES
         if self._speech and begin - self._speech.start >= self._longest:
             windows.append(self._close(self._speech, begin))
-        self._forget(self.settled)
+        self._forget(self.committed_until)
         return windows
 
     def finish(self, end: int) -> list[Window]:
@@ -138,7 +138,7 @@ class _Packer:
             windows.append(Window(*within, clip(window.speech or (), within)))
         return windows
 
-    def _add(self, stretch: Stretch) -> Iterator[Window]:
+    def _add(self, stretch: SpeechSegment) -> Iterator[Window]:
         start, end = stretch.start * FRAME_SAMPLES, stretch.end * FRAME_SAMPLES
         if self._speech and end + self._pad - (self._speech.start - self._pad) > self._longest:
             yield self._close(self._speech, start)
@@ -157,7 +157,7 @@ class _Packer:
         """The certain speech of a window."""
         self._forget(window.start)
         frames = -(-window.end // FRAME_SAMPLES) - self._first_frame
-        stretches = SpeechStretches(self._certain, frames + 1)
+        stretches = SpeechSegmenter(self._certain, frames + 1)
         found = [*stretches.feed(self._likelihoods[:frames]), *stretches.finish()]
         spans = (Span(stretch.start, stretch.end).moved(self._first_frame) for stretch in found)
         return clip((Span(span.start * FRAME_SAMPLES, span.end * FRAME_SAMPLES) for span in spans), window)
@@ -169,7 +169,7 @@ class _Packer:
         self._first_frame += gone
 
 
-class _Sound:
+class _AudioBuffer:
     """The part of the recording that later blocks need."""
 
     def __init__(self) -> None:

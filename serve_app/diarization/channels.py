@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechStretches, Stretch
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegment, SpeechSegmenter
 from serve_app.settings import VadSettings
 
 _CHUNK_SAMPLES = 256 * FRAME_SAMPLES
@@ -19,14 +19,14 @@ def channel_name(number: int) -> str:
     return f"CHANNEL_{number}"
 
 
-def speech_of(pcm: NDArray[np.int16], vad: VadSettings, beat: Callable[[], None] = lambda: None) -> list[Stretch]:
+def speech_of(pcm: NDArray[np.int16], vad: VadSettings, beat: Callable[[], None] = lambda: None) -> list[SpeechSegment]:
     """Where somebody speaks in sound of shape (samples,), in samples; `beat` is called every few seconds of sound."""
     surer = vad.model_copy(update={"threshold": max(vad.threshold, LEAST_THRESHOLD)})
-    detector, stretches = SpeechDetector(), SpeechStretches(surer, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
-    found: list[Stretch] = []
+    detector, stretches = SpeechDetector(), SpeechSegmenter(surer, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
+    found: list[SpeechSegment] = []
     for start in range(0, len(pcm), _CHUNK_SAMPLES):
         beat()
         chunk = pcm[start : start + _CHUNK_SAMPLES]
         found += stretches.feed(detector(np.pad(chunk, (0, -len(chunk) % FRAME_SAMPLES))))
     found += stretches.finish()
-    return [Stretch(start * FRAME_SAMPLES, min(end * FRAME_SAMPLES, len(pcm))) for start, end in found]
+    return [SpeechSegment(start * FRAME_SAMPLES, min(end * FRAME_SAMPLES, len(pcm))) for start, end in found]

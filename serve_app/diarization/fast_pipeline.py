@@ -23,11 +23,11 @@ _NOT_SPEAKING = -2
 """The cluster of who is silent in a chunk, as the library has it."""
 
 
-class OnePass(SpeakerDiarization):
+class BatchedSpeakerDiarization(SpeakerDiarization):
     """A loaded `SpeakerDiarization` becomes one when its class is set to this. Methods are the library's."""
 
     @classmethod
-    def suits(cls, pipeline: SpeakerDiarization) -> bool:
+    def is_supported(cls, pipeline: SpeakerDiarization) -> bool:
         """Whether the embedding's network takes several masks of a chunk, and says of each what it says of it alone."""
         embedding = pipeline._embedding
         if type(pipeline) is not SpeakerDiarization or not isinstance(embedding, SpeakerEmbedding):

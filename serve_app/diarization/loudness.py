@@ -12,7 +12,7 @@ from serve_app.schemas.transcript import Turn
 _FRAME = SAMPLE_RATE // 100
 
 
-def levelled(turns: Sequence[Turn], pcm: NDArray[Any]) -> tuple[Turn, ...]:
+def with_loudness(turns: Sequence[Turn], pcm: NDArray[Any]) -> tuple[Turn, ...]:
     """The turns with their speakers' levels in 16 kHz sound of 16 bits, whole numbers or not.
 
     A level is the mean power of where a speaker speaks alone, in dB of full scale; null for who never does.

@@ -18,8 +18,8 @@ from threadpoolctl import threadpool_limits
 from serve_app.audio import SAMPLE_RATE
 from serve_app.cores import count_cores
 from serve_app.diarization.channels import channel_name, speech_of
-from serve_app.diarization.loudness import levelled
-from serve_app.diarization.speaker_naming import Voice, in_order, matched
+from serve_app.diarization.loudness import with_loudness
+from serve_app.diarization.speaker_naming import Embedding, matched, relabelled
 from serve_app.models import model_source
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.schemas.transcript import Turn
@@ -72,11 +72,11 @@ class SpeakerPipeline:
             keep_freed_memory()
         pipeline.to(torch.device(device))
         from serve_app.diarization.fast_pipeline import (
-            OnePass,  # after `load_pyannote`, which imports its library quietly
+            BatchedSpeakerDiarization,  # after `load_pyannote`, which imports its library quietly
         )
 
-        if OnePass.suits(pipeline):
-            pipeline.__class__ = OnePass
+        if BatchedSpeakerDiarization.is_supported(pipeline):
+            pipeline.__class__ = BatchedSpeakerDiarization
         pipeline.segmentation_batch_size = pipeline.embedding_batch_size = settings.batch_size or BATCH_SIZE[device]
         return cls(pipeline, settings, vad)
 
@@ -114,11 +114,11 @@ class SpeakerPipeline:
             if at.start < seconds
         ]
         voices = dict(zip(found.speaker_diarization.labels(), found.speaker_embeddings, strict=True))
-        return levelled(in_order(turns, self._names(voices, options.known_speakers)), pcm)
+        return with_loudness(relabelled(turns, self._names(voices, options.known_speakers)), pcm)
 
     def _by_channel(self, pcm: Pcm, options: DiarizationOptions, beat: Callable[[], None]) -> tuple[Turn, ...]:
         turns: list[Turn] = []
-        voices: dict[str, Voice] = {}
+        voices: dict[str, Embedding] = {}
         for number, channel in enumerate(pcm.T):
             speech = speech_of(channel, self._vad, beat)
             turns += (_turn(start / SAMPLE_RATE, end / SAMPLE_RATE, channel_name(number)) for start, end in speech)
@@ -126,19 +126,19 @@ class SpeakerPipeline:
                 heard = np.concatenate([channel[start:end] for start, end in speech])
                 voices[channel_name(number)] = self._voice(heard[:_VOICE_SAMPLES])
         channels = {channel_name(number): channel_name(number) for number in range(pcm.shape[1])}
-        named = in_order(turns, channels | self._names(voices, options.known_speakers))
-        return levelled(named, pcm.mean(axis=1, dtype=np.float32))  # which is what the text is found in
+        named = relabelled(turns, channels | self._names(voices, options.known_speakers))
+        return with_loudness(named, pcm.mean(axis=1, dtype=np.float32))  # which is what the text is found in
 
-    def _names(self, voices: Mapping[str, Voice], known: Sequence[KnownSpeaker]) -> dict[str, str]:
+    def _names(self, voices: Mapping[str, Embedding], known: Sequence[KnownSpeaker]) -> dict[str, str]:
         """The names of those speakers that are known."""
         if not voices:
             return {}
         references = {speaker.name: self._voice(_unflac(b64decode(speaker.reference))) for speaker in known}
         return matched(voices, references, self._known_similarity)
 
-    def _voice(self, pcm: Pcm) -> Voice:
+    def _voice(self, pcm: Pcm) -> Embedding:
         """What the network says of sound in which one speaker speaks."""
-        voice: Voice = self._pipeline._embedding(_floats(pcm)[None])[0]
+        voice: Embedding = self._pipeline._embedding(_floats(pcm)[None])[0]
         return voice
 
 

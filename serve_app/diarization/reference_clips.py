@@ -25,32 +25,32 @@ OFF = "diarization_off"
 """The code of an error: there are no speakers here to be asked for."""
 
 
-def checked(options: TranscriptionOptions, settings: AppSettings) -> TranscriptionOptions:
+def validate_diarization(options: TranscriptionOptions, settings: AppSettings) -> TranscriptionOptions:
     """The options, known speakers' clips `prepared`. Raises InvalidRequest where speakers are not told apart."""
     if options.diarization is None:
         return options
     if settings.diarization.pipeline is None:
         message = "diarization: nothing is set up to tell speakers apart (diarization.pipeline of the settings)"
         raise InvalidRequest(message, "diarization", OFF)
-    speakers = prepared(options.diarization.known_speakers, settings)
+    speakers = normalize_clips(options.diarization.known_speakers, settings)
     return options.model_copy(
         update={"diarization": options.diarization.model_copy(update={"known_speakers": speakers})}
     )
 
 
-def prepared(speakers: tuple[KnownSpeaker, ...], settings: AppSettings) -> tuple[KnownSpeaker, ...]:
+def normalize_clips(speakers: tuple[KnownSpeaker, ...], settings: AppSettings) -> tuple[KnownSpeaker, ...]:
     """Known speakers whose clips are base64 of 16 kHz mono FLAC; those that are already come out the same.
 
     Raises InvalidRequest, naming the field, for a clip that can't be read or lasts less than 2 or more than 10 s, and
     TooLarge for one of more than `limits.max_clip_bytes`. Decodes: not for an event loop.
     """
     return tuple(
-        speaker.model_copy(update={"reference": _small(speaker.reference, settings, FIELD.format(number))})
+        speaker.model_copy(update={"reference": _reencode(speaker.reference, settings, FIELD.format(number))})
         for number, speaker in enumerate(speakers)
     )
 
 
-def _small(reference: str, settings: AppSettings, param: str) -> str:
+def _reencode(reference: str, settings: AppSettings, param: str) -> str:
     clip = from_base64(reference, param)
     most = settings.limits.max_clip_bytes
     if len(clip) > most:

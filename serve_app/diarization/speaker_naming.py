@@ -8,11 +8,11 @@ from scipy.optimize import linear_sum_assignment
 
 from serve_app.schemas.transcript import Turn
 
-Voice = NDArray[np.float32]
+Embedding = NDArray[np.float32]
 """What a network says of somebody's voice, shape (dimension,)."""
 
 
-def matched(voices: Mapping[str, Voice], known: Mapping[str, Voice], least: float) -> dict[str, str]:
+def matched(voices: Mapping[str, Embedding], known: Mapping[str, Embedding], least: float) -> dict[str, str]:
     """Which speakers are which known ones: one each, those most alike, by cosine similarities from `least` on.
 
     A voice that is no number (of too little speech) is like nobody's.
@@ -26,7 +26,7 @@ def matched(voices: Mapping[str, Voice], known: Mapping[str, Voice], least: floa
     return {speakers[row]: names[column] for row, column in pairs if alike[row, column] >= least}
 
 
-def in_order(turns: Sequence[Turn], names: Mapping[str, str]) -> tuple[Turn, ...]:
+def relabelled(turns: Sequence[Turn], names: Mapping[str, str]) -> tuple[Turn, ...]:
     """The turns by their starts, their speakers by these names, and as `SPEAKER_00`, `SPEAKER_01`, … who has none."""
     turns = sorted(turns, key=lambda turn: (turn.start, turn.end))
     nameless = [speaker for speaker in dict.fromkeys(turn.speaker for turn in turns) if speaker not in names]
@@ -34,7 +34,7 @@ def in_order(turns: Sequence[Turn], names: Mapping[str, str]) -> tuple[Turn, ...
     return tuple(turn.model_copy(update={"speaker": names[turn.speaker]}) for turn in turns)
 
 
-def _units(voices: Mapping[str, Voice]) -> NDArray[np.float64]:
+def _units(voices: Mapping[str, Embedding]) -> NDArray[np.float64]:
     stacked = np.stack([voice.astype(np.float64) for voice in voices.values()])
     with np.errstate(divide="ignore", invalid="ignore"):
         units: NDArray[np.float64] = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)

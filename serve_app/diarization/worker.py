@@ -32,7 +32,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="diarizer", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Callable[[Callable[[], None]], T], interactive: bool) -> T:
+    async def submit(self, work: Callable[[Callable[[], None]], T], interactive: bool) -> T:
         """What `work` returns or raises. It calls what it is given between its steps; that raises when it is cancelled.
 
         Interactive work goes before other.
@@ -40,7 +40,7 @@ class Worker:
         future: Future[T] = Future()
         given_up = threading.Event()
 
-        def beat() -> None:
+        def heartbeat() -> None:
             if given_up.is_set():
                 raise Cancelled
             self._beat = time.monotonic()
@@ -49,8 +49,8 @@ class Worker:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                beat()
-                future.set_result(work(beat))
+                heartbeat()
+                future.set_result(work(heartbeat))
             except BaseException as error:
                 future.set_exception(error)
 

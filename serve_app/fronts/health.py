@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from serve_app.http.dependencies import ServiceDep
 from serve_app.http.error_handlers import RETRY_AFTER_S, ErrorBody, answer
-from serve_app.http.openapi.document import Entries, answers, errors_as
+from serve_app.http.openapi.document import Entries, error_responses, response
 
 router = APIRouter(tags=["health"])
 
@@ -19,11 +19,11 @@ class Health(BaseModel):
     status: Literal["ok", "loading"]
 
 
-_ERRORS = errors_as(answer, ErrorBody, 413, 415, 431)
-_LIVE = answers("It is.", {"status": "ok"})
+_ERRORS = error_responses(answer, ErrorBody, 413, 415, 431)
+_LIVE = response("It is.", {"status": "ok"})
 READY: Entries = {
     200: _LIVE,
-    503: answers("Not yet, or no longer.", {"status": "loading"}, headers=("Retry-After",), model=Health),
+    503: response("Not yet, or no longer.", {"status": "loading"}, headers=("Retry-After",), model=Health),
 }
 """The OpenAPI entries of `ready`."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from serve_app.schemas.request import MODELS_OWN, Hypotheses, WhisperOptions
+from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, HypothesisCount, WhisperOptions
 
 
 def _or_null(kind: Any, null: Any) -> BeforeValidator:
@@ -30,17 +30,17 @@ def _steps(ladder: Sequence[Any]) -> dict[str, Any]:
 class WhisperInput(WhisperOptions):
     """Whisper's options, with the defaults of its command."""
 
-    best_of: Annotated[Hypotheses, _or_null(Hypotheses, 1)] = Field(
+    best_of: Annotated[HypothesisCount, _or_null(HypothesisCount, 1)] = Field(
         5, description="Texts drawn above temperature 0; the likeliest wins. Null: one."
     )
-    beam_size: Annotated[Hypotheses, _or_null(Hypotheses, 1)] = Field(
+    beam_size: Annotated[HypothesisCount, _or_null(HypothesisCount, 1)] = Field(
         5, description="Beams at temperature 0; 1 or null: greedy."
     )
     patience: Annotated[float, _or_null(float, 1.0)] = Field(
         1.0, gt=0, le=10, description="Beam search ends when beam_size times this many texts have; null: 1."
     )
     suppress_tokens: Annotated[tuple[int, ...], _or_null(tuple[int, ...] | str, ())] = Field(
-        (MODELS_OWN,),
+        (MODEL_DEFAULT_TOKENS,),
         max_length=1000,
         description="Token ids never to write, as a list or with commas between; -1: the model's own; null: none.",
     )

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.errors import Unauthorized
 from serve_app.http.dependencies import OWNER
-from serve_app.http.error_format import Refuse
+from serve_app.http.error_format import ErrorRenderer
 
 OPEN = (
     *("/health", "/healthcheck", "/healthz", "/readyz"),
@@ -31,7 +31,7 @@ SCHEMES = [
 class RequireKey:
     """ASGI middleware: 401 without a configured key, before anything of the body is read."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr], refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr], refuse: ErrorRenderer) -> None:
         self.app = app
         self._refuse = refuse
         self._keys = [key.get_secret_value().encode() for key in keys]

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import HeadTooLarge, InvalidRequest, TooLarge, UnsupportedMediaType
-from serve_app.http.error_format import Refuse
+from serve_app.http.error_format import ErrorRenderer
 from serve_app.http.error_handlers import BODY_TOO_LARGE
 
 MAX_HEAD_BYTES = 2**16
@@ -21,7 +21,7 @@ def charset_of(content_type: str) -> str:
     return parameters.get(b"charset", b"").decode("latin-1").lower() or "utf-8"
 
 
-def only_json(request: Request) -> None:
+def require_json(request: Request) -> None:
     """A dependency of routes that read JSON and nothing else: 415 for what does not say it is."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != "application/json":
@@ -47,7 +47,7 @@ class BodyLimit:
     431 for a URL and headers over `MAX_HEAD_BYTES`, before anything reads them.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, refuse: ErrorRenderer) -> None:
         self.app = app
         self._refuse = refuse
         self.max_bytes = max_bytes

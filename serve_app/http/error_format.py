@@ -16,11 +16,11 @@ from starlette.types import Scope
 
 from serve_app.errors import ServiceError
 from serve_app.http.error_handlers import answer, invalid
-from serve_app.http.openapi.document import EVERYWHERE, Entries, errors_as
+from serve_app.http.openapi.document import EVERYWHERE, Entries, error_responses
 
 Render = Callable[[ServiceError], Response]
 
-Refuse = Callable[[Scope, ServiceError], Response]
+ErrorRenderer = Callable[[Scope, ServiceError], Response]
 """Takes the scope too: an error that was found before any route was (a missing key, a body that is too large)."""
 
 
@@ -31,7 +31,7 @@ class Detail(BaseModel):
 
 
 @dataclass(frozen=True)
-class Dialect:
+class ErrorFormat:
     """How a front says what went wrong: `render`, as a `body`, for the paths that match `paths` wholly.
 
     `header`: only of requests that have it; of the others such a path is another front's.
@@ -42,21 +42,21 @@ class Dialect:
     body: type[BaseModel] = Detail
     header: str | None = None
 
-    def speaks(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope) -> bool:
         """Whether a request is this front's."""
         given = self.header is None or self.header in Headers(scope=scope)
         return given and self.paths.fullmatch(scope["path"]) is not None
 
     def errors(self, *statuses: int) -> Entries:
         """The OpenAPI entries of the errors a path of this front may answer with, beside those that any may."""
-        return errors_as(self.render, self.body, *EVERYWHERE, *statuses)
+        return error_responses(self.render, self.body, *EVERYWHERE, *statuses)
 
     @property
     def route(self) -> type[APIRoute]:
         """The class of the front's routes (`APIRouter(route_class=…)`)."""
-        return self.route_if(self.header, given=True)
+        return self.route_with_header(self.header, given=True)
 
-    def route_if(self, header: str | None, given: bool) -> type[APIRoute]:
+    def route_with_header(self, header: str | None, given: bool) -> type[APIRoute]:
         """The class of a route for requests that have a header, or have it not: else its path is another front's."""
         render = self.render
 
@@ -82,12 +82,12 @@ class Dialect:
         return Route
 
 
-def refusing(dialects: Sequence[Dialect]) -> Refuse:
+def error_renderer(dialects: Sequence[ErrorFormat]) -> ErrorRenderer:
     """Errors in the shape of the front whose request it is, else in the common one."""
     headed_first = sorted(dialects, key=lambda dialect: dialect.header is None)
 
     def refuse(scope: Scope, error: ServiceError) -> Response:
-        render = next((dialect.render for dialect in headed_first if dialect.speaks(scope)), answer)
+        render = next((dialect.render for dialect in headed_first if dialect.matches(scope)), answer)
         return render(error)
 
     return refuse

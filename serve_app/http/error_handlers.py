@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
-from serve_app.http.openapi.document import EVERYWHERE, Entries, errors_as
+from serve_app.http.openapi.document import EVERYWHERE, Entries, error_responses
 from serve_app.schemas.job import JobError
 
 BODY_TOO_LARGE = "body_too_large"
@@ -73,7 +73,7 @@ def body_of(error: ServiceError) -> ErrorBody:
     return ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
 
 
-def known(error: Exception, what: str) -> ServiceError:
+def as_service_error(error: Exception, what: str) -> ServiceError:
     """An error as one that can be told; what is none of ours is logged, with `what` has failed."""
     if isinstance(error, ServiceError):
         return error
@@ -124,7 +124,7 @@ def install(app: FastAPI, refuse: Callable[[Scope, ServiceError], Response]) -> 
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return refuse(request.scope, known(error, f"{request.method} {request.url.path}"))
+        return refuse(request.scope, as_service_error(error, f"{request.method} {request.url.path}"))
 
 
 def _methods(app: FastAPI, scope: Scope) -> list[str]:
@@ -138,4 +138,4 @@ def _methods(app: FastAPI, scope: Scope) -> list[str]:
 
 def responses(*statuses: int) -> Entries:
     """The OpenAPI entries of the errors a path of this shape may answer with, beside those that any may."""
-    return errors_as(answer, ErrorBody, *EVERYWHERE, *statuses)
+    return error_responses(answer, ErrorBody, *EVERYWHERE, *statuses)

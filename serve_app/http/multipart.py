@@ -44,7 +44,7 @@ class FormRoute(APIRoute):
         return handled
 
 
-async def unrepeated(request: Request) -> None:
+async def reject_repeated_fields(request: Request) -> None:
     """Refuse a form that gives a field twice; lists are named `name[]`."""
     refuse_repeats(await request.form())
 

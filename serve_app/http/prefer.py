@@ -59,7 +59,7 @@ def _pair(text: str) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True)
-class Preferred:
+class Preferences:
     """What a client prefers, by name; names that mean nothing here are passed over."""
 
     given: dict[str, str]
@@ -69,18 +69,22 @@ class Preferred:
         """It would not wait for the text (`respond-async`, section 4.1)."""
         return "respond-async" in self.given
 
-    async def waited(self, service: Service, job: Job) -> "Waited":
+    async def waited(self, service: Service, job: Job) -> "WaitResult":
         """A submitted job after the seconds that its client would wait (`wait`, section 4.3). Raises NotFound."""
         wait = self.given.get("wait", "")
         if not (wait.isascii() and wait.isdigit()):
-            return Waited(job, False, applied("respond-async" if self.in_background else None))
+            return WaitResult(job, False, preference_applied_header("respond-async" if self.in_background else None))
         job = await service.wait(job, float(wait))
         ended = job.state.terminal
-        return Waited(job, ended, applied("respond-async" if self.in_background and not ended else f"wait={wait}"))
+        return WaitResult(
+            job,
+            ended,
+            preference_applied_header("respond-async" if self.in_background and not ended else f"wait={wait}"),
+        )
 
 
 @dataclass(frozen=True)
-class Waited:
+class WaitResult:
     """A job that was waited for: whether it has `ended` in that time, and the header that says what was followed."""
 
     job: Job
@@ -88,7 +92,7 @@ class Waited:
     headers: dict[str, str]
 
 
-def applied(preference: str | None) -> dict[str, str]:
+def preference_applied_header(preference: str | None) -> dict[str, str]:
     """The header that says which preference was followed; null: none."""
     return {} if preference is None else {"Preference-Applied": preference}
 
@@ -102,8 +106,8 @@ def _preferred(
             "so in any case: unless it is there within N seconds. Anything else is passed over (RFC 7240).",
         ),
     ] = None,
-) -> Preferred:
-    return Preferred(preferences(prefer or ()))
+) -> Preferences:
+    return Preferences(preferences(prefer or ()))
 
 
-PreferredDep = Annotated[Preferred, Depends(_preferred)]
+PreferredDep = Annotated[Preferences, Depends(_preferred)]

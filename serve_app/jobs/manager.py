@@ -13,12 +13,12 @@ from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Reu
 from serve_app.jobs.cursor import from_cursor, to_cursor
 from serve_app.jobs.db.deliveries import Outbox
 from serve_app.jobs.db.engine import Database
-from serve_app.jobs.db.events import happened
+from serve_app.jobs.db.events import events_after
 from serve_app.jobs.db.jobs import ACTIVE, JobStore
-from serve_app.jobs.notifier import News
+from serve_app.jobs.notifier import JobNotifier
 from serve_app.jobs.retention import Sweeper
 from serve_app.jobs.runner import Run, Runner, interrupted
-from serve_app.jobs.shielded import unbroken
+from serve_app.jobs.shielded import shielded
 from serve_app.jobs.webhooks.sender import WebhookSender, check_webhook
 from serve_app.schemas.job import (
     MAX_PAGE,
@@ -66,7 +66,7 @@ class JobManager:
         self._blobs = blobs
         self._runner = Runner(settings.jobs, self._store, run, holder, self)
         self._webhooks = WebhookSender(settings.webhooks, self._outbox, session)
-        self._news = News()
+        self._news = JobNotifier()
         self._reported: dict[str, float] = {}  # when a job's progress was last written down
         self._sweeper = Sweeper(settings, self._store, blobs, self._drop_upload, self._client_lost)
 
@@ -82,7 +82,7 @@ class JobManager:
         await self._webhooks.close()
         await self._sweeper.close()
 
-    @unbroken
+    @shielded
     async def submit(
         self, request: JobRequest, job_id: str | None = None, owner: str = "", idempotency_key: str | None = None
     ) -> Job:
@@ -98,7 +98,7 @@ class JobManager:
         added = await self._store.add(job, limit)
         if added is None:
             raise Overloaded(f"{limit} jobs are waiting already, the most allowed; try again later", None, "queue_full")
-        if not added.same:
+        if not added.is_same_request:
             raise _reused(job, added.job)
         if added.new:
             self.told(added.job)
@@ -113,11 +113,11 @@ class JobManager:
         added = await self._store.known(job)
         if added is None:
             return None
-        if not added.same:
+        if not added.is_same_request:
             raise _reused(job, added.job)
         return added.job
 
-    @unbroken
+    @shielded
     async def announce(self, request: JobRequest, job_id: str | None = None, owner: str = "") -> Job:
         """List a job that its client waits for; whoever runs it calls `finish`, `fail` or `abandon`.
 
@@ -138,27 +138,27 @@ class JobManager:
         )
         added = await self._store.add(job)
         assert added is not None  # without a limit
-        if not added.same:
+        if not added.is_same_request:
             raise _reused(job, added.job)
         self.told(added.job)
         return added.job
 
-    @unbroken
+    @shielded
     async def finish(self, job_id: str, transcript: Transcript) -> None:
         """A synchronous job has its transcript. Changes nothing if the job has ended already."""
         await self.end(await self._synchronous(job_id), JobState.SUCCEEDED, None, transcript)
 
-    @unbroken
+    @shielded
     async def fail(self, job_id: str, error: JobError) -> None:
         """A synchronous job has failed. Changes nothing if the job has ended already."""
         await self.end(await self._synchronous(job_id), JobState.FAILED, error, None)
 
-    @unbroken
+    @shielded
     async def abandon(self, job_id: str) -> None:
         """A synchronous job's client has gone. Changes nothing if the job has ended already."""
         await self.end(await self._synchronous(job_id), JobState.CANCELLED, None, None)
 
-    @unbroken
+    @shielded
     async def progress(self, job_id: str, attempt: int, fraction: float) -> None:
         """A run is so far, 0 to 1; it never goes back, and is written down once a second at most."""
         if not 0 <= fraction <= 1:
@@ -171,7 +171,7 @@ class JobManager:
                 self._reported.pop(job_id, None)
             self.told(job)
 
-    @unbroken
+    @shielded
     async def keep(self, job_id: str, attempt: int, number: int, content: str) -> None:
         """Keep a block that a run has done. Raises Conflict when the run is over: it need not go on."""
         if not await self._store.keep(job_id, attempt, number, content):
@@ -215,7 +215,7 @@ class JobManager:
         """The ids of all jobs that have not ended, oldest first."""
         return await self._store.active()
 
-    @unbroken
+    @shielded
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; one that has ended is returned as it is.
 
@@ -231,7 +231,7 @@ class JobManager:
         await self._runner.stop(job_id)
         return await self._existing(job_id)
 
-    @unbroken
+    @shielded
     async def delete(self, job_id: str) -> None:
         """Forget a job that has ended. Raises NotFound, and Conflict for one that has not."""
         gone = await self._store.delete(job_id)
@@ -256,9 +256,9 @@ class JobManager:
         """What has happened to a job after its event of that number, waited for so long. Raises NotFound."""
         until = time.monotonic() + wait_s
         while True:
-            with self._news.listen(job_id) as news:
+            with self._news.subscribe(job_id) as news:
                 job = await self._existing(job_id)  # before its events: of one that has ended these are all
-                found = await happened(self._database, job_id, after)
+                found = await events_after(self._database, job_id, after)
                 left = until - time.monotonic()
                 if found or job.state.terminal or left <= 0:
                     return found
@@ -271,7 +271,7 @@ class JobManager:
         await self._existing(job_id)
         return await self._outbox.of(job_id)
 
-    @unbroken
+    @shielded
     async def redeliver(self, job_id: str, delivery_id: str | None) -> tuple[DeliveryView, ...]:
         """Send a webhook that was delivered or given up again, or all of the job's.
 
@@ -294,7 +294,7 @@ class JobManager:
     def told(self, job: Job | None) -> None:
         """A job has changed, and the database knows; null: nothing has."""
         if job is not None:
-            self._news.tell(job.id)
+            self._news.notify(job.id)
             if job.request.webhook is not None:
                 self._webhooks.wake()
 

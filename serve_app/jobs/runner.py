@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from serve_app.errors import Away, InvalidRequest, ServiceError, Unavailable
+from serve_app.errors import InvalidRequest, NotDelivered, ServiceError, Unavailable
 from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.db.tables import UNREADABLE
 from serve_app.jobs.dispatcher import Dispatcher
@@ -67,7 +67,7 @@ class Runner:
         """Take up what the process before this one has left, and begin to run jobs."""
         await self._recover()
         self._dispatcher.start()
-        self._keeper = asyncio.create_task(self._keep_leases())
+        self._keeper = asyncio.create_task(self._renew_leases())
 
     async def close(self) -> None:
         """Stop. Jobs that were running go back into the queue, and this run isn't counted."""
@@ -124,7 +124,7 @@ class Runner:
         # What was never reached says nothing of the job; what was lost under it may be the job's doing.
         lost = isinstance(failure, Unavailable)
         failures = present.failures + (not lost)
-        losses = present.losses + (lost and not isinstance(failure, Away))
+        losses = present.losses + (lost and not isinstance(failure, NotDelivered))
         over = failures >= self._settings.max_attempts or losses >= self._settings.max_losses
         if error.status < 500 or over:
             await self._manager.end(job, JobState.FAILED, error, None)
@@ -145,7 +145,7 @@ class Runner:
         )
         self._dispatcher.wake(delay_s)
 
-    async def _keep_leases(self) -> None:
+    async def _renew_leases(self) -> None:
         while not self._closing.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.lease_s / RENEWALS):

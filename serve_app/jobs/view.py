@@ -31,7 +31,7 @@ class JobView(BaseModel):
     transcript_url: str = Field(description="Where the text is once the job has succeeded.")
 
 
-def view(job: Job) -> JobView:
+def to_view(job: Job) -> JobView:
     """What a client sees of a job."""
     source = job.request.source
     return JobView(
@@ -40,6 +40,6 @@ def view(job: Job) -> JobView:
         priority=job.request.priority,
         url=source.url if isinstance(source, UrlSource) else None,
         model=job.request.model,
-        options=job.request.options.shown,
+        options=job.request.options.redacted,
         transcript_url=f"/v1/jobs/{job.id}/transcript",
     )

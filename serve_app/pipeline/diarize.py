@@ -25,7 +25,7 @@ FIELD = "diarization.channels"
 logger = logging.getLogger(__name__)
 
 
-class Speakers(NamedTuple):
+class DiarizationResult(NamedTuple):
     """Who spoke when, or None and why not; and the seconds it took."""
 
     turns: tuple[Turn, ...] | None
@@ -48,7 +48,9 @@ def check_channels(path: Path, options: DiarizationOptions, settings: AppSetting
         )
 
 
-async def speakers(path: Path, options: DiarizationOptions, settings: AppSettings, diarize: Diarize) -> Speakers:
+async def diarize_recording(
+    path: Path, options: DiarizationOptions, settings: AppSettings, diarize: Diarize
+) -> DiarizationResult:
     """Who speaks when in a recording that can be decoded. What goes wrong is a warning: the text is there all the same.
 
     Memory: 2 bytes a sample and channel, until `diarize` has them.
@@ -63,7 +65,7 @@ async def speakers(path: Path, options: DiarizationOptions, settings: AppSetting
         logger.exception("speakers could not be told apart")
         why = f"an internal error ({type(error).__name__})"
     warnings = (f"speakers could not be told apart: {why}",) if turns is None else ()
-    return Speakers(turns, warnings, round(time.perf_counter() - started, 3))
+    return DiarizationResult(turns, warnings, round(time.perf_counter() - started, 3))
 
 
 async def _decoded(path: Path, options: DiarizationOptions, settings: AppSettings) -> NDArray[np.int16]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.windows import Window
 from serve_app.schemas.request import Task
-from serve_app.schemas.transcript import Said, Segment, Transcript, Word
+from serve_app.schemas.transcript import Segment, TextDelta, Transcript, Word
 from serve_app.whisper.timing.word_bounds import Speech, bound_words
 from serve_app.whisper.window_text import WindowText
 
@@ -55,14 +55,14 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
     )
 
 
-class Saying:
+class DeltaBuilder:
     """A transcript's text while its windows' texts come, in order."""
 
     def __init__(self) -> None:
         self._begun = False
         self._space = ""  # at the end so far: the transcript may end there, and it ends with a word
 
-    def next(self, window: WindowText) -> Said | None:
+    def next(self, window: WindowText) -> TextDelta | None:
         """What the next window adds."""
         segments = [segment for segment, _ in window.timed_segments]
         text = self._space + "".join(segment.text for segment in segments)
@@ -74,7 +74,7 @@ class Saying:
         if not said:
             return None
         tokens = [token for segment in segments for token in segment.logprobs or ()]
-        return Said(text=said, logprobs=tuple(tokens) or None)
+        return TextDelta(text=said, logprobs=tuple(tokens) or None)
 
 
 def _bounds(start: float, end: float, speech: Speech, words: Sequence[Word]) -> tuple[float, float]:

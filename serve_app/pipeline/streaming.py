@@ -8,7 +8,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def telling(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, R]]) -> AsyncIterator[T | R]:
+async def stream_results(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, R]]) -> AsyncIterator[T | R]:
     """What `work` tells, as it tells it, and in the end what it returns.
 
     Raises what it raises. Closing the iterator, or cancelling who waits for it, cancels the work.

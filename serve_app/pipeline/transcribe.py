@@ -23,10 +23,10 @@ from serve_app.diarization.assign import assign
 from serve_app.models import longest_window_s
 from serve_app.net.download import fetch
 from serve_app.pipeline.coverage import coverage_warning, speech_without_text
-from serve_app.pipeline.diarize import Diarize, Speakers, check_channels, speakers
-from serve_app.pipeline.merge import Saying, merge
-from serve_app.schemas.request import BlobSource, JobRequest, Strict, TranscriptionOptions, UrlSource
-from serve_app.schemas.transcript import Tell, Transcript
+from serve_app.pipeline.diarize import DiarizationResult, Diarize, check_channels, diarize_recording
+from serve_app.pipeline.merge import DeltaBuilder, merge
+from serve_app.schemas.request import BlobSource, JobRequest, StrictModel, TranscriptionOptions, UrlSource
+from serve_app.schemas.transcript import OnDelta, Transcript
 from serve_app.settings import AppSettings, ServedModel
 from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowText, next_prompt_tokens
@@ -38,7 +38,7 @@ Report = Callable[[float], None]
 """Takes the share of the recording that is done, 0 to 1."""
 
 
-class Keeper(Protocol):
+class BlockCache(Protocol):
     """Keeps the texts of blocks, as words of its own, for a run that may have to begin again."""
 
     async def kept(self) -> Mapping[int, str]:
@@ -48,7 +48,7 @@ class Keeper(Protocol):
         """Keep a block. What this raises ends the run."""
 
 
-class _Kept(Strict):
+class _CachedBlock(StrictModel):
     """A block's texts, and what they are texts of: cuts may differ between machines, and models between runs."""
 
     model: str
@@ -64,8 +64,8 @@ async def transcribe(
     session: aiohttp.ClientSession,
     recognise: BlockTranscriber,
     report: Report,
-    keeper: Keeper | None = None,
-    tell: Tell | None = None,
+    keeper: BlockCache | None = None,
+    tell: OnDelta | None = None,
     diarize: Diarize | None = None,
 ) -> Transcript:
     """The transcript of one recording, whose blocks `recognise` has recognised by `model`.
@@ -84,7 +84,7 @@ async def transcribe(
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
         async with _beside(path, request.options, settings, diarize) as found:
             texts = await _transcribe_blocks(
-                decoding, model.checkpoint, settings, request.options.of_windows, recognise, report, keeper, tell
+                decoding, model.checkpoint, settings, request.options.for_decoding, recognise, report, keeper, tell
             )
             timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
             apart = await found if found else None
@@ -105,14 +105,14 @@ async def transcribe(
 @asynccontextmanager
 async def _beside(
     path: Path, options: TranscriptionOptions, settings: AppSettings, diarize: Diarize | None
-) -> AsyncIterator[asyncio.Task[Speakers] | None]:
+) -> AsyncIterator[asyncio.Task[DiarizationResult] | None]:
     """The speakers, while the block goes on, if they are asked for; given up when it ends without them."""
     if options.diarization is None:
         yield None
         return
     assert diarize is not None, "the service refuses diarization when it is off"
     await asyncio.to_thread(check_channels, path, options.diarization, settings)
-    task = asyncio.create_task(speakers(path, options.diarization, settings, diarize))
+    task = asyncio.create_task(diarize_recording(path, options.diarization, settings, diarize))
     try:
         yield task
     finally:
@@ -138,8 +138,8 @@ async def _transcribe_blocks(
     options: TranscriptionOptions,
     recognise: BlockTranscriber,
     report: Report,
-    keeper: Keeper | None,
-    tell: Tell | None,
+    keeper: BlockCache | None,
+    tell: OnDelta | None,
 ) -> list[tuple[Window, WindowText]]:
     """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
     in_turn = options.condition_on_previous_text  # each block needs the text of the one before
@@ -147,7 +147,7 @@ async def _transcribe_blocks(
     max_s = settings.windows.max_s or longest_window_s(checkpoint)
     vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
     blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
-    saying = Saying()
+    saying = DeltaBuilder()
     kept = await keeper.kept() if keeper else {}
     out: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
     texts: list[tuple[Window, WindowText]] = []
@@ -172,12 +172,12 @@ async def _transcribe_blocks(
         said = reduce(next_prompt_tokens, (text for _, text in texts[-len(windows) :]), said)
         report(decoding.share_read * windows[-1].end / decoding.samples)
         if keeper and number not in kept and (more or out):  # after the last the whole transcript is kept
-            content = _Kept(model=checkpoint, windows=windows, texts=tuple(found))
+            content = _CachedBlock(model=checkpoint, windows=windows, texts=tuple(found))
             await keeper.keep(number, content.model_dump_json())
 
     def begin(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
         if number in kept:
-            content = _Kept.model_validate_json(kept[number])
+            content = _CachedBlock.model_validate_json(kept[number])
             if (content.model, content.windows) == (checkpoint, block.windows):
                 return asyncio.ensure_future(asyncio.sleep(0, content.texts))
         previous = None if number == 0 else said if in_turn else ()

@@ -58,7 +58,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
         case "tsv":
             return subtitles.tsv(transcript)
         case "text":
-            return speakers.script(transcript) + "\n"
+            return speakers.speaker_text(transcript) + "\n"
         case "rttm":
             return speakers.rttm(transcript.turns or (), name)
         case "json":
@@ -68,7 +68,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
                 "task": transcript.task,
                 "duration": transcript.duration,
                 "text": transcript.text,
-                "segments": speakers.diarized(transcript),
+                "segments": speakers.diarized_segments(transcript),
                 **_usage(transcript),
                 **_warnings(transcript),
             }

@@ -6,30 +6,30 @@ from itertools import count, groupby, product
 from string import ascii_uppercase
 from typing import Any
 
-from serve_app.schemas.request import NAMELESS
+from serve_app.schemas.request import ANONYMOUS_SPEAKER
 from serve_app.schemas.transcript import Transcript, Turn
 
 UNKNOWN = "unknown"
 """The speaker of what nobody is known to have said, where there must be one: typed clients read a string."""
 
 
-def labelled(speaker: str | None, text: str) -> str:
+def with_speaker_label(speaker: str | None, text: str) -> str:
     """A text with its speaker before it, as WhisperX writes subtitles and texts."""
     return f"[{speaker}]: {text}" if speaker else text
 
 
-def script(transcript: Transcript) -> str:
+def speaker_text(transcript: Transcript) -> str:
     """The text; where speakers were told apart, a line for whatever one says without a break."""
     if transcript.turns is None:
         return transcript.text
     runs = groupby(transcript.segments, key=lambda segment: segment.speaker)
     lines = ((speaker, " ".join("".join(segment.text for segment in run).split())) for speaker, run in runs)
-    return "\n".join(labelled(speaker, line) for speaker, line in lines if line)
+    return "\n".join(with_speaker_label(speaker, line) for speaker, line in lines if line)
 
 
-def diarized(transcript: Transcript) -> list[dict[str, Any]]:
+def diarized_segments(transcript: Transcript) -> list[dict[str, Any]]:
     """Segments as OpenAI's `diarized_json` has them, which are also the events of its streams."""
-    names = letters(transcript.turns or ())
+    names = openai_speaker_labels(transcript.turns or ())
     return [
         {
             "type": "transcript.text.segment",
@@ -43,7 +43,7 @@ def diarized(transcript: Transcript) -> list[dict[str, Any]]:
     ]
 
 
-def letters(turns: Sequence[Turn]) -> Mapping[str, str]:
+def openai_speaker_labels(turns: Sequence[Turn]) -> Mapping[str, str]:
     """What OpenAI's API calls the speakers of `turns`: known ones by name, others `A`, `B`, … in order of appearance.
 
     After `Z` comes `AA`; a letter that is somebody's name is passed over.
@@ -51,7 +51,7 @@ def letters(turns: Sequence[Turn]) -> Mapping[str, str]:
     speakers = dict.fromkeys(turn.speaker for turn in turns)
     alphabet = ("".join(letter) for length in count(1) for letter in product(ascii_uppercase, repeat=length))
     free = (letter for letter in alphabet if letter not in speakers)
-    return {speaker: next(free) if re.fullmatch(NAMELESS, speaker) else speaker for speaker in speakers}
+    return {speaker: next(free) if re.fullmatch(ANONYMOUS_SPEAKER, speaker) else speaker for speaker in speakers}
 
 
 def rttm(turns: Sequence[Turn], name: str) -> str:

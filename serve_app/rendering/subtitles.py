@@ -9,9 +9,9 @@ from typing import NamedTuple
 from pydantic import Field
 
 from serve_app.errors import InvalidRequest
-from serve_app.rendering.speaker_labels import labelled
+from serve_app.rendering.speaker_labels import with_speaker_label
 from serve_app.rendering.subtitle_cues import Cue, columns, divided, readable
-from serve_app.schemas.request import Strict
+from serve_app.schemas.request import StrictModel
 from serve_app.schemas.transcript import Segment, Transcript, Word
 
 LONG_PAUSE_MS = 3000
@@ -21,7 +21,7 @@ LONG_PAUSE_MS = 3000
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
-class Layout(Strict):
+class Layout(StrictModel):
     """How subtitles are laid out: openai-whisper's names and meanings. All of it needs words' times.
 
     Without any of it cues are made to be read (`subtitle_cues`).
@@ -226,7 +226,7 @@ def _voice(speaker: str | None, text: str) -> str:
     return f"<v {_escaped(speaker)}>{text}</v>" if speaker else text
 
 
-_SRT = _Syntax(escape=lambda text: text, said=labelled, visible=True)
+_SRT = _Syntax(escape=lambda text: text, said=with_speaker_label, visible=True)
 _VTT = _Syntax(escape=_escaped, said=_voice, visible=False)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from serve_app.errors import ServiceError
-from serve_app.schemas.request import JobRequest, Strict
+from serve_app.schemas.request import JobRequest, StrictModel
 
 Mode = Literal["async", "sync"]
 EventType = Literal["queued", "started", "progress", "completed", "failed", "cancelled"]
@@ -50,7 +50,7 @@ class JobState(StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
-class JobError(Strict):
+class JobError(StrictModel):
     """Why a job failed, as a client is told. `status` is the HTTP status of the same error."""
 
     message: str
@@ -73,7 +73,7 @@ class JobError(Strict):
         return error
 
 
-class Job(Strict):
+class Job(StrictModel):
     """One request and what has become of it.
 
     `mode`: `async` jobs wait in the queue, `sync` ones run while their client waits. `owner`: whose
@@ -101,7 +101,7 @@ class Job(Strict):
     webhook: WebhookState | None = None
 
 
-class JobEvent(Strict):
+class JobEvent(StrictModel):
     """Something that happened to a job, the `number`-th from 1, and how the job stood then."""
 
     number: int
@@ -113,7 +113,7 @@ class JobEvent(Strict):
     error: JobError | None = None
 
 
-class Try(Strict):
+class Try(StrictModel):
     """One call of a webhook's receiver: its answer's `status`, or the `error` for which there was none."""
 
     at: datetime
@@ -122,7 +122,7 @@ class Try(Strict):
     error: str | None = None
 
 
-class DeliveryView(Strict):
+class DeliveryView(StrictModel):
     """One webhook: its `webhook-id`, what it tells of, how it fares, and every try so far.
 
     `failed`: given up, until it is asked for again. `due_at`: of the next try.
@@ -136,7 +136,7 @@ class DeliveryView(Strict):
     tries: tuple[Try, ...]
 
 
-class JobPage(Strict):
+class JobPage(StrictModel):
     """Jobs, newest first. `next_cursor` fetches the page after, null on the last."""
 
     data: tuple[Job, ...]

@@ -16,7 +16,7 @@ WebhookEvent = Literal["started", "progress", "completed", "failed", "cancelled"
 Priority = Literal["low", "normal", "high"]
 WebhookDialect = Literal["native", "insanely_fast", "verda"]
 
-MODELS_OWN = -1
+MODEL_DEFAULT_TOKENS = -1
 """In `suppress_tokens`: the list of the model's generation config."""
 
 MAX_PROMPT = 10_000
@@ -25,7 +25,7 @@ MAX_PROMPT = 10_000
 MAX_HYPOTHESES = 16
 """Texts of one window that may be decoded side by side: each takes a row of the engine."""
 
-Hypotheses = Annotated[int, Field(ge=1, le=MAX_HYPOTHESES)]
+HypothesisCount = Annotated[int, Field(ge=1, le=MAX_HYPOTHESES)]
 
 MAX_SPEAKERS = 100
 """Speakers of one recording that may be asked for."""
@@ -33,13 +33,13 @@ MAX_SPEAKERS = 100
 MAX_KNOWN_SPEAKERS = 4
 """Voices that may be given with one recording, as many as OpenAI takes: each travels with the job."""
 
-NAMELESS = r"SPEAKER_\d+"
+ANONYMOUS_SPEAKER = r"SPEAKER_\d+"
 """What a speaker is called who is not known by name."""
 
-Speakers = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)]
+SpeakerCount = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Frozen, and an unknown field is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 
 
-class VadOptions(Strict):
+class VadOptions(StrictModel):
     """How speech is told from silence in one recording; null: as the service is set up (`vad` of its settings)."""
 
     threshold: Probability | None = Field(None, description="Speech begins at this probability.")
@@ -58,7 +58,7 @@ class VadOptions(Strict):
     pad_ms: Milliseconds | None = Field(None, description="Sound kept before and after a stretch of speech.")
 
 
-class KnownSpeaker(Strict):
+class KnownSpeaker(StrictModel):
     """A voice with a name: where it is heard, that is who speaks."""
 
     name: str = Field(
@@ -74,19 +74,19 @@ class KnownSpeaker(Strict):
     @classmethod
     def _a_name(cls, value: str) -> str:
         # Files of lines show it, and it must be told from a speaker that has none.
-        if not value.isprintable() or value != value.strip() or re.fullmatch(NAMELESS, value):
+        if not value.isprintable() or value != value.strip() or re.fullmatch(ANONYMOUS_SPEAKER, value):
             raise ValueError(
                 "a name has no line breaks, no spaces at its ends, and not the form of SPEAKER_00, which is nobody's"
             )
         return value
 
 
-class DiarizationOptions(Strict):
+class DiarizationOptions(StrictModel):
     """How speakers are told apart. Without a number it is found out."""
 
-    num_speakers: Speakers | None = Field(None, description="So many speak; not together with the two below.")
-    min_speakers: Speakers | None = Field(None, description="At least so many speak.")
-    max_speakers: Speakers | None = Field(None, description="At most so many speak.")
+    num_speakers: SpeakerCount | None = Field(None, description="So many speak; not together with the two below.")
+    min_speakers: SpeakerCount | None = Field(None, description="At least so many speak.")
+    max_speakers: SpeakerCount | None = Field(None, description="At most so many speak.")
     known_speakers: tuple[KnownSpeaker, ...] = Field(
         (), max_length=MAX_KNOWN_SPEAKERS, description="Voices to be called by name where they are heard."
     )
@@ -118,7 +118,7 @@ class DiarizationOptions(Strict):
         return value
 
 
-class WhisperOptions(Strict):
+class WhisperOptions(StrictModel):
     """What Whisper's own command and `transcribe` can be told, by the same names."""
 
     task: Task = Field("transcribe", description="`translate` writes English.")
@@ -130,7 +130,9 @@ class WhisperOptions(Strict):
         None, max_length=MAX_PROMPT, description="Text that conditions the first window, as if it had been said before."
     )
     suppress_tokens: tuple[int, ...] = Field(
-        (MODELS_OWN,), max_length=1000, description="Token ids never to write; -1 stands for the model's own list."
+        (MODEL_DEFAULT_TOKENS,),
+        max_length=1000,
+        description="Token ids never to write; -1 stands for the model's own list.",
     )
     temperature: float = Field(
         0.0, ge=0, le=1, description="0 decodes greedily or by beam search; above, tokens are drawn at random."
@@ -141,8 +143,8 @@ class WhisperOptions(Strict):
         le=1,
         description="A window that fails a threshold is tried again hotter by this, up to 1; null: never.",
     )
-    best_of: Hypotheses = Field(1, description="Texts drawn above temperature 0; the likeliest wins.")
-    beam_size: Hypotheses | None = Field(
+    best_of: HypothesisCount = Field(1, description="Texts drawn above temperature 0; the likeliest wins.")
+    beam_size: HypothesisCount | None = Field(
         None,
         description="Beams at temperature 0; 1: greedy; null: `num_beams` of the generation config of the model.",
     )
@@ -178,8 +180,10 @@ class WhisperOptions(Strict):
     @classmethod
     def _token_ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         for token in value:
-            if token < MODELS_OWN:
-                raise ValueError(f"{token} is no token id: give ids from 0, or {MODELS_OWN} for the model's own list")
+            if token < MODEL_DEFAULT_TOKENS:
+                raise ValueError(
+                    f"{token} is no token id: give ids from 0, or {MODEL_DEFAULT_TOKENS} for the model's own list"
+                )
         return value
 
     @property
@@ -228,14 +232,14 @@ class TranscriptionOptions(WhisperOptions):
         return cls(**body.model_dump(include=set(cls.model_fields)))
 
     @property
-    def of_windows(self) -> Self:
+    def for_decoding(self) -> Self:
         """What those need to know who decode windows: to tell speakers apart takes words' times, and nothing else."""
         if self.diarization is None:
             return self
         return self.model_copy(update={"timestamps": "word", "diarization": None})
 
     @property
-    def shown(self) -> Self:
+    def redacted(self) -> Self:
         """What a client may see of them: known speakers by their names alone."""
         return self.with_clips([""] * len(self.clips))
 
@@ -255,14 +259,14 @@ class TranscriptionOptions(WhisperOptions):
         return self.model_copy(update={"diarization": self.diarization.model_copy(update={"known_speakers": speakers})})
 
 
-class UrlSource(Strict):
+class UrlSource(StrictModel):
     """Audio to be fetched over http(s)."""
 
     kind: Literal["url"] = "url"
     url: str
 
 
-class BlobSource(Strict):
+class BlobSource(StrictModel):
     """Audio that lies in the blob store. `digest`: SHA-256 of its bytes, in hex; `upload`: the id it came by."""
 
     kind: Literal["blob"] = "blob"
@@ -271,7 +275,7 @@ class BlobSource(Strict):
     upload: str | None = None
 
 
-class UploadSource(Strict):
+class UploadSource(StrictModel):
     """Audio that was brought by a signed URL: the service makes it the job's own blob."""
 
     kind: Literal["upload"] = "upload"
@@ -281,7 +285,7 @@ class UploadSource(Strict):
 Source = Annotated[UrlSource | BlobSource | UploadSource, Field(discriminator="kind")]
 
 
-class Webhook(Strict):
+class Webhook(StrictModel):
     """Where to POST what happens to the job."""
 
     url: str
@@ -291,7 +295,7 @@ class Webhook(Strict):
     )
 
 
-class JobRequest(Strict):
+class JobRequest(StrictModel):
     """One recording to transcribe."""
 
     source: Source

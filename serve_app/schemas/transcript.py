@@ -5,10 +5,10 @@ from typing import Self
 
 from pydantic import Field
 
-from serve_app.schemas.request import Strict, Task
+from serve_app.schemas.request import StrictModel, Task
 
 
-class TokenLogprob(Strict):
+class TokenLogprob(StrictModel):
     """A text token: its text (a replacement character for part of one), log-probability and UTF-8 bytes."""
 
     token: str
@@ -16,7 +16,7 @@ class TokenLogprob(Strict):
     bytes: tuple[int, ...]
 
 
-class SpeakerTagged(Strict):
+class SpeakerTagged(StrictModel):
     """Something that was said. `speaker`: whose it is, once speakers have been told apart.
 
     `overlap`: during more than half of its time (or at its moment, if it has no time) several spoke.
@@ -68,7 +68,7 @@ class Segment(SpeakerTagged):
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-class Turn(Strict):
+class Turn(StrictModel):
     """One speaker talking without a pause, at the same time as others perhaps.
 
     `start`, `end`: seconds from the start of the recording. `speaker`: `SPEAKER_00` and so on in order of first
@@ -81,18 +81,18 @@ class Turn(Strict):
     level: float | None = Field(None, exclude_if=lambda level: level is None)
 
 
-class Said(Strict):
+class TextDelta(StrictModel):
     """The next piece of a transcript's text, as soon as it is known: all of them together are `Transcript.text`."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-Tell = Callable[[Said], None]
+OnDelta = Callable[[TextDelta], None]
 """Takes a transcript's text piece by piece, in order."""
 
 
-class Transcript(Strict):
+class Transcript(StrictModel):
     """The text of one recording.
 
     `language`: ISO-639-1 code of the language spoken longest, null when there was no speech.

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
-from serve_app.diarization.reference_clips import checked
+from serve_app.diarization.reference_clips import validate_diarization
 from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.net.ssrf import check_url
 from serve_app.schemas.job import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
 from serve_app.schemas.request import BlobSource, JobRequest, UploadSource, UrlSource
-from serve_app.schemas.transcript import Tell, Transcript
+from serve_app.schemas.transcript import OnDelta, Transcript
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.storage.signed_uploads import Uploads
@@ -52,7 +52,7 @@ class Jobs(Protocol):
 class Transcribe(Protocol):
     """The transcriber, here or in its deployment."""
 
-    async def __call__(self, job: Job, tell: Tell | None = None) -> Transcript: ...
+    async def __call__(self, job: Job, tell: OnDelta | None = None) -> Transcript: ...
 
 
 class Service:
@@ -83,10 +83,10 @@ class Service:
         # An id from the beginning, so that a call that has to be made again makes no second job.
         job_id = job_id or uuid4().hex
         try:
-            async with self._owned(request) as owned:
+            async with self._claim_audio(request) as owned:
                 return await self.jobs.submit(owned, job_id, owner, idempotency_key)
         except UploadNotFound:
-            known = await self.jobs.known(await self._checked(request), job_id, owner, idempotency_key)
+            known = await self.jobs.known(await self._validate(request), job_id, owner, idempotency_key)
             if known is None:
                 raise
             return known  # which has the upload: its submit is sent again
@@ -108,14 +108,14 @@ class Service:
         return await self.jobs.result(job.id)
 
     async def transcribe(
-        self, request: JobRequest, owner: str = "", job_id: str | None = None, tell: Tell | None = None
+        self, request: JobRequest, owner: str = "", job_id: str | None = None, tell: OnDelta | None = None
     ) -> Transcript:
         """Transcribe now; a caller that is cancelled cancels the work. `tell` hears the text as it becomes known.
 
         `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
         succeeded, and Reused for another request.
         """
-        async with self._owned(request) as request:
+        async with self._claim_audio(request) as request:
             if job_id is not None and await self.jobs.known(request, job_id, owner, None):
                 return await self.jobs.result(job_id)
             announced = asyncio.ensure_future(self.jobs.announce(request, job_id or uuid4().hex, owner))
@@ -152,14 +152,14 @@ class Service:
         await self.jobs.abandon((await announced).id)
 
     @asynccontextmanager
-    async def _owned(self, request: JobRequest) -> AsyncIterator[JobRequest]:
+    async def _claim_audio(self, request: JobRequest) -> AsyncIterator[JobRequest]:
         """Check a request and give it its audio.
 
         If it, or the job manager, refuses it, what came in its body is dropped; what was brought before waits again.
         """
         upload = None
         try:
-            request = await self._checked(request)
+            request = await self._validate(request)
             if isinstance(request.source, UploadSource):
                 upload = await self.uploads.claim(request.source.id)
                 source = upload.source.model_copy(update={"upload": upload.id})
@@ -173,11 +173,11 @@ class Service:
                 await self.blobs.delete(request.source.key)
             raise
 
-    async def _checked(self, request: JobRequest) -> JobRequest:
+    async def _validate(self, request: JobRequest) -> JobRequest:
         """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
         model = self.settings.served_model(request.options.model)
         self.cards[model.id].check(request.options)
         if isinstance(request.source, UrlSource):
             check_url(request.source.url, "url")
-        options = await asyncio.to_thread(checked, request.options, self.settings)
+        options = await asyncio.to_thread(validate_diarization, request.options, self.settings)
         return request.model_copy(update={"model": model.id, "options": options})

@@ -14,7 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from serve_app.errors import NotFound, TooLarge
-from serve_app.schemas.request import BlobSource, Strict
+from serve_app.schemas.request import BlobSource, StrictModel
 
 PART_BYTES = 8 * 2**20
 """What an object store is sent at a time, and what one write holds in memory. S3 takes 10,000 parts: 80 GB."""
@@ -24,7 +24,7 @@ _OURS = re.compile(rf"({_KEY.pattern})(\.upload|\.taken)?")
 """Every name this store gives: blobs, and records of uploads, waiting or just taken."""
 
 
-class Upload(Strict):
+class Upload(StrictModel):
     """A blob that waits for its job under `id`, until `expires_at`."""
 
     id: str
@@ -80,7 +80,7 @@ class BlobStore:
         with suppress(NotFound):
             await asyncio.to_thread(self._remove, self._path(key))
 
-    async def offer(self, upload: Upload) -> None:
+    async def make_available(self, upload: Upload) -> None:
         """Let a blob wait for its job. Of two under one id the one that expires later stays, the other goes."""
         await asyncio.to_thread(self._offer, upload)
 

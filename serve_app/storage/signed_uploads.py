@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 from uuid import uuid4
 
 from serve_app.errors import Forbidden, UploadNotFound
-from serve_app.schemas.request import BlobSource, Strict
+from serve_app.schemas.request import BlobSource, StrictModel
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore, Upload
 
@@ -21,7 +21,7 @@ KEY_BYTES = 32
 """As long as what HMAC-SHA256 makes (RFC 2104, section 3)."""
 
 
-class Ticket(Strict):
+class UploadToken(StrictModel):
     """Leave to bring one recording: its upload's id, until when (Unix seconds), the service's signature of both."""
 
     id: str
@@ -41,29 +41,29 @@ class Uploads:
         self._key = key
         self._waits = timedelta(seconds=expires_s)
 
-    def ticket(self) -> Ticket:
+    def ticket(self) -> UploadToken:
         """A new one."""
         upload_id = uuid4().hex
         # Rounded up: a URL never works shorter than was promised.
         expires = math.ceil((_now() + self._waits).timestamp())
-        return Ticket(id=upload_id, expires=expires, signature=self._sign(upload_id, expires))
+        return UploadToken(id=upload_id, expires=expires, signature=self._sign(upload_id, expires))
 
-    def signed(self, ticket: Ticket) -> bool:
+    def is_valid(self, ticket: UploadToken) -> bool:
         """Whether a ticket is one of ours, and as it was; it may have expired."""
         return hmac.compare_digest(self._sign(ticket.id, ticket.expires).encode(), ticket.signature.encode())
 
-    async def put(self, ticket: Ticket, chunks: AsyncIterator[bytes]) -> BlobSource:
+    async def put(self, ticket: UploadToken, chunks: AsyncIterator[bytes]) -> BlobSource:
         """Keep a recording until its job comes, in the place of one that was put there before.
 
         Raises Forbidden, and what `BlobStore.write` does. As S3 has it: only a whole recording counts, the last one
         wins, and one that began in time may end late. What a job has taken already is the job's own.
         """
-        if not self.signed(ticket):
+        if not self.is_valid(ticket):
             raise Forbidden("signature: the URL is not as it was signed", "signature", "invalid_signature")
         if ticket.expires < _now().timestamp():
             raise Forbidden("expires: the URL has expired; ask for another", "expires", "url_expired")
         source = await self._blobs.write(chunks)
-        await self._blobs.offer(Upload(id=ticket.id, source=source, expires_at=_now() + self._waits))
+        await self._blobs.make_available(Upload(id=ticket.id, source=source, expires_at=_now() + self._waits))
         return source
 
     async def claim(self, upload_id: str) -> Upload:
@@ -82,7 +82,7 @@ class Uploads:
 
     async def give_back(self, upload: Upload) -> None:
         """Let what was claimed wait again: there was no job after all."""
-        await self._blobs.offer(upload)
+        await self._blobs.make_available(upload)
 
     def _sign(self, upload_id: str, expires: int) -> str:
         return hmac.new(self._key, f"PUT {upload_id} {expires}".encode(), hashlib.sha256).hexdigest()

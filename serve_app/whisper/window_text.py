@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from serve_app.schemas.request import Strict
+from serve_app.schemas.request import StrictModel
 from serve_app.schemas.transcript import TokenLogprob, Word
 from serve_app.whisper.model.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
@@ -15,7 +15,7 @@ MAX_PROMPT_TOKENS = 224
 """Tokens: half a Whisper decoder's positions; more never go before a text."""
 
 
-class WindowSegment(Strict):
+class WindowSegment(StrictModel):
     """A stretch of text between two timestamps, in seconds from the start of its window.
 
     `tokens`: its text tokens, without the timestamps. `logprobs`: theirs,
@@ -36,7 +36,7 @@ class WindowSegment(Strict):
         return self.model_copy(update={**times, "words": words})
 
 
-class WindowText(Strict):
+class WindowText(StrictModel):
     """What was said in one window.
 
     `language`: ISO-639-1 code, as given or as detected. `tokens`: everything generated, with

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechStretches, Stretch
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegment, SpeechSegmenter
 from serve_app.audio.windows import cut
 from serve_app.settings import LimitSettings, VadSettings
 from tests.audio.sounds import tone
@@ -68,8 +68,8 @@ def test_the_number_of_torch_threads_stays() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "2\n"
 
 
-def stretches(probabilities: list[float], vad: VadSettings, longest: int = 1000) -> list[Stretch]:
-    finder = SpeechStretches(vad, longest)
+def stretches(probabilities: list[float], vad: VadSettings, longest: int = 1000) -> list[SpeechSegment]:
+    finder = SpeechSegmenter(vad, longest)
     return [*finder.feed(probabilities), *finder.finish()]
 
 

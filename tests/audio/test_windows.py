@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechStretches
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechSegmenter
 from serve_app.audio.windows import Block, Window, cut
 from serve_app.settings import VadSettings
 
@@ -98,7 +98,7 @@ def test_windows_hold(
     covered = np.zeros(samples, bool)
     for window in windows:
         covered[window.start : window.end] = True
-    uncut = SpeechStretches(vad, NOT_CUT)
+    uncut = SpeechSegmenter(vad, NOT_CUT)
     stretches = [*uncut.feed(frames.tolist()), *uncut.finish()]
     for stretch in stretches:
         assert covered[stretch.start * FRAME_SAMPLES : stretch.end * FRAME_SAMPLES].all()

@@ -6,11 +6,11 @@ from ray.serve._private.http_util import RequestIdMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.proxy_errors import OurErrors
+from deployments.proxy_errors import ProxyErrorMiddleware
 
 
 async def asked(app: ASGIApp, path: str = "/v1/jobs/a") -> httpx.Response:
-    transport = httpx.ASGITransport(OurErrors(RequestIdMiddleware(app)))  # the order Serve puts them in
+    transport = httpx.ASGITransport(ProxyErrorMiddleware(RequestIdMiddleware(app)))  # the order Serve puts them in
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         return await client.get(path)
 

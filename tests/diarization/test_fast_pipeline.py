@@ -55,10 +55,12 @@ def test_the_result_is_the_same(
 ) -> None:
     source = folder(tmp_path, clustering, exclude_overlap)
     theirs, ours = restless(source), restless(source)
-    from serve_app.diarization.fast_pipeline import OnePass  # after the library, which is imported quietly
+    from serve_app.diarization.fast_pipeline import (
+        BatchedSpeakerDiarization,  # after the library, which is imported quietly
+    )
 
-    assert OnePass.suits(ours)
-    ours.__class__ = OnePass
+    assert BatchedSpeakerDiarization.is_supported(ours)
+    ours.__class__ = BatchedSpeakerDiarization
     ours.segmentation_batch_size = ours.embedding_batch_size = 8
     expected, found = theirs.apply(dict(file), **wished), ours.apply(dict(file), **wished)
     assert len(expected.speaker_diarization.labels()) > 1
@@ -85,9 +87,9 @@ def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
     file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = restless()
-    from serve_app.diarization.fast_pipeline import OnePass
+    from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization
 
-    ours.__class__ = OnePass
+    ours.__class__ = BatchedSpeakerDiarization
     speech = ours.get_segmentations(dict(file))
     spoken = int((speech.data.sum(axis=(1, 2)) > 0).sum())
     assert 0 < spoken < len(speech.data)
@@ -108,7 +110,7 @@ def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
 
 def test_what_takes_one_mask_only_keeps_the_librarys_way() -> None:
     pipeline = restless()
-    from serve_app.diarization.fast_pipeline import OnePass
+    from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization
 
     model = pipeline._embedding.model_
     forward = model.forward
@@ -119,6 +121,6 @@ def test_what_takes_one_mask_only_keeps_the_librarys_way() -> None:
         return forward(waves, weights)  # type: ignore[no-any-return]
 
     model.forward = one_mask
-    assert not OnePass.suits(pipeline)
+    assert not BatchedSpeakerDiarization.is_supported(pipeline)
     model.forward = lambda waves, weights: forward(waves, weights) + weights.dim()
-    assert not OnePass.suits(pipeline)
+    assert not BatchedSpeakerDiarization.is_supported(pipeline)

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.diarization.reference_clips import prepared
+from serve_app.diarization.reference_clips import normalize_clips
 from serve_app.errors import InvalidRequest
 from serve_app.schemas.request import KnownSpeaker
 from serve_app.settings import AppSettings, LimitSettings
@@ -23,7 +23,7 @@ def settings(tmp_path: Path) -> AppSettings:
 
 
 def small(reference: str, settings: AppSettings) -> str:
-    (speaker,) = prepared((KnownSpeaker(name="Ann", reference=reference),), settings)
+    (speaker,) = normalize_clips((KnownSpeaker(name="Ann", reference=reference),), settings)
     assert speaker.name == "Ann"
     return speaker.reference
 
@@ -75,6 +75,6 @@ def test_what_is_no_clip_is_refused_by_its_field(reference: str, code: str, tmp_
     settings = AppSettings(data_dir=tmp_path, limits={"max_clip_bytes": 3_000_000})
     good = KnownSpeaker(name="Ann", reference=clip(3))
     with pytest.raises(InvalidRequest) as refused:
-        prepared((good, KnownSpeaker(name="Bob", reference=reference)), settings)
+        normalize_clips((good, KnownSpeaker(name="Bob", reference=reference)), settings)
     assert (refused.value.param, refused.value.code) == ("diarization.known_speakers.1.reference", code)
     assert not list(settings.spool_dir.iterdir())

@@ -1,6 +1,6 @@
 import numpy as np
 
-from serve_app.diarization.speaker_naming import in_order, matched
+from serve_app.diarization.speaker_naming import matched, relabelled
 from serve_app.schemas.transcript import Turn
 
 
@@ -30,7 +30,7 @@ def test_a_voice_of_too_little_speech_is_like_nobodys() -> None:
 
 def test_the_nameless_are_numbered_as_they_appear() -> None:
     turns = [Turn(start=start, end=start + 2, speaker=speaker) for start, speaker in ((3, "x"), (1, "y"), (2, "z"))]
-    assert [(turn.start, turn.speaker) for turn in in_order(turns, {"z": "Zoe"})] == [
+    assert [(turn.start, turn.speaker) for turn in relabelled(turns, {"z": "Zoe"})] == [
         (1, "SPEAKER_00"),
         (2, "Zoe"),
         (3, "SPEAKER_01"),

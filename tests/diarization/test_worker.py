@@ -21,10 +21,10 @@ async def test_one_at_a_time_and_interactive_first() -> None:
         go.wait(10)
         return "first"
 
-    running = asyncio.create_task(worker.do(first, False))
+    running = asyncio.create_task(worker.submit(first, False))
     await asyncio.sleep(0.05)
     others = [
-        asyncio.create_task(worker.do(lambda beat, name=name: done.append(name), name == "interactive"))  # type: ignore[misc]
+        asyncio.create_task(worker.submit(lambda beat, name=name: done.append(name), name == "interactive"))  # type: ignore[misc]
         for name in ("bulk", "more", "interactive")
     ]
     await asyncio.sleep(0.05)
@@ -50,21 +50,21 @@ async def test_work_that_nobody_waits_for_ends_at_its_next_step() -> None:
         finally:
             ended.set()
 
-    task = asyncio.create_task(worker.do(endless, True))
-    waiting = asyncio.create_task(worker.do(lambda beat: pytest.fail("it was cancelled"), True))
+    task = asyncio.create_task(worker.submit(endless, True))
+    waiting = asyncio.create_task(worker.submit(lambda beat: pytest.fail("it was cancelled"), True))
     await asyncio.sleep(0.1)
     waiting.cancel()
     task.cancel()
     assert await asyncio.to_thread(ended.wait, 5)
     assert steps
-    assert await worker.do(lambda beat: "next", False) == "next"
+    assert await worker.submit(lambda beat: "next", False) == "next"
 
 
 async def test_what_work_raises_is_raised() -> None:
     worker = Worker(lambda: None, 60)
     with pytest.raises(ZeroDivisionError):
-        await worker.do(lambda beat: 1 / 0, True)
-    assert await worker.do(lambda beat: 1, True) == 1
+        await worker.submit(lambda beat: 1 / 0, True)
+    assert await worker.submit(lambda beat: 1, True) == 1
 
 
 async def test_a_step_that_hangs_is_noticed_and_idling_is_not() -> None:
@@ -72,7 +72,7 @@ async def test_a_step_that_hangs_is_noticed_and_idling_is_not() -> None:
     await asyncio.sleep(0.4)
     worker.check()
     go = threading.Event()
-    task = asyncio.create_task(worker.do(lambda beat: go.wait(10), True))
+    task = asyncio.create_task(worker.submit(lambda beat: go.wait(10), True))
     await asyncio.sleep(0.05)
     worker.check()
     await asyncio.sleep(0.4)

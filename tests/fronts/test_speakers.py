@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from openai.types.audio import TranscriptionDiarized
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.diarization.reference_clips import prepared
+from serve_app.diarization.reference_clips import normalize_clips
 from serve_app.schemas.request import DiarizationOptions, JobRequest, KnownSpeaker, TranscriptionOptions, UrlSource
 from serve_app.schemas.transcript import Transcript, Turn
 from serve_app.services.transcription import Service
@@ -383,7 +383,7 @@ async def test_clips_are_kept_small_and_never_shown(client: httpx.AsyncClient, s
     listed, one = await client.get("/v1/jobs"), await client.get("/v1/jobs/call-1")
     for shown in (submitted.json(), listed.json()["data"][0], one.json()):
         assert shown["options"]["diarization"]["known_speakers"] == [{"name": "Ann"}]
-    (ann,) = prepared((KnownSpeaker(**KNOWN["known_speakers"][0]),), service.settings)
+    (ann,) = normalize_clips((KnownSpeaker(**KNOWN["known_speakers"][0]),), service.settings)
     clip_of_ann = ann.reference
     assert base64.b64decode(clip_of_ann).startswith(b"fLaC")
     assert clip_of_ann not in (await service.jobs.get("call-1")).model_dump_json()

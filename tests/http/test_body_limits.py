@@ -13,13 +13,13 @@ from pydantic import BaseModel, Field
 
 from serve_app.asgi import FRONTS, create_app
 from serve_app.errors import InvalidRequest
-from serve_app.fronts.native.uploads import upload_of
+from serve_app.fronts.native.uploads import parse_upload_url
 from serve_app.http.body_limits import MAX_HEAD_BYTES, charset_of
 from serve_app.http.prefer import preferences
 from serve_app.jobs.cursor import from_cursor
 from serve_app.jobs.webhooks.sender import check_webhook, retry_after
 from serve_app.net.ssrf import MAX_URL_CHARS, check_url
-from serve_app.rendering.speaker_labels import letters, rttm
+from serve_app.rendering.speaker_labels import openai_speaker_labels, rttm
 from serve_app.rendering.subtitles import tsv
 from serve_app.schemas.job import ID_PATTERN
 from serve_app.schemas.languages import language_code
@@ -61,7 +61,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "webhook url": lambda text: webhook(url=text),
     "webhook header": lambda text: webhook(headers={text: "x"}),
     "webhook header value": lambda text: webhook(headers={"x": text}),
-    "letters": lambda text: letters([Turn(start=0, end=1, speaker=text)]),
+    "letters": lambda text: openai_speaker_labels([Turn(start=0, end=1, speaker=text)]),
     "rttm": lambda text: rttm([Turn(start=0, end=1, speaker=text)], "x"),
     "tsv": lambda text: tsv(transcript(text)),
 }
@@ -96,7 +96,7 @@ async def test_no_path_takes_long_to_match(service: Service) -> None:
         for route in app.routes:
             route.matches(dict(scope))
         for dialect in dialects:
-            dialect.speaks(scope)
+            dialect.matches(scope)
 
     match("/v1/jobs")
     seconds, text = slowest(match)
@@ -106,7 +106,7 @@ async def test_no_path_takes_long_to_match(service: Service) -> None:
 async def test_no_url_takes_long_to_be_found_no_upload(service: Service) -> None:
     def read(url: str) -> None:
         check_url(url, "url")
-        upload_of(service, url)
+        parse_upload_url(service, url)
 
     seconds, text = slowest(read, MAX_URL_CHARS - 20)
     assert seconds < 0.1, text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.errors import AudioError, Away, Conflict, Unavailable
+from serve_app.errors import AudioError, Conflict, NotDelivered, Unavailable
 from serve_app.jobs import retention as sweeper
 from serve_app.jobs import runner as runner_module
 from serve_app.jobs.db.jobs import JobStore
@@ -60,7 +60,7 @@ async def test_bad_input_fails_at_once(managing: Managing) -> None:
     [
         (RuntimeError("secret"), 2, 0),
         (Unavailable("replica away"), 0, 2),
-        (Away("no replica"), 0, 0),
+        (NotDelivered("no replica"), 0, 0),
         (asyncio.CancelledError(), 0, 2),
     ],
 )
@@ -108,7 +108,7 @@ async def test_a_lasting_failure_fails_in_the_end(
 async def test_what_is_only_away_is_waited_for(managing: Managing, settings: AppSettings) -> None:
     async def run(job: Job) -> Transcript:
         if job.attempts < 6:
-            raise Away("no replica")
+            raise NotDelivered("no replica")
         return TRANSCRIPT
 
     async with managing(run, with_jobs(settings, max_attempts=1, max_losses=1)) as manager:
@@ -123,7 +123,7 @@ async def test_however_many_runs_there_were_another_can_follow(
 
     async def run(job: Job) -> Transcript:
         if job.attempts < 5003:
-            raise Away("no replica")
+            raise NotDelivered("no replica")
         return TRANSCRIPT
 
     await store.add(job := queued(attempts=5000))

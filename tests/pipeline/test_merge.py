@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span
 from serve_app.audio.windows import Window
-from serve_app.pipeline.merge import Saying, merge
+from serve_app.pipeline.merge import DeltaBuilder, merge
 from serve_app.schemas.transcript import TokenLogprob, Word
 from serve_app.whisper.window_text import WindowSegment, WindowText
 
@@ -46,7 +46,7 @@ SPACED = st.lists(st.lists(st.text("a \n", max_size=4).filter(str.strip), max_si
 @given(SPACED)
 def test_the_pieces_of_a_text_make_it_up(windows: list[list[str]]) -> None:
     texts = [text("en", *((0, 1, words) for words in said)) for said in windows]
-    saying = Saying()
+    saying = DeltaBuilder()
     pieces = [piece.text for one in texts if (piece := saying.next(one))]
     assert all(piece.strip() for piece in pieces)
     assert "".join(pieces) == merge("transcribe", 16_000, [(Window(0, 16_000), one) for one in texts]).text

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from serve_app.pipeline.streaming import telling
+from serve_app.pipeline.streaming import stream_results
 
 Tell = Callable[[str], None]
 
@@ -17,7 +17,7 @@ async def test_what_is_told_comes_at_once_and_the_result_last() -> None:
         tell("b")
         return 3
 
-    told = telling(work)
+    told = stream_results(work)
     assert await anext(told) == "a"
     go_on.set()
     assert [item async for item in told] == ["b", 3]
@@ -28,7 +28,7 @@ async def test_what_fails_has_told_before() -> None:
         tell("a")
         raise OSError("on fire")
 
-    told = telling(work)
+    told = stream_results(work)
     assert await anext(told) == "a"
     with pytest.raises(OSError, match="on fire"):
         await anext(told)
@@ -48,7 +48,7 @@ async def test_nobody_listens_and_the_work_is_cancelled(closed: bool) -> None:
             raise
         return 3
 
-    told = telling(work)
+    told = stream_results(work)
     assert await anext(told) == "a"
     if closed:
         await told.aclose()

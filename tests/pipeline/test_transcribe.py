@@ -12,9 +12,9 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block, Window
 from serve_app.net.ssrf import guarded_session
-from serve_app.pipeline.transcribe import Keeper, transcribe
+from serve_app.pipeline.transcribe import BlockCache, transcribe
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
-from serve_app.schemas.transcript import Said, Tell
+from serve_app.schemas.transcript import OnDelta, TextDelta
 from serve_app.settings import AppSettings, LimitSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowSegment, WindowText
@@ -31,8 +31,8 @@ async def run(  # type: ignore[no-untyped-def]
     recognise,
     windows: dict[str, float] | None = None,
     options: TranscriptionOptions | None = None,
-    keeper: Keeper | None = None,
-    tell: Tell | None = None,
+    keeper: BlockCache | None = None,
+    tell: OnDelta | None = None,
 ):
     settings = AppSettings(model="whisper-nano", data_dir=tmp_path, windows=windows or {})
     blobs = BlobStore(settings.blob_root)
@@ -97,7 +97,7 @@ async def test_a_window_is_told_as_soon_as_it_and_all_before_it_are_known(tmp_pa
         segment = WindowSegment(start=0.0, end=0.5, text=f" {number}", tokens=(number,))
         return [NOTHING.model_copy(update={"segments": (segment,)})]
 
-    def tell(said: Said) -> None:
+    def tell(said: TextDelta) -> None:
         told.append(said.text)
         assert len(told) > 3 or len(begun) < 12, "told only when most was done"
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.audio import TranscriptionDiarizedSegment
 
-from serve_app.rendering.speaker_labels import diarized, letters, rttm, script
+from serve_app.rendering.speaker_labels import diarized_segments, openai_speaker_labels, rttm, speaker_text
 from serve_app.schemas.transcript import Transcript, Turn
 from tests.rendering.test_subtitles import segment, transcript
 
@@ -20,19 +20,19 @@ def turn(speaker: str, start: float = 0.0, end: float = 1.0) -> Turn:
 
 def test_speakers_without_a_name_are_letters_in_order_of_appearance() -> None:
     turns = [turn("SPEAKER_01"), turn("Ann"), turn("SPEAKER_00"), turn("SPEAKER_01")]
-    assert letters(turns) == {"SPEAKER_01": "A", "Ann": "Ann", "SPEAKER_00": "B"}
-    assert letters([turn("SPEAKER_00"), turn("A"), turn("SPEAKER_01")]) == {
+    assert openai_speaker_labels(turns) == {"SPEAKER_01": "A", "Ann": "Ann", "SPEAKER_00": "B"}
+    assert openai_speaker_labels([turn("SPEAKER_00"), turn("A"), turn("SPEAKER_01")]) == {
         "SPEAKER_00": "B",
         "A": "A",
         "SPEAKER_01": "C",
     }
-    many = letters([turn(f"SPEAKER_{number}") for number in range(30)])
+    many = openai_speaker_labels([turn(f"SPEAKER_{number}") for number in range(30)])
     assert list(many.values())[24:29] == ["Y", "Z", "AA", "AB", "AC"]
 
 
 @given(st.lists(NAMES))
 def test_no_two_speakers_are_called_alike(names: list[str]) -> None:
-    called = letters([turn(name) for name in names])
+    called = openai_speaker_labels([turn(name) for name in names])
     assert set(called) == set(names)
     assert len(set(called.values())) == len(called)
 
@@ -49,14 +49,14 @@ def conversation(*texts: tuple[str | None, str], turns: bool = True) -> Transcri
 
 def test_a_script_has_a_line_for_whatever_one_says() -> None:
     talk = conversation(("SPEAKER_00", " How are"), ("SPEAKER_00", " you?"), ("Ann", " Fine,\n[Bob]: thanks."))
-    assert script(talk) == "[SPEAKER_00]: How are you?\n[Ann]: Fine, [Bob]: thanks."
-    assert script(conversation((None, " How are"), (None, " you?"))) == "How are you?"
-    assert script(conversation(("Ann", " "), ("Bob", " yes"))) == "[Bob]: yes"
-    assert script(conversation(("Ann", " a"), turns=False)) == "a"
+    assert speaker_text(talk) == "[SPEAKER_00]: How are you?\n[Ann]: Fine, [Bob]: thanks."
+    assert speaker_text(conversation((None, " How are"), (None, " you?"))) == "How are you?"
+    assert speaker_text(conversation(("Ann", " "), ("Bob", " yes"))) == "[Bob]: yes"
+    assert speaker_text(conversation(("Ann", " a"), turns=False)) == "a"
 
 
 def test_segments_are_openais() -> None:
-    found = diarized(conversation(("SPEAKER_03", " How?"), ("Ann", " Fine."), (None, " No.")))
+    found = diarized_segments(conversation(("SPEAKER_03", " How?"), ("Ann", " Fine."), (None, " No.")))
     for one in found:
         TranscriptionDiarizedSegment.model_validate(one, strict=True)
     assert found[0] == {

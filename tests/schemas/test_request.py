@@ -110,15 +110,15 @@ def test_speakers_need_times() -> None:
 
 def test_who_decodes_windows_finds_words_and_hears_of_no_speakers() -> None:
     plain = TranscriptionOptions(language="en")
-    assert plain.of_windows == plain
+    assert plain.for_decoding == plain
     told = TranscriptionOptions.model_validate({"language": "en", "diarization": {}})
-    assert told.of_windows == TranscriptionOptions(language="en", timestamps="word")
+    assert told.for_decoding == TranscriptionOptions(language="en", timestamps="word")
 
 
 def test_clips_are_kept_and_not_shown() -> None:
     told = TranscriptionOptions.model_validate({"diarization": {"known_speakers": [{"name": "Ann"} | CLIP]}})
     assert told.diarization is not None
     assert TranscriptionOptions.model_validate_json(told.model_dump_json()) == told
-    shown = told.shown.model_dump(mode="json")
+    shown = told.redacted.model_dump(mode="json")
     assert shown["diarization"]["known_speakers"] == [{"name": "Ann"}]
     assert shown | {"diarization": None} == TranscriptionOptions().model_dump(mode="json")

@@ -147,7 +147,7 @@ async def test_no_key_leads_out_of_the_folder(key: str, tmp_path_factory: pytest
 async def test_an_upload_is_claimed_once(blobs: BlobStore, place: Place, tmp_path: Path) -> None:
     upload = waiting(await blobs.write(chunks(b"abc")))
     assert await blobs.claim(upload.id) is None
-    await blobs.offer(upload)
+    await blobs.make_available(upload)
     assert await blobs.claim(upload.id) == upload
     assert await blobs.claim(upload.id) is None
     assert await read(blobs, upload.source.key, tmp_path) == b"abc"
@@ -158,7 +158,7 @@ async def test_of_many_that_claim_at_once_one_gets_it(tmp_path: Path) -> None:
     stores = [BlobStore(f"{tmp_path}/blobs") for _ in range(8)]
     for _ in range(25):
         upload = waiting(await stores[0].write(chunks(b"abc")))
-        await stores[0].offer(upload)
+        await stores[0].make_available(upload)
         claimed = await asyncio.gather(*(store.claim(upload.id) for store in stores))
         assert [one for one in claimed if one] == [upload]
 
@@ -168,8 +168,8 @@ async def test_of_two_offered_the_one_that_expires_later_stays(blobs: BlobStore,
     ends = [now() + HOUR, now() + 2 * HOUR]
     first = waiting(await blobs.write(chunks(b"1")), expires_at=ends[1 - later])
     second = waiting(await blobs.write(chunks(b"2")), first.id, expires_at=ends[later])
-    await blobs.offer(first)
-    await blobs.offer(second)
+    await blobs.make_available(first)
+    await blobs.make_available(second)
     stays = (first, second)[later]
     assert place.names() == {stays.source.key, f"{first.id}.upload"}
     assert await blobs.claim(first.id) == stays
@@ -177,14 +177,14 @@ async def test_of_two_offered_the_one_that_expires_later_stays(blobs: BlobStore,
 
 async def test_the_old_that_no_job_needs_is_swept(blobs: BlobStore, place: Place) -> None:
     old = [await blobs.write(chunks(b"old")) for _ in range(3)]
-    await blobs.offer(waiting(old[0]))
+    await blobs.make_available(waiting(old[0]))
     place.put(f"{uuid4().hex}.taken")
     place.put("somebody-elses")
     await asyncio.sleep(1.1)  # S3 tells time in seconds
     before = now()
     await asyncio.sleep(1.1)
     young = waiting(await blobs.write(chunks(b"young")))
-    await blobs.offer(young)
+    await blobs.make_available(young)
     assert await blobs.sweep(before, [old[1].key]) == 4
     assert place.names() == {old[1].key, young.source.key, f"{young.id}.upload", "somebody-elses"}
     assert await blobs.sweep(before, [old[1].key]) == 0

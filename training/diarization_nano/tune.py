@@ -24,7 +24,7 @@ from pyannote.core import Annotation, Segment
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.diarization.fast_pipeline import OnePass
+from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME
 from training.diarization_nano.bank import Bank
 from training.diarization_nano.conversations import conversations
@@ -74,7 +74,7 @@ def composed(bank: Bank, count: int, seed: int) -> list[tuple[dict[str, Any], An
     ]
 
 
-def hear(pipeline: OnePass, made: list[tuple[dict[str, Any], Annotation]]) -> list[Heard]:
+def hear(pipeline: BatchedSpeakerDiarization, made: list[tuple[dict[str, Any], Annotation]]) -> list[Heard]:
     """Runs the networks, with a line every ten conversations."""
     heard, start = [], time.perf_counter()
     for file, truth in made:
@@ -86,7 +86,9 @@ def hear(pipeline: OnePass, made: list[tuple[dict[str, Any], Annotation]]) -> li
     return heard
 
 
-def score(pipeline: OnePass, heard: list[Heard], params: dict[str, Any], *, given: bool) -> dict[str, float]:
+def score(
+    pipeline: BatchedSpeakerDiarization, heard: list[Heard], params: dict[str, Any], *, given: bool
+) -> dict[str, float]:
     """Error rates over all conversations, and the share in which the number of speakers was found."""
     pipeline.instantiate(params)
     metric, right = DiarizationErrorRate(collar=COLLAR), 0
@@ -127,7 +129,7 @@ def combination(threshold: float, fa: float, fb: float, pause: float) -> dict[st
     }
 
 
-def best(pipeline: OnePass, heard: list[Heard]) -> tuple[dict[str, Any], dict[str, float]]:
+def best(pipeline: BatchedSpeakerDiarization, heard: list[Heard]) -> tuple[dict[str, Any], dict[str, float]]:
     """The combination of the least error; pauses last, as they matter apart from the rest."""
     results = []
     for numbers in product(THRESHOLDS, FAS, FBS):
@@ -155,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     hurry()
     pipeline = Pipeline.from_pretrained(arguments.folder)
-    pipeline.__class__ = OnePass
+    pipeline.__class__ = BatchedSpeakerDiarization
     pipeline.segmentation_batch_size = pipeline.embedding_batch_size = 8
     with torch.inference_mode():
         made = composed(Bank(arguments.data, torch.device("cpu"), "dev"), arguments.conversations, arguments.seed)

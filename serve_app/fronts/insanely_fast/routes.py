@@ -15,9 +15,9 @@ from serve_app.errors import Conflict, InvalidRequest, ServiceError
 from serve_app.fronts.bodies import ChunkedText
 from serve_app.fronts.native.jobs import JobId
 from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep
-from serve_app.http.error_format import Detail, Dialect
+from serve_app.http.error_format import Detail, ErrorFormat
 from serve_app.http.error_handlers import headers_of, invalid, with_field
-from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import TRANSCRIPT
 from serve_app.http.prefer import PreferredDep
 from serve_app.rendering.formats import chunked
@@ -25,7 +25,7 @@ from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import (
     DiarizationOptions,
     JobRequest,
-    Strict,
+    StrictModel,
     Task,
     TranscriptionOptions,
     UrlSource,
@@ -54,7 +54,7 @@ def render(error: ServiceError) -> JSONResponse:
     return JSONResponse(Detail(detail=detail).model_dump(), error.status, headers_of(error))
 
 
-DIALECT = Dialect(re.compile(r"/|/tasks|/(status|cancel)/[^/]+"), render)
+DIALECT = ErrorFormat(re.compile(r"/|/tasks|/(status|cancel)/[^/]+"), render)
 
 VERDAS = "x-inference-id"
 """`/status/{…}` is Verda's where a request has this header."""
@@ -62,7 +62,7 @@ VERDAS = "x-inference-id"
 router = APIRouter(tags=["insanely-fast-whisper"], route_class=DIALECT.route)
 
 
-class TaskWebhook(Strict):
+class TaskWebhook(StrictModel):
     """Where to POST the output, or the error."""
 
     url: str
@@ -79,7 +79,7 @@ def _is_json(name: str, value: str) -> bool:
     return name.lower() == "content-type" and value.partition(";")[0].strip().lower() == "application/json"
 
 
-class TaskBody(Strict):
+class TaskBody(StrictModel):
     """What to transcribe, and how."""
 
     url: str = Field(description="http(s) URL of the audio.")
@@ -163,14 +163,14 @@ _GIVEN = ("Location", "Preference-Applied")
     response_model=None,
     responses=DIALECT.errors(408, 409, 422, 429)
     | {
-        200: answers(
+        200: response(
             "The text; with `is_async` that it will be sent.",
             _COMPLETED | {"task_id": "call-17"},
             _BACKGROUND | {"task_id": "call-17"},
             headers=_GIVEN,
             model=Answer,
         ),
-        202: answers(
+        202: response(
             "It runs in the background, as preferred.",
             _BACKGROUND | {"task_id": "call-17"},
             headers=_GIVEN,
@@ -203,7 +203,7 @@ async def transcribe(
 @router.get(
     "/tasks",
     summary="The ids of all tasks that have not ended",
-    responses=DIALECT.errors() | {200: answers("Oldest first.", {"tasks": ["call-17"]})},
+    responses=DIALECT.errors() | {200: response("Oldest first.", {"tasks": ["call-17"]})},
 )
 async def tasks(service: ServiceDep) -> Tasks:
     return Tasks(tasks=await service.jobs.active())
@@ -216,11 +216,11 @@ async def status(service: ServiceDep, task_id: KnownId) -> dict[str, Any]:
 router.add_api_route(
     "/status/{task_id}",
     status,
-    route_class_override=DIALECT.route_if(VERDAS, given=False),
+    route_class_override=DIALECT.route_with_header(VERDAS, given=False),
     summary="How a task stands; of one that has ended until it is forgotten",
     response_model=None,
     responses=DIALECT.errors(404)
-    | {200: answers("How it stands.", {"status": "processing"}, _COMPLETED, _ERROR, _CANCELLED, model=Standing)},
+    | {200: response("How it stands.", {"status": "processing"}, _COMPLETED, _ERROR, _CANCELLED, model=Standing)},
 )
 
 
@@ -229,7 +229,7 @@ router.add_api_route(
     summary="Stop a background task; one that has ended is shown as it is",
     response_model=None,
     responses=DIALECT.errors(404)
-    | {200: answers("How it stands now.", _CANCELLED, _COMPLETED, _ERROR, model=Standing)},
+    | {200: response("How it stands now.", _CANCELLED, _COMPLETED, _ERROR, model=Standing)},
 )
 async def cancel(service: ServiceDep, task_id: KnownId) -> dict[str, Any]:
     try:

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve_app.errors import NotFound
 from serve_app.http.dependencies import KnownId, ServiceDep
 from serve_app.http.error_handlers import responses
-from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import NOW
 from serve_app.schemas.job import MOST_EVENTS, DeliveryView, JobEvent, JobState, Try
-from serve_app.schemas.request import Strict
+from serve_app.schemas.request import StrictModel
 from serve_app.services.transcription import LONG_POLL_S
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
@@ -37,7 +37,7 @@ class DeliveryList(BaseModel):
     data: tuple[DeliveryView, ...]
 
 
-class Redelivery(Strict):
+class Redelivery(StrictModel):
     """What to send again."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"id": "msg_2mXZ"}})
@@ -99,7 +99,7 @@ async def events(
 @router.get(
     "/deliveries",
     summary="A job's webhooks, and every try at them",
-    responses=responses(404) | {200: answers("All of them.", _SENT)},
+    responses=responses(404) | {200: response("All of them.", _SENT)},
 )
 async def deliveries(service: ServiceDep, job_id: KnownId) -> DeliveryList:
     return DeliveryList(data=await service.jobs.deliveries(job_id))
@@ -109,7 +109,7 @@ async def deliveries(service: ServiceDep, job_id: KnownId) -> DeliveryList:
     "/deliveries",
     status_code=202,
     summary="Send a job's webhooks again",
-    responses=responses(404, 409) | {202: answers("They will be.", _SENT)},
+    responses=responses(404, 409) | {202: response("They will be.", _SENT)},
 )
 async def redeliver(service: ServiceDep, job_id: KnownId, body: Redelivery | None = None) -> DeliveryList:
     return DeliveryList(data=await service.jobs.redeliver(job_id, body.id if body else None))

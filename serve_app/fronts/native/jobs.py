@@ -12,11 +12,11 @@ from serve_app.fronts.uploads import store, store_base64
 from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep
 from serve_app.http.error_handlers import invalid, responses
 from serve_app.http.multipart import read_form, refuse_repeats
-from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import QUEUED, SUCCEEDED, URL
 from serve_app.http.openapi.schema import schema_of
 from serve_app.http.prefer import PreferredDep
-from serve_app.jobs.view import JobView, view
+from serve_app.jobs.view import JobView, to_view
 from serve_app.rendering.formats import Format, check_speakers
 from serve_app.rendering.subtitles import Layout
 from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
@@ -25,7 +25,7 @@ from serve_app.schemas.request import (
     JobRequest,
     Priority,
     Source,
-    Strict,
+    StrictModel,
     TranscriptionOptions,
     UploadSource,
     UrlSource,
@@ -91,7 +91,7 @@ class Deleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class JobsQuery(Strict):
+class JobsQuery(StrictModel):
     """Which jobs to list."""
 
     status: JobState | None = Field(None, description="Only jobs in this state.")
@@ -137,10 +137,10 @@ _BODY = {
         },
     },
 }
-JOB = view(QUEUED).model_dump(mode="json")
+JOB = to_view(QUEUED).model_dump(mode="json")
 """A job, as clients see it."""
 
-ENDED = view(SUCCEEDED).model_dump(mode="json")
+ENDED = to_view(SUCCEEDED).model_dump(mode="json")
 _GIVEN = ("Location", "Preference-Applied")
 
 
@@ -150,8 +150,8 @@ _GIVEN = ("Location", "Preference-Applied")
     summary="Submit a recording; the answer comes at once",
     responses=responses(404, 422, 429)
     | {
-        200: answers("It has ended within the time to wait.", ENDED, headers=_GIVEN, model=JobView),
-        202: answers("Accepted.", JOB, headers=_GIVEN),
+        200: response("It has ended within the time to wait.", ENDED, headers=_GIVEN, model=JobView),
+        202: response("Accepted.", JOB, headers=_GIVEN),
     },
     openapi_extra={"requestBody": _BODY},
 )
@@ -176,7 +176,7 @@ async def submit(
     waited = await preferred.waited(service, job)
     response.status_code = 200 if waited.ended else 202
     response.headers.update(waited.headers | {"Location": f"/v1/jobs/{job.id}"})
-    return view(waited.job)
+    return to_view(waited.job)
 
 
 async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
@@ -215,15 +215,15 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
 _PAGE = {"object": "list", "data": [ENDED], "next_cursor": None}
 
 
-@router.get("", summary="Jobs, newest first", responses=responses() | {200: answers("A page.", _PAGE)})
+@router.get("", summary="Jobs, newest first", responses=responses() | {200: response("A page.", _PAGE)})
 async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
     page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
-    return JobList(data=[view(job) for job in page.data], next_cursor=page.next_cursor)
+    return JobList(data=[to_view(job) for job in page.data], next_cursor=page.next_cursor)
 
 
-@router.get("/{job_id}", summary="One job", responses=responses(404) | {200: answers("The job.", ENDED)})
+@router.get("/{job_id}", summary="One job", responses=responses(404) | {200: response("The job.", ENDED)})
 async def job(service: ServiceDep, job_id: KnownId) -> JobView:
-    return view(await service.jobs.get(job_id))
+    return to_view(await service.jobs.get(job_id))
 
 
 @router.get(
@@ -240,7 +240,7 @@ async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[Tran
     summary="Cancel a job that has not ended; forget one that has",
     responses=responses(404, 409)
     | {
-        200: answers(
+        200: response(
             "The job, or that it is forgotten.", JOB | {"status": "cancelled"}, Deleted(id="call-17").model_dump()
         )
     },
@@ -248,6 +248,6 @@ async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[Tran
 async def delete(service: ServiceDep, job_id: KnownId) -> JobView | Deleted:
     job = await service.jobs.get(job_id)
     if not job.state.terminal:
-        return view(await service.jobs.cancel(job_id))
+        return to_view(await service.jobs.cancel(job_id))
     await service.jobs.delete(job_id)
     return Deleted(id=job_id)

@@ -12,15 +12,15 @@ from yarl import URL
 from serve_app.errors import InvalidRequest
 from serve_app.http.dependencies import ServiceDep, base_url
 from serve_app.http.error_handlers import responses
-from serve_app.http.openapi.document import answers
-from serve_app.schemas.request import Strict
+from serve_app.http.openapi.document import response
+from serve_app.schemas.request import StrictModel
 from serve_app.services.transcription import Service
-from serve_app.storage.signed_uploads import Ticket
+from serve_app.storage.signed_uploads import UploadToken
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 
-class UploadBody(Strict):
+class UploadBody(StrictModel):
     """Nothing can be asked for yet."""
 
     model_config = ConfigDict(json_schema_extra={"example": {}})
@@ -37,7 +37,7 @@ class UploadView(BaseModel):
     max_bytes: int
 
 
-class PutQuery(Strict):
+class PutQuery(StrictModel):
     """What makes the URL a key: both as they were handed out."""
 
     expires: int = Field(description="Unix seconds.")
@@ -67,13 +67,13 @@ _STORED = {"id": EXAMPLE["id"], "object": "upload", "sha256": sha256(b"(a record
     "",
     status_code=201,
     summary="A URL to put a recording to, for a job to come",
-    responses=responses() | {201: answers("An upload.", EXAMPLE)},
+    responses=responses() | {201: response("An upload.", EXAMPLE)},
 )
 async def create(service: ServiceDep, request: Request, body: UploadBody | None = None) -> UploadView:
-    return invite(service, request)
+    return create_upload(service, request)
 
 
-def invite(service: Service, request: Request) -> UploadView:
+def create_upload(service: Service, request: Request) -> UploadView:
     """A new upload, its URL as this client can reach it."""
     ticket = service.uploads.ticket()
     base = base_url(service, request)
@@ -85,7 +85,7 @@ def invite(service: Service, request: Request) -> UploadView:
     )
 
 
-def upload_of(service: Service, url: str) -> str | None:
+def parse_upload_url(service: Service, url: str) -> str | None:
     """The id of the upload that `invite` made this URL for; null for any other URL.
 
     Its signature tells, not its host: the service may be reached under several names.
@@ -96,14 +96,14 @@ def upload_of(service: Service, url: str) -> str | None:
         query = PutQuery.model_validate(dict(parsed.query))
     except ValidationError:
         return None
-    ticket = Ticket(id=upload_id, expires=query.expires, signature=query.signature)
-    return upload_id if folder.endswith(router.prefix) and service.uploads.signed(ticket) else None
+    ticket = UploadToken(id=upload_id, expires=query.expires, signature=query.signature)
+    return upload_id if folder.endswith(router.prefix) and service.uploads.is_valid(ticket) else None
 
 
 @router.put(
     "/{upload_id}",
     summary="Put a recording to a URL made by POST /v1/uploads",
-    responses=responses(403) | {200: answers("It is there.", _STORED)},
+    responses=responses(403) | {200: response("It is there.", _STORED)},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -117,7 +117,7 @@ def upload_of(service: Service, url: str) -> str | None:
     },
 )
 async def put(service: ServiceDep, request: Request, upload_id: str, query: Annotated[PutQuery, Query()]) -> StoredView:
-    ticket = Ticket(id=upload_id, expires=query.expires, signature=query.signature)
+    ticket = UploadToken(id=upload_id, expires=query.expires, signature=query.signature)
     try:
         source = await service.uploads.put(ticket, request.stream())
     except ClientDisconnect:

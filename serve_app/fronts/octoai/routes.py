@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.errors import ServiceError
 from serve_app.fronts.uploads import store_base64
-from serve_app.http.body_limits import only_json
+from serve_app.http.body_limits import require_json
 from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep, base_url
-from serve_app.http.error_format import Detail, Dialect
+from serve_app.http.error_format import Detail, ErrorFormat
 from serve_app.http.error_handlers import headers_of, with_field
-from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import TRANSCRIPT, URL
 from serve_app.http.prefer import PreferredDep
 from serve_app.rendering.formats import as_whisper
@@ -34,7 +34,7 @@ def refused(error: ServiceError, request_id: str | None = None) -> JSONResponse:
 
 
 # The paths of the poll and response URLs are OctoAI's own: clients without the SDK put them together themselves.
-DIALECT = Dialect(re.compile(r"/infer|/v1/(requests|responses)/[^/]+"), refused)
+DIALECT = ErrorFormat(re.compile(r"/infer|/v1/(requests|responses)/[^/]+"), refused)
 router = APIRouter(tags=["octoai"], route_class=DIALECT.route)
 
 
@@ -108,11 +108,11 @@ _PROGRESS = {"response_id": "call-17", "status": "running", "response_url": f"{_
     "/infer",
     summary="Transcribe a recording, as OctoAI's client asks for it",
     response_model=Inference,
-    dependencies=[Depends(only_json)],
+    dependencies=[Depends(require_json)],
     responses=DIALECT.errors(404, 408, 409, 429)
     | {
-        200: answers("The text.", _TEXT, headers=(REQUEST_ID, "Preference-Applied")),
-        201: answers(
+        200: response("The text.", _TEXT, headers=(REQUEST_ID, "Preference-Applied")),
+        201: response(
             "Accepted: with `X-OctoAI-Async: 1`, or as preferred.",
             {"response_id": "call-17", "poll_url": f"{_HERE}/v1/requests/call-17"},
             headers=(REQUEST_ID, "Location", "Preference-Applied"),
@@ -162,13 +162,13 @@ async def _source(service: Service, body: InferBody) -> Source:
     response_model=Progress,
     responses=DIALECT.errors(404)
     | {
-        200: answers(
+        200: response(
             "It has ended.",
             _PROGRESS | {"status": "completed"},
             _PROGRESS | {"status": "failed", "detail": "the URL answered 404 Not Found"},
             headers=(REQUEST_ID,),
         ),
-        202: answers("It has not.", _PROGRESS, headers=(REQUEST_ID,), model=Progress),
+        202: response("It has not.", _PROGRESS, headers=(REQUEST_ID,), model=Progress),
     },
 )
 async def poll(service: ServiceDep, request: Request, response_id: KnownId) -> JSONResponse:
@@ -199,7 +199,7 @@ def _status(job: Job) -> Literal["pending", "running", "completed", "failed"]:
     "/v1/responses/{response_id}",
     summary="The answer to a request in the background, or the error it failed with",
     response_model=Inference,
-    responses=DIALECT.errors(404, 409) | {200: answers("The text.", _TEXT, headers=(REQUEST_ID,))},
+    responses=DIALECT.errors(404, 409) | {200: response("The text.", _TEXT, headers=(REQUEST_ID,))},
 )
 async def result(service: ServiceDep, response_id: KnownId) -> JSONResponse:
     job = await service.jobs.get(response_id)

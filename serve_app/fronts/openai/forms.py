@@ -74,17 +74,17 @@ ChunkingStrategy = Annotated[
 ]
 
 
-def _short(words: list[str]) -> list[str]:
+def _check_length(words: list[str]) -> list[str]:
     if len(_SEPARATOR.join(words)) > MAX_PROMPT:
         raise ValueError(f"at most {MAX_PROMPT} characters are allowed in all")
     return words
 
 
-Keywords = Annotated[list[str], AfterValidator(_short)]
+Keywords = Annotated[list[str], AfterValidator(_check_length)]
 
 
 @contextmanager
-def own_names() -> Iterator[None]:
+def with_openai_param_names() -> Iterator[None]:
     """Errors about speakers name the fields that these forms have for them."""
     try:
         yield
@@ -212,7 +212,7 @@ class TranscriptionForm(SpeechForm):
         if len(names) != len(references):
             message = f"known_speaker_references[]: {len(references)} for {len(names)} known_speaker_names[]"
             raise InvalidRequest(message, "known_speaker_references[]")
-        with own_names():
+        with with_openai_param_names():
             return self._options(
                 language=self.language,
                 hotwords=_SEPARATOR.join(self.keywords) or None,

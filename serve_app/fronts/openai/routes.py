@@ -11,23 +11,23 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, Field
 
 from serve_app.fronts.bodies import DiarizedText, PlainText, VerboseText
-from serve_app.fronts.openai.forms import SpeechForm, TranscriptionForm, TranslationForm, own_names
+from serve_app.fronts.openai.forms import SpeechForm, TranscriptionForm, TranslationForm, with_openai_param_names
 from serve_app.fronts.uploads import store
 from serve_app.http import sse as keep_alive
 from serve_app.http.dependencies import OwnerDep, ServiceDep
-from serve_app.http.error_handlers import body_of, known, responses
-from serve_app.http.multipart import FormRoute, unrepeated
-from serve_app.http.openapi.document import answers, headed
+from serve_app.http.error_handlers import as_service_error, body_of, responses
+from serve_app.http.multipart import FormRoute, reject_repeated_fields
+from serve_app.http.openapi.document import headers_of, response
 from serve_app.http.openapi.examples import DIARIZED, QUEUED, TRANSCRIPT
-from serve_app.http.prefer import Preferred, PreferredDep
-from serve_app.jobs.view import JobView, view
+from serve_app.http.prefer import Preferences, PreferredDep
+from serve_app.jobs.view import JobView, to_view
 from serve_app.models import EMBEDDED_WARNINGS
-from serve_app.pipeline.streaming import telling
+from serve_app.pipeline.streaming import stream_results
 from serve_app.rendering.formats import MEDIA_TYPES, SPEAKERS, Format, render
-from serve_app.rendering.speaker_labels import diarized
+from serve_app.rendering.speaker_labels import diarized_segments
 from serve_app.rendering.subtitles import PLAIN, Layout
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
-from serve_app.schemas.transcript import Said, Tell, Transcript
+from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
 from serve_app.services.transcription import Service
 from serve_app.settings import ServedModel
 
@@ -36,10 +36,10 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
 MULTIPART = Form(media_type="multipart/form-data")
 
 
-def _of(item: Said | Transcript, form: Format) -> Iterator[bytes]:
+def _of(item: TextDelta | Transcript, form: Format) -> Iterator[bytes]:
     if isinstance(item, Transcript):
         if form in SPEAKERS:  # which are known only now
-            yield from map(_encoded, diarized(item))
+            yield from map(_encoded, diarized_segments(item))
         done = render(item, "json")
         assert isinstance(done, dict)
         yield _encoded({"type": "transcript.text.done"} | done)
@@ -54,7 +54,7 @@ def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
     return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
 
 
-_JSON = answers(
+_JSON = response(
     "In the format asked for.",
     render(TRANSCRIPT, "json"),
     render(TRANSCRIPT, "verbose_json"),
@@ -69,13 +69,16 @@ for form, media_type in MEDIA_TYPES.items():
 RENDERED = _JSON | {"content": _JSON["content"] | _TEXTS}
 """The OpenAPI entry of `respond`."""
 
-_TOLD = (Said(text="three one"), Said(text=" four"), TRANSCRIPT)
+_TOLD = (TextDelta(text="three one"), TextDelta(text=" four"), TRANSCRIPT)
 _STREAM = {"text/event-stream": {"example": b"".join(e for item in _TOLD for e in _of(item, "json")).decode()}}
 _GIVEN = ("Location", "Preference-Applied")
 _ANSWERS = responses(404, 408, 409, 429) | {
-    200: RENDERED | {"content": RENDERED["content"] | _STREAM, "headers": headed(*_GIVEN)},
-    202: answers(
-        "It runs in the background, as preferred.", view(QUEUED).model_dump(mode="json"), headers=_GIVEN, model=JobView
+    200: RENDERED | {"content": RENDERED["content"] | _STREAM, "headers": headers_of(*_GIVEN)},
+    202: response(
+        "It runs in the background, as preferred.",
+        to_view(QUEUED).model_dump(mode="json"),
+        headers=_GIVEN,
+        model=JobView,
     ),
 }
 
@@ -84,7 +87,7 @@ _ANSWERS = responses(404, 408, 409, 429) | {
     "/audio/transcriptions",
     summary="Transcribe a file and wait for the text, or follow it",
     responses=_ANSWERS,
-    dependencies=[Depends(unrepeated)],
+    dependencies=[Depends(reject_repeated_fields)],
 )
 async def transcriptions(
     service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART], preferred: PreferredDep
@@ -96,7 +99,7 @@ async def transcriptions(
     "/audio/translations",
     summary="Translate a file into English and wait for the text, or follow it",
     responses=_ANSWERS,
-    dependencies=[Depends(unrepeated)],
+    dependencies=[Depends(reject_repeated_fields)],
 )
 async def translations(
     service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART], preferred: PreferredDep
@@ -105,27 +108,27 @@ async def translations(
 
 
 async def _answer(
-    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferred: Preferred
+    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferred: Preferences
 ) -> Response:
     request = JobRequest(source=await store(service.blobs, form.file), options=options)
     if preferred.in_background and not form.stream:  # a stream's first event is there before its last in any case
-        with own_names():
+        with with_openai_param_names():
             waited = await preferred.waited(service, await service.submit(request, owner=owner))
         headers = waited.headers | {"Location": f"/v1/jobs/{waited.job.id}"}
         if not waited.ended:
-            return JSONResponse(view(waited.job).model_dump(mode="json"), 202, headers)
-        with own_names():
+            return JSONResponse(to_view(waited.job).model_dump(mode="json"), 202, headers)
+        with with_openai_param_names():
             answer = respond(await service.outcome(waited.job), form.response_format)
         answer.headers.update(headers)
         return answer
     if not form.stream:
-        with own_names():
+        with with_openai_param_names():
             return respond(await service.transcribe(request, owner), form.response_format)
 
-    async def work(tell: Tell) -> Transcript:
+    async def work(tell: OnDelta) -> Transcript:
         return await service.transcribe(request, owner, tell=tell)
 
-    told = telling(work)
+    told = stream_results(work)
     first = asyncio.ensure_future(anext(told))
     try:
         # What goes wrong before there is a text has a status of its own, unless that takes too long for a proxy.
@@ -133,7 +136,7 @@ async def _answer(
     except asyncio.CancelledError:
         first.cancel()
         raise
-    with own_names():
+    with with_openai_param_names():
         for early in done:
             early.result()
     events = keep_alive.kept_alive(_events(first, told, form.response_format))
@@ -141,11 +144,11 @@ async def _answer(
 
 
 async def _events(
-    first: Awaitable[Said | Transcript], rest: AsyncIterator[Said | Transcript], form: Format
+    first: Awaitable[TextDelta | Transcript], rest: AsyncIterator[TextDelta | Transcript], form: Format
 ) -> AsyncGenerator[bytes]:
     """A text as OpenAI's events."""
     try:
-        with own_names():
+        with with_openai_param_names():
             item = await first
         for event in _of(item, form):
             yield event
@@ -153,7 +156,7 @@ async def _events(
             for event in _of(item, form):
                 yield event
     except Exception as error:
-        yield _encoded({"type": "error"} | body_of(known(error, "a streamed text")).model_dump(), "error")
+        yield _encoded({"type": "error"} | body_of(as_service_error(error, "a streamed text")).model_dump(), "error")
 
 
 def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> Response:
@@ -192,7 +195,7 @@ _MODELS = ModelList(data=[_MODEL]).model_dump(exclude_none=True)
 @router.get(
     "/models",
     summary="The models served here",
-    responses=responses() | {200: answers("All.", _MODELS)},
+    responses=responses() | {200: response("All.", _MODELS)},
     response_model_exclude_none=True,
 )
 async def models(service: ServiceDep) -> ModelList:
@@ -203,7 +206,7 @@ async def models(service: ServiceDep) -> ModelList:
 @router.get(
     "/models/{model:path}",
     summary="One model",
-    responses=responses(404) | {200: answers("The model.", _MODEL.model_dump(exclude_none=True))},
+    responses=responses(404) | {200: response("The model.", _MODEL.model_dump(exclude_none=True))},
     response_model_exclude_none=True,
 )
 async def model(service: ServiceDep, model: Annotated[str, Path(examples=["whisper-1"])]) -> Model:

@@ -11,19 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from serve_app.errors import NotFound, ServiceError, UploadNotFound
-from serve_app.fronts.native.uploads import EXAMPLE, UploadBody, invite, upload_of
+from serve_app.fronts.native.uploads import EXAMPLE, UploadBody, create_upload, parse_upload_url
 from serve_app.fronts.whisper_input import WhisperInput
-from serve_app.http.body_limits import only_json
+from serve_app.http.body_limits import require_json
 from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep, base_url
-from serve_app.http.error_format import Dialect
+from serve_app.http.error_format import ErrorFormat
 from serve_app.http.error_handlers import headers_of, with_field
-from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import FAILED, QUEUED, SUCCEEDED, TRANSCRIPT
 from serve_app.http.prefer import PreferredDep
 from serve_app.net.ssrf import check_url
 from serve_app.rendering.formats import as_whisper
 from serve_app.schemas.job import Job, JobError, JobState
-from serve_app.schemas.request import JobRequest, Source, Strict, TranscriptionOptions, UploadSource, UrlSource
+from serve_app.schemas.request import JobRequest, Source, StrictModel, TranscriptionOptions, UploadSource, UrlSource
 from serve_app.schemas.transcript import Transcript
 from serve_app.services.transcription import Service
 from serve_app.settings import ServedModel, Tier
@@ -57,11 +57,11 @@ def refused(error: ServiceError) -> JSONResponse:
     return JSONResponse(Error.of(error).model_dump(), error.status, headers_of(error))
 
 
-DIALECT = Dialect(re.compile(r"/v1/input/upload-url|/v1/async/.*"), refused, Error)
+DIALECT = ErrorFormat(re.compile(r"/v1/input/upload-url|/v1/async/.*"), refused, Error)
 router = APIRouter(prefix="/v1", tags=["tiyaro"], route_class=DIALECT.route)
 
 
-class AsyncBody(Strict):
+class AsyncBody(StrictModel):
     """A recording, and Whisper's options."""
 
     model_config = ConfigDict(
@@ -72,13 +72,13 @@ class AsyncBody(Strict):
     url: str = Field(alias="URL", description="An upload URL to which a recording was put, or any http(s) URL of one.")
 
 
-class AsyncQuery(Strict):
+class AsyncQuery(StrictModel):
     """Which model is to do it."""
 
     service_tier: Tier = Field("cpuflex", alias="serviceTier")
 
 
-class UploadQuery(Strict):
+class UploadQuery(StrictModel):
     """What is to be put there."""
 
     extension: str | None = Field(
@@ -151,25 +151,25 @@ _GIVEN = ("Location", "Preference-Applied")
     "/input/upload-url",
     status_code=201,
     summary="A URL to put a recording to, as Tiyaro's clients ask for it",
-    responses=DIALECT.errors() | {201: answers("Where.", {"uploadUrl": {"PUT": EXAMPLE["url"]}})},
+    responses=DIALECT.errors() | {201: response("Where.", {"uploadUrl": {"PUT": EXAMPLE["url"]}})},
 )
 async def upload_url(
     service: ServiceDep, request: Request, query: Annotated[UploadQuery, Query()], body: UploadBody | None = None
 ) -> UploadUrl:
-    return UploadUrl(upload_url={"PUT": invite(service, request).url})
+    return UploadUrl(upload_url={"PUT": create_upload(service, request).url})
 
 
 @router.post(
     "/async/ent/tiyarofs/1/openai/whisper-{size}",
     status_code=202,
     summary="Submit a recording, as Tiyaro's clients do",
-    dependencies=[Depends(only_json)],
+    dependencies=[Depends(require_json)],
     responses=DIALECT.errors(404, 429)
     | {
-        200: answers(
+        200: response(
             "It has ended within the time to wait.", {"response": _ENDED | _POLLED}, headers=_GIVEN, model=Accepted
         ),
-        202: answers("Accepted.", {"response": _WAITING | _POLLED}, headers=_GIVEN),
+        202: response("Accepted.", {"response": _WAITING | _POLLED}, headers=_GIVEN),
     },
 )
 async def submit(
@@ -184,7 +184,7 @@ async def submit(
 ) -> Accepted:
     if size not in SIZES:
         raise NotFound(f"there is no whisper-{size} here: size is one of {', '.join(SIZES)}", "size", "model_not_found")
-    model = meant(service.settings.served_models, size, query.service_tier)
+    model = select_model(service.settings.served_models, size, query.service_tier)
     options = TranscriptionOptions(**body.input.model_dump(), model=model.id)
     try:
         job = await service.submit(JobRequest(source=_source(service, body.url), options=options), owner=owner)
@@ -202,11 +202,11 @@ async def submit(
 
 def _source(service: Service, url: str) -> Source:
     check_url(url, "URL")
-    upload_id = upload_of(service, url)
+    upload_id = parse_upload_url(service, url)
     return UrlSource(url=url) if upload_id is None else UploadSource(id=upload_id)
 
 
-def meant(models: Sequence[ServedModel], size: str, tier: Tier) -> ServedModel:
+def select_model(models: Sequence[ServedModel], size: str, tier: Tier) -> ServedModel:
     """The model that a path's size and its service tier lead to.
 
     One of both, else one of the size, else one of the tier, else the first; of several the first. A model is of a
@@ -222,7 +222,8 @@ def meant(models: Sequence[ServedModel], size: str, tier: Tier) -> ServedModel:
 @router.get(
     "/async/requests/{request_id}",
     summary="What has become of a recording, and its text",
-    responses=DIALECT.errors(404) | {200: answers("How it stands.", _ENDED, _WAITING | {"status": "pending"}, _FAILED)},
+    responses=DIALECT.errors(404)
+    | {200: response("How it stands.", _ENDED, _WAITING | {"status": "pending"}, _FAILED)},
 )
 async def inference(service: ServiceDep, request_id: KnownId) -> Inference:
     return await _current(service, await service.jobs.get(request_id))

@@ -12,12 +12,12 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.fronts import health
 from serve_app.http.dependencies import OwnerDep, ServiceDep
-from serve_app.http.error_format import Detail, Dialect
+from serve_app.http.error_format import Detail, ErrorFormat
 from serve_app.http.error_handlers import headers_of
-from serve_app.http.openapi.document import answers
+from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import TRANSCRIPT
-from serve_app.http.prefer import Preferred, applied, preferences
-from serve_app.rendering.speaker_labels import script
+from serve_app.http.prefer import Preferences, preference_applied_header, preferences
+from serve_app.rendering.speaker_labels import speaker_text
 from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.schemas.request import JobRequest, TranscriptionOptions, UrlSource, Webhook
 from serve_app.services.transcription import Service
@@ -121,8 +121,8 @@ def _refused(error: ServiceError) -> Response:
 _FOLDER = _NAME.replace(_CHARACTERS, "[^/]+")
 _PATHS = rf"/(?:(?:{_FOLDER}/)?(?:generate|generate_webhook)|{_FOLDER}/health|result/[^/]+)"
 
-DIALECT = Dialect(re.compile(_PATHS), _refused)
-STATUSES = Dialect(re.compile(r"/status/[^/]+"), _refused, header=ID)
+DIALECT = ErrorFormat(re.compile(_PATHS), _refused)
+STATUSES = ErrorFormat(re.compile(r"/status/[^/]+"), _refused, header=ID)
 """Without the header the path is another front's."""
 
 
@@ -132,7 +132,7 @@ class Call:
 
     deployment: str
     way: str | None
-    preferred: Preferred
+    preferred: Preferences
     inference_id: str | None
 
 
@@ -161,7 +161,7 @@ def _call(
     return Call(
         deployment=request.path_params.get("deployment", DEPLOYMENT),
         way=next((way for way in preferred if way in WAYS), None),
-        preferred=Preferred(preferred),
+        preferred=Preferences(preferred),
         inference_id=inference_id,
     )
 
@@ -172,8 +172,8 @@ CallDep = Annotated[Call, Depends(_call)]
 _ERRORS = DIALECT.errors(404, 408, 422, 429)
 _TEXT = {"result": TRANSCRIPT.text}
 _ACCEPTED = {"Id": "call-17", "StatusPath": "/status/whisper", "ResultPath": "/result/whisper"}
-_WAITED = answers("The text.", _TEXT, headers=(ID, "Preference-Applied"), model=Result)
-_LATER = answers(
+_WAITED = response("The text.", _TEXT, headers=(ID, "Preference-Applied"), model=Result)
+_LATER = response(
     "It runs in the background, as preferred: where, or to `respond-async-proxy` nothing.",
     _ACCEPTED,
     headers=(ID, "Location", "Preference-Applied"),
@@ -193,7 +193,7 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, await _submit(service, call, body.request(), owner))
     transcript = await service.transcribe(body.request(), owner)
-    return JSONResponse({"result": script(transcript)}, headers=applied(call.way))
+    return JSONResponse({"result": speaker_text(transcript)}, headers=preference_applied_header(call.way))
 
 
 @container.post(
@@ -204,14 +204,16 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
     | DIALECT.errors(409)
     | {
         200: _WAITED,
-        202: answers(
+        202: response(
             "The text will be sent.",
             {"status": "accepted"},
             _ACCEPTED,
             headers=(ID, "Location", "Preference-Applied"),
             model=Sent | Accepted,
         ),
-        500: answers("`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}, model=Unset),
+        500: response(
+            "`verda.webhook` is not set.", {"status": "error", "details": "webhook not defined"}, model=Unset
+        ),
     },
 )
 async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
@@ -223,7 +225,7 @@ async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, 
     job = await _submit(service, call, body.request(webhook), owner)
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, job)
-    return JSONResponse({"status": "accepted"}, 202, {ID: job.id} | applied(call.way))
+    return JSONResponse({"status": "accepted"}, 202, {ID: job.id} | preference_applied_header(call.way))
 
 
 async def _submit(service: Service, call: Call, request: JobRequest, owner: str) -> Job:
@@ -236,7 +238,7 @@ async def _submit(service: Service, call: Call, request: JobRequest, owner: str)
 async def _background(service: Service, call: Call, job: Job) -> Response:
     """The answer to who prefers not to wait, or not for long."""
     if call.way == "respond-async-proxy":
-        return Response(status_code=202, headers={ID: job.id} | applied(call.way))
+        return Response(status_code=202, headers={ID: job.id} | preference_applied_header(call.way))
     waited = await call.preferred.waited(service, job)
     headers = {ID: job.id} | waited.headers
     if waited.ended:
@@ -252,7 +254,7 @@ async def _text(service: Service, job: Job) -> str:
     """What an ended job has heard. Raises what it failed of."""
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
-    return script(await service.outcome(job))
+    return speaker_text(await service.outcome(job))
 
 
 InferenceId = Annotated[
@@ -291,7 +293,7 @@ layer = APIRouter(route_class=DIALECT.route)
     response_model=Result,
     responses=_ERRORS
     | DIALECT.errors(409)
-    | {202: answers("The text; of one that failed, the error it failed of.", _TEXT)},
+    | {202: response("The text; of one that failed, the error it failed of.", _TEXT)},
 )
 async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
     job = await service.jobs.get(inference_id)
@@ -309,7 +311,7 @@ statuses = APIRouter(route_class=STATUSES.route)
     summary="How an inference fares (with `X-Inference-Id`)",
     responses=DIALECT.errors(404)
     | {
-        200: answers(
+        200: response(
             "Its status; `Error` is null unless it failed.",
             {"Id": "call-17", "Error": None, "Status": 2},
             {"Id": "call-17", "Error": "the URL answered 404 Not Found", "Status": 3},

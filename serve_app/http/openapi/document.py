@@ -12,8 +12,8 @@ from starlette.responses import Response
 from serve_app.errors import ServiceError
 from serve_app.http.openapi.examples import ERRORS
 
-Entry = dict[str, Any]
-Entries = dict[int | str, Entry]
+OpenApiEntry = dict[str, Any]
+Entries = dict[int | str, OpenApiEntry]
 """Of answers, by their statuses."""
 
 EVERYWHERE = (400, 401, 413, 415, 431, 503)
@@ -32,43 +32,43 @@ HEADERS = {
 """What the headers of answers say."""
 
 
-def headed(*names: str) -> Entry:
+def headers_of(*names: str) -> OpenApiEntry:
     """The OpenAPI entries of headers."""
     return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
-def answers(description: str, *examples: Any, headers: tuple[str, ...] = (), **entry: Any) -> Entry:
+def response(description: str, *examples: Any, headers: tuple[str, ...] = (), **entry: Any) -> OpenApiEntry:
     """The OpenAPI entry of an answer: JSON such as the examples, with those headers."""
-    # As text until `described`: of an object FastAPI would leave out what is null.
+    # As text until `customized_openapi`: of an object FastAPI would leave out what is null.
     named = {str(number): {"value": json.dumps(example)} for number, example in enumerate(examples, 1)}
     content = {"application/json": {"examples": named}}
-    return {"description": description, "content": content, "headers": headed(*headers), **entry}
+    return {"description": description, "content": content, "headers": headers_of(*headers), **entry}
 
 
-def errors_as(render: Callable[[ServiceError], Response], model: type[BaseModel], *statuses: int) -> Entries:
+def error_responses(render: Callable[[ServiceError], Response], model: type[BaseModel], *statuses: int) -> Entries:
     """The OpenAPI entries of errors, in the shape that `render` gives them."""
 
-    def entry(error: ServiceError) -> Entry:
-        response = render(error)
-        headers = tuple(name for name in HEADERS if name in response.headers)
-        return answers(type(error).__doc__ or "", json.loads(bytes(response.body)), headers=headers, model=model)
+    def entry(error: ServiceError) -> OpenApiEntry:
+        rendered = render(error)
+        headers = tuple(name for name in HEADERS if name in rendered.headers)
+        return response(type(error).__doc__ or "", json.loads(bytes(rendered.body)), headers=headers, model=model)
 
     return {status: entry(ERRORS[status]) for status in sorted(set(statuses))}
 
 
-def operations(document: Entry) -> Iterator[tuple[str, str, Entry]]:
+def operations(document: OpenApiEntry) -> Iterator[tuple[str, str, OpenApiEntry]]:
     """Every path and method of an OpenAPI document, and what it says of them."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             yield path, method, operation
 
 
-def described(app: FastAPI) -> Callable[[], Entry]:
+def customized_openapi(app: FastAPI) -> Callable[[], OpenApiEntry]:
     """What `app.openapi` is to be: FastAPI's document, without the 422 it assumes, for we answer 400."""
     make = app.openapi
 
     @cache
-    def document() -> Entry:
+    def document() -> OpenApiEntry:
         found = make()
         for _, _, operation in operations(found):
             if "HTTPValidationError" in str(operation["responses"].get("422")):
@@ -82,8 +82,8 @@ def described(app: FastAPI) -> Callable[[], Entry]:
     return document
 
 
-def _complete(status: str, answer: Entry) -> None:
-    answer.setdefault("headers", {}).update(headed("x-request-id"))
+def _complete(status: str, answer: OpenApiEntry) -> None:
+    answer.setdefault("headers", {}).update(headers_of("x-request-id"))
     content = answer.get("content", {})
     if not status.startswith("2") and "text/event-stream" in content:  # errors of a stream are none
         content["application/json"] = content.get("application/json", {}) | content.pop("text/event-stream")

@@ -9,7 +9,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.db.engine import Database
-from serve_app.jobs.db.events import JOB, job_of
+from serve_app.jobs.db.events import JOB, row_to_job
 from serve_app.jobs.db.tables import deliveries, jobs, tries
 from serve_app.schemas.job import DeliveryView, Job, Try, WebhookState
 
@@ -58,7 +58,7 @@ class Outbox:
             if row is None:
                 return None
             job = (await connection.execute(select(*JOB).where(jobs.c.id == row["job_id"]))).mappings().one()
-            return Delivery(row["id"], job_of(job), row["host"], row["body"], row["tries"])
+            return Delivery(row["id"], row_to_job(job), row["host"], row["body"], row["tries"])
 
         return await self._database.write(claim)
 

@@ -8,7 +8,7 @@ from yarl import URL
 
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.tables import HOST_CHARACTERS, deliveries, events, jobs
-from serve_app.jobs.webhooks.payload import message, wanted
+from serve_app.jobs.webhooks.payload import is_subscribed, message
 from serve_app.schemas.job import EventType, Job, JobEvent
 from serve_app.schemas.transcript import Transcript
 
@@ -18,24 +18,24 @@ JOB = tuple(jobs.c[name] for name in Job.model_fields)
 _EVENT = tuple(JobEvent.model_fields)
 
 
-def job_of(row: RowMapping) -> Job:
+def row_to_job(row: RowMapping) -> Job:
     """The job in a row that has these columns."""
     return Job(**{column.name: row[column.name] for column in JOB})
 
 
-async def happened(database: Database, job_id: str, after: int) -> tuple[JobEvent, ...]:
+async def events_after(database: Database, job_id: str, after: int) -> tuple[JobEvent, ...]:
     """A job's events after the one of that number, in order."""
     query = select(events).where(events.c.job_id == job_id, events.c.number > after).order_by(events.c.number)
     return tuple(JobEvent(**{name: row[name] for name in _EVENT}) for row in await database.read(query))
 
 
-class Journal:
+class EventLog:
     """Writes down what happens. The first try at a webhook is due `delay_s` after what it tells of."""
 
     def __init__(self, delay_s: float) -> None:
         self._delay = timedelta(seconds=delay_s)
 
-    async def change(
+    async def update_and_record(
         self,
         connection: AsyncConnection,
         statement: Update,
@@ -48,14 +48,14 @@ class Journal:
         row = (await connection.execute(counted)).mappings().first()
         if row is None:
             return None
-        job = job_of(row)
-        asked = await self.tell(connection, job, row["events"], event, now, transcript)
+        job = row_to_job(row)
+        asked = await self.record(connection, job, row["events"], event, now, transcript)
         if not (asked and job.state.terminal):
             return job
         await connection.execute(update(jobs).where(jobs.c.id == job.id).values(webhook="pending"))
         return job.model_copy(update={"webhook": "pending"})
 
-    async def tell(
+    async def record(
         self,
         connection: AsyncConnection,
         job: Job,
@@ -77,7 +77,7 @@ class Journal:
         values = {name: getattr(told, name) for name in _EVENT}
         await connection.execute(insert(events).values(job_id=job.id, **values))
         webhook = job.request.webhook
-        if webhook is None or not wanted(job, event):
+        if webhook is None or not is_subscribed(job, event):
             return False
         await connection.execute(
             insert(deliveries).values(

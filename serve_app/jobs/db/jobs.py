@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.cursor import Position
 from serve_app.jobs.db.engine import Database
-from serve_app.jobs.db.events import JOB, Journal, job_of
+from serve_app.jobs.db.events import JOB, EventLog, row_to_job
 from serve_app.jobs.db.tables import CLIP_APART, Utc, blocks, deliveries, jobs
 from serve_app.jobs.fair_queue import next_owner
 from serve_app.jobs.webhooks.payload import ENDS
@@ -30,12 +30,12 @@ PRIORITIES = {"low": 0, "normal": 1, "high": 2}
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedJob:
     """A job in the database; `new`: it was not there before. `same`: its request is the one that was to be added."""
 
     job: Job
     new: bool
-    same: bool = True
+    is_same_request: bool = True
 
 
 class JobStore:
@@ -46,16 +46,16 @@ class JobStore:
 
     def __init__(self, database: Database, webhook_delay_s: float = 0.0) -> None:
         self._database = database
-        self._journal = Journal(webhook_delay_s)
+        self._journal = EventLog(webhook_delay_s)
 
-    async def add(self, job: Job, max_queued: int | None = None) -> Added | None:
+    async def add(self, job: Job, max_queued: int | None = None) -> AddedJob | None:
         """Commit a new job, unless `max_queued` are waiting already (None).
 
         Of a job with that id, or with that owner and idempotency key, nothing is changed.
         """
 
-        async def add(connection: AsyncConnection) -> Added | None:
-            known = _known(job, (await connection.execute(_twins(job))).mappings().first())
+        async def add(connection: AsyncConnection) -> AddedJob | None:
+            known = _compare_request(job, (await connection.execute(_select_duplicates(job))).mappings().first())
             if known is not None:
                 return known
             if max_queued is not None:
@@ -76,18 +76,18 @@ class JobStore:
                     events=1,
                 )
             )
-            await self._journal.tell(connection, job, 1, first, job.created_at)
-            return Added(job, True)
+            await self._journal.record(connection, job, 1, first, job.created_at)
+            return AddedJob(job, True)
 
         try:
             return await self._database.write(add)
         except IntegrityError:  # another manager was adding its twin: it is there now
             return await self._database.write(add)
 
-    async def known(self, job: Job) -> Added | None:
+    async def known(self, job: Job) -> AddedJob | None:
         """The job there is with that id, or with that owner and idempotency key."""
-        rows = await self._database.read(_twins(job))
-        return _known(job, rows[0] if rows else None)
+        rows = await self._database.read(_select_duplicates(job))
+        return _compare_request(job, rows[0] if rows else None)
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""
@@ -167,7 +167,7 @@ class JobStore:
                 .with_for_update(skip_locked=True)
                 .scalar_subquery()
             )
-            job = await self._journal.change(
+            job = await self._journal.update_and_record(
                 connection,
                 update(jobs)
                 .where(jobs.c.id == oldest, jobs.c.state == JobState.QUEUED)
@@ -259,7 +259,7 @@ class JobStore:
             }
             if transcript is not None:
                 values |= {"progress": 1.0, "transcript": transcript, "timings": transcript.timings}
-            ended = await self._journal.change(
+            ended = await self._journal.update_and_record(
                 connection, update(jobs).where(*where).values(values), ENDS[state], now, transcript
             )
             if ended is not None:
@@ -279,7 +279,7 @@ class JobStore:
         return await self._forget(delete(jobs).where(jobs.c.finished_at < finished_before, jobs.c.id.not_in(pending)))
 
     async def _read(self, query: Select[Any]) -> tuple[Job, ...]:
-        return tuple(map(job_of, await self._database.read(query)))
+        return tuple(map(row_to_job, await self._database.read(query)))
 
     async def _run_changes(
         self,
@@ -291,11 +291,13 @@ class JobStore:
         *conditions: Any,
     ) -> Job | None:
         statement = update(jobs).where(*_run(job_id, attempt), *conditions).values(values)
-        return await self._database.write(lambda connection: self._journal.change(connection, statement, event, now))
+        return await self._database.write(
+            lambda connection: self._journal.update_and_record(connection, statement, event, now)
+        )
 
     async def _forget(self, statement: Delete) -> tuple[Job, ...]:
         async def forget(connection: AsyncConnection) -> tuple[Job, ...]:
-            return tuple(map(job_of, (await connection.execute(statement.returning(*JOB))).mappings()))
+            return tuple(map(row_to_job, (await connection.execute(statement.returning(*JOB))).mappings()))
 
         return await self._database.write(forget)
 
@@ -304,15 +306,15 @@ def _run(job_id: str, attempt: int) -> tuple[Any, ...]:
     return jobs.c.id == job_id, jobs.c.attempts == attempt, jobs.c.state == JobState.RUNNING
 
 
-def _twins(job: Job) -> Select[Any]:
+def _select_duplicates(job: Job) -> Select[Any]:
     twin = jobs.c.id == job.id
     if job.idempotency_key is not None:
         twin = or_(twin, (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key))
     return select(*JOB, jobs.c.fingerprint).where(twin).order_by(jobs.c.id != job.id)
 
 
-def _known(job: Job, row: RowMapping | None) -> Added | None:
+def _compare_request(job: Job, row: RowMapping | None) -> AddedJob | None:
     if row is None:
         return None
     same = row["fingerprint"] == job.request.fingerprint and row["owner"] == job.owner
-    return Added(job_of(row), False, same)
+    return AddedJob(row_to_job(row), False, same)

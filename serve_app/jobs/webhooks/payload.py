@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from serve_app.jobs.view import view
+from serve_app.jobs.view import to_view
 from serve_app.rendering.formats import chunked
-from serve_app.rendering.speaker_labels import script
+from serve_app.rendering.speaker_labels import speaker_text
 from serve_app.schemas.job import EventType, Job, JobState
 from serve_app.schemas.request import WebhookDialect
 from serve_app.schemas.transcript import Transcript
@@ -19,7 +19,7 @@ ENDS: dict[JobState, EventType] = {
 }
 
 
-def wanted(job: Job, event: EventType) -> bool:
+def is_subscribed(job: Job, event: EventType) -> bool:
     """Whether a job's client asked to hear of such an event."""
     webhook = job.request.webhook
     return webhook is not None and event in webhook.events
@@ -33,7 +33,7 @@ def message(job: Job, event: EventType, at: datetime, transcript: Transcript | N
 
 def _native(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
     """`{type, timestamp, data}`: what happened, when, the job as clients see it and its transcript."""
-    data = view(job).model_dump(mode="json", exclude={"webhook"})
+    data = to_view(job).model_dump(mode="json", exclude={"webhook"})
     if job.state.terminal:
         data["transcript"] = None if transcript is None else transcript.model_dump(mode="json")
     return {"type": f"job.{event}", "timestamp": at.isoformat(), "data": data}
@@ -50,7 +50,7 @@ def _insanely_fast(job: Job, event: EventType, at: datetime, transcript: Transcr
 
 def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | None) -> dict[str, Any]:
     """`{result}`: the text alone; this front's webhooks tell of success only."""
-    return {"result": None if transcript is None else script(transcript)}
+    return {"result": None if transcript is None else speaker_text(transcript)}
 
 
 Body = Callable[[Job, EventType, datetime, Transcript | None], dict[str, Any]]

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import Field
 
-from serve_app.schemas.request import Strict
+from serve_app.schemas.request import StrictModel
 
 WindowT = TypeVar("WindowT")
 
@@ -14,7 +14,7 @@ LEAST_COST_S = 1.0
 """The least cost of a window in seconds of audio: every window is encoded as 30 s, however short it is."""
 
 
-class Batching(Strict):
+class Batching(StrictModel):
     """Options of batching. They can change while the engine runs."""
 
     max_batch_size: int = Field(16, ge=1, description="Rows decoded together.")

@@ -12,7 +12,7 @@ from torch import Tensor
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.spans import Span, clip, total
 from serve_app.errors import InvalidRequest
-from serve_app.schemas.request import MODELS_OWN, TranscriptionOptions
+from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, TranscriptionOptions
 from serve_app.schemas.transcript import TokenLogprob
 from serve_app.whisper.decoding.decoder import DecodeRequest, DecodingResult
 from serve_app.whisper.decoding.fallback import fallback_verdict, max_speech_tokens, trim_repetition
@@ -98,7 +98,7 @@ class WindowTask:
     def decode_request(self) -> DecodeRequest:
         """Return the request for the next attempt."""
         options, card = self.options, self.model.card
-        own = card.tokens.suppressed if MODELS_OWN in options.suppress_tokens else ()
+        own = card.tokens.suppressed if MODEL_DEFAULT_TOKENS in options.suppress_tokens else ()
         plan = SearchConfig(
             rows=self.rows,
             temperature=self.temperature,
@@ -115,7 +115,7 @@ class WindowTask:
             language=card.tokens.languages.get(self._language or ""),
             task=options.task,
             with_timestamps=options.timestamps != "none",
-            suppressed=(*own, *(token for token in options.suppress_tokens if token != MODELS_OWN)),
+            suppressed=(*own, *(token for token in options.suppress_tokens if token != MODEL_DEFAULT_TOKENS)),
             search=plan,
         )
 

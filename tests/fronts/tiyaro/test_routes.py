@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.fronts.tiyaro.routes import meant
+from serve_app.fronts.tiyaro.routes import select_model
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import ServedModel, Tier
 from tests.fronts.native.test_jobs import DATA, EN, serve
@@ -130,7 +130,7 @@ def test_a_path_leads_to_the_first_model_of_its_size_and_tier_or_else_of_one_of_
     of_tier = [model for model in models if model.tier == tier]
     of_both = [model for model in of_size if model.tier == tier]
     (expected, *_) = (*of_both[:1], *of_size[:1], *of_tier[:1], models[0])
-    assert meant(models, size, tier) is expected
+    assert select_model(models, size, tier) is expected
 
 
 async def test_an_upload_is_known_by_its_signature_under_any_name(client: httpx.AsyncClient) -> None:

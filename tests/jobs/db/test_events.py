@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from serve_app.errors import NotFound, Unavailable
 from serve_app.jobs import manager as manager_module
 from serve_app.jobs.db.engine import Database
-from serve_app.jobs.db.events import happened
+from serve_app.jobs.db.events import events_after
 from serve_app.jobs.db.jobs import ACTIVE, JobStore
 from serve_app.jobs.db.tables import deliveries
 from serve_app.jobs.manager import JobManager
@@ -55,7 +55,7 @@ async def test_every_change_is_an_event_and_numbered_in_order(store: JobStore, d
     await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=1)
     await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=2, transcript=TRANSCRIPT)
     await store.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
-    events = await happened(database, job.id, 0)
+    events = await events_after(database, job.id, 0)
     assert [event.number for event in events] == list(range(1, 8))
     assert [(event.type, event.progress, event.attempts) for event in events] == [
         ("queued", 0, 0),
@@ -66,16 +66,16 @@ async def test_every_change_is_an_event_and_numbered_in_order(store: JobStore, d
         ("progress", 0.5, 2),
         ("completed", 1, 2),
     ]
-    assert await happened(database, job.id, 5) == events[5:]
+    assert await events_after(database, job.id, 5) == events[5:]
     await store.delete(job.id)
-    assert await happened(database, job.id, 0) == ()
+    assert await events_after(database, job.id, 0) == ()
 
 
 async def test_many_changes_at_once_leave_no_gap(store: JobStore, database: Database) -> None:
     await store.add(queued())
     run = await claimed(store)
     await asyncio.gather(*(store.progress(run.id, 1, number / 100, NOW) for number in range(1, 100)))
-    events = await happened(database, run.id, 0)
+    events = await events_after(database, run.id, 0)
     assert [event.number for event in events] == list(range(1, 102))
     assert [event.progress for event in events] == sorted(event.progress for event in events)
 
@@ -128,7 +128,7 @@ async def test_what_happens_while_it_is_looked_for_is_not_missed(
         job = await manager.submit(request())
 
         async def just_before(database: Database, job_id: str, after: int) -> tuple[JobEvent, ...]:
-            found = await happened(database, job_id, after)
+            found = await events_after(database, job_id, after)
             if not found:
                 await manager.cancel(job_id)
             return found
@@ -184,7 +184,7 @@ async def test_a_change_and_its_webhook_are_one(store: JobStore, database: Datab
     await store.add(job := queued(webhook=WEBHOOK))
     await claimed(store)
     await store.keep(job.id, 1, 0, "{}")
-    before = await store.get(job.id), await happened(database, job.id, 0)
+    before = await store.get(job.id), await events_after(database, job.id, 0)
     [started] = await database.read(select(deliveries))
     assert (started["id"], started["state"], started["due_at"]) == (f"msg_{job.id}_2", "pending", NOW)
     # The id that the next will have: it can't be put in.
@@ -194,7 +194,7 @@ async def test_a_change_and_its_webhook_are_one(store: JobStore, database: Datab
         await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT)
     with pytest.raises(IntegrityError):
         await store.progress(job.id, 1, 0.5, NOW)
-    assert (await store.get(job.id), await happened(database, job.id, 0)) == before
+    assert (await store.get(job.id), await events_after(database, job.id, 0)) == before
     assert await store.kept(job.id) == {0: "{}"}
     assert await store.transcript(job.id) is None
 

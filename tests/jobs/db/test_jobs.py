@@ -29,7 +29,7 @@ async def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
     stored = queued(NOW.astimezone(timezone(timedelta(hours=5))), webhook, owner="alice", idempotency_key="k")
     added = await store.add(stored)
     assert added is not None
-    assert (added.job, added.new, added.same) == (stored, True, True)
+    assert (added.job, added.new, added.is_same_request) == (stored, True, True)
     assert await store.get(stored.id) == stored
     assert await store.get("unknown") is None
 
@@ -44,7 +44,7 @@ async def test_clips_of_voices_are_a_runs_alone(store: JobStore, database: Datab
     assert added.job == job
     again = await store.add(job)
     assert again is not None
-    assert (again.new, again.same) == (False, True)
+    assert (again.new, again.is_same_request) == (False, True)
     for known in (*await store.page(None, 1, None), await store.get(job.id)):
         assert known is not None
         assert [speaker.name for speaker in known.request.options.diarization.known_speakers] == ["A", "B"]
@@ -96,7 +96,7 @@ async def test_a_job_that_is_added_again_stays_as_it_is(store: JobStore) -> None
     for again in (first, queued(idempotency_key="k")):
         added = await store.add(again, 1)
         assert added is not None
-        assert (added.job, added.new, added.same) == (run, False, True)
+        assert (added.job, added.new, added.is_same_request) == (run, False, True)
 
 
 async def test_another_request_under_the_same_name_is_told_apart(store: JobStore) -> None:
@@ -110,7 +110,7 @@ async def test_another_request_under_the_same_name_is_told_apart(store: JobStore
     ):
         added = await store.add(again)
         assert added is not None
-        assert (added.job, added.new, added.same) == (first, False, False)
+        assert (added.job, added.new, added.is_same_request) == (first, False, False)
 
 
 async def test_an_upload_is_the_same_request_wherever_it_lies(store: JobStore, blobs: BlobStore) -> None:
@@ -118,7 +118,7 @@ async def test_an_upload_is_the_same_request_wherever_it_lies(store: JobStore, b
     await store.add(first)
     added = await store.add(again)
     assert added is not None
-    assert (added.job, added.new, added.same) == (first, False, True)
+    assert (added.job, added.new, added.is_same_request) == (first, False, True)
 
 
 async def test_the_queue_has_a_limit(store: JobStore) -> None:
