@@ -192,7 +192,7 @@ class UploadSettings(Section):
     def _swept_late_enough(self) -> Self:
         # What a job may still claim is never old enough to be swept.
         if self.sweep_after_s < 2 * self.expires_s:
-            raise ValueError(f"sweep_after_s: at least twice expires_s, {2 * self.expires_s:g}, is needed")
+            raise ValueError(f"sweep_after_s must be at least twice expires_s: {2 * self.expires_s:g}")
         return self
 
 
@@ -222,9 +222,9 @@ class WebhookSettings(Section):
             try:
                 key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
             except ValueError:
-                raise ValueError("a webhook secret is 'whsec_' and base64") from None
+                raise ValueError("a webhook secret must be 'whsec_' followed by base64") from None
             if not 24 <= len(key) <= 64:
-                raise ValueError(f"a webhook secret has 24 to 64 bytes, not {len(key)}")
+                raise ValueError(f"a webhook secret must be 24 to 64 bytes long, not {len(key)}")
         return value
 
 
@@ -308,7 +308,7 @@ class AppSettings(BaseSettings):
             if name in model.names:
                 return model
         known = ", ".join(known for model in models for known in model.names)
-        raise NotFound(f"model {name!r} is not served here: use one of {known}", "model", "model_not_found")
+        raise NotFound(f"model {name!r} is not served: use one of {known}", "model", "model_not_found")
 
     @property
     def blob_root(self) -> str:
@@ -339,11 +339,13 @@ class AppSettings(BaseSettings):
             own, others = ("model", "model_aliases") if place < 0 else (f"models.{place}.id", f"models.{place}.aliases")
             for field, name in [(own, model.id), *((others, alias) for alias in model.aliases)]:
                 if name in fields:
-                    raise ValueError(f"{field}: {name!r} is in {fields[name]} already: a name is one model's")
+                    raise ValueError(f"{field}: {name!r} is already used in {fields[name]}: names must be unique")
                 fields[name] = field
         if self.model_fallback not in (None, self.model) and self.model_fallback in fields:
             field = fields[self.model_fallback]
-            raise ValueError(f"model_fallback: {self.model_fallback!r} is in {field} already: a name is one model's")
+            raise ValueError(
+                f"model_fallback: {self.model_fallback!r} is already used in {field}: names must be unique"
+            )
         return self
 
     @field_validator("database")
@@ -351,7 +353,7 @@ class AppSettings(BaseSettings):
     def _known_database(cls, value: str | None) -> str | None:
         scheme, is_url, _ = (value or "").partition("://")
         if is_url and scheme not in ("postgresql", "postgres"):
-            raise ValueError(f"{scheme}:// is no database this can use: postgresql://… or a file's path")
+            raise ValueError(f"{scheme}:// is not a supported database: use postgresql://… or the path of a file")
         return value
 
     @classmethod

@@ -54,7 +54,9 @@ def _reencode(reference: str, settings: AppSettings, param: str) -> str:
     clip = from_base64(reference, param)
     most = settings.limits.max_clip_bytes
     if len(clip) > most:
-        raise TooLarge(f"{param}: the clip has {len(clip)} bytes, {most} are allowed", param, "clip_too_large")
+        raise TooLarge(
+            f"{param}: the clip is {len(clip)} bytes long; at most {most} are allowed", param, "clip_too_large"
+        )
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.spool_dir) as folder:
         path = Path(folder) / "clip"
@@ -74,5 +76,5 @@ def _reencode(reference: str, settings: AppSettings, param: str) -> str:
 
 def _wrong_length(is_so_long: str, param: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{param}: a clip lasts {SHORTEST_S} to {LONGEST_S} s, this one {is_so_long}", param, "clip_length"
+        f"{param}: a clip must last {SHORTEST_S} to {LONGEST_S} s; this one {is_so_long}", param, "clip_length"
     )

@@ -23,7 +23,7 @@ def _steps(ladder: Sequence[Any]) -> dict[str, Any]:
     except (IndexError, TypeError, ValueError, OverflowError):
         pass
     raise ValueError(
-        "temperature: a list holds one number, or climbs in equal steps as far as 1 lets it, such as [0, 0.5, 1]"
+        "temperature: a list must hold one number, or rise in equal steps to at most 1, such as [0, 0.5, 1]"
     )
 
 
@@ -62,5 +62,5 @@ class WhisperInput(WhisperOptions):
         if not isinstance(ladder, list | tuple):
             return given
         if given.get("temperature_increment_on_fallback") is not None:
-            raise ValueError("temperature: give a list of them or temperature_increment_on_fallback, not both")
+            raise ValueError("temperature: a list can't be combined with temperature_increment_on_fallback")
         return given | _steps(ladder)

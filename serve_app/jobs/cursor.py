@@ -28,5 +28,5 @@ def from_cursor(cursor: str) -> Position:
         plain = ""
     match = _PLAIN.fullmatch(plain)
     if match is None:
-        raise InvalidRequest("cursor: send the next_cursor of a page of this list, unchanged", "cursor")
+        raise InvalidRequest("cursor must be the next_cursor of an earlier page of this list", "cursor")
     return _EPOCH + timedelta(microseconds=int(match[1], 16)), match[2]

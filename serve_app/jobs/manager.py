@@ -162,7 +162,7 @@ class JobManager:
     async def progress(self, job_id: str, attempt: int, fraction: float) -> None:
         """A run is so far, 0 to 1; it never goes back, and is written down once a second at most."""
         if not 0 <= fraction <= 1:
-            raise InvalidRequest(f"fraction is {fraction}: 0 to 1 is allowed", "fraction")
+            raise InvalidRequest(f"fraction must be between 0 and 1, not {fraction}", "fraction")
         now = time.monotonic()
         if now - self._reported.get(job_id, -PROGRESS_S) >= PROGRESS_S:
             self._reported[job_id] = now
@@ -175,7 +175,7 @@ class JobManager:
     async def keep(self, job_id: str, attempt: int, number: int, content: str) -> None:
         """Keep a block that a run has done. Raises Conflict when the run is over: it need not go on."""
         if not await self._store.keep(job_id, attempt, number, content):
-            raise Conflict(f"run {attempt} of the job is over", "job_id", "run_over")
+            raise Conflict(f"run {attempt} of the job has ended", "job_id", "run_over")
 
     async def kept(self, job_id: str) -> dict[int, str]:
         """The blocks that earlier runs of a job have done."""
@@ -189,7 +189,7 @@ class JobManager:
         """A job's transcript. Raises NotFound, and Conflict unless it has succeeded."""
         job = await self._existing(job_id)
         if job.state is not JobState.SUCCEEDED:
-            raise Conflict(f"the job is {job.state}: only one that succeeded has a transcript", "job_id", job.state)
+            raise Conflict(f"the job is {job.state}: only a job that succeeded has a transcript", "job_id", job.state)
         transcript = await self._store.transcript(job_id)
         if transcript is None:
             raise _unknown(job_id)
@@ -202,9 +202,9 @@ class JobManager:
         try:
             state = None if state is None else JobState(state)
         except ValueError:
-            raise InvalidRequest(f"state {state!r}: one of {', '.join(JobState)} is allowed", "state") from None
+            raise InvalidRequest(f"state must be one of {', '.join(JobState)}, not {state!r}", "state") from None
         if not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit is {limit}: 1 to {MAX_PAGE} is allowed", "limit")
+            raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE}, not {limit}", "limit")
         after = None if cursor is None else from_cursor(cursor)
         jobs = await self._store.page(state, limit + 1, after, webhook)
         page = jobs[:limit]
@@ -249,7 +249,7 @@ class JobManager:
     async def _synchronous(self, job_id: str) -> Job:
         job = await self._existing(job_id)
         if job.mode != "sync":
-            raise Conflict("the job is asynchronous: it ends with its run", "job_id", "asynchronous")
+            raise Conflict("the job is asynchronous: only its run can end it", "job_id", "asynchronous")
         return job
 
     async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]:
@@ -281,7 +281,7 @@ class JobManager:
         if delivery_id is not None and delivery_id not in known:
             raise NotFound(f"the job has no delivery {delivery_id!r}", "id", "not_found")
         if not await self._outbox.redeliver(job_id, delivery_id, _now()):
-            raise Conflict("nothing to send again: every delivery is still being tried", "id", "pending")
+            raise Conflict("there is no delivery to send again: all are still being tried", "id", "pending")
         self._webhooks.wake()
         return await self._outbox.of(job_id)
 

@@ -53,7 +53,7 @@ async def _fetch(
             complete = await _copy(response.content, file, max_bytes)
             size = file.tell()
     if not complete and not size:
-        raise AudioError("the connection to the URL broke off before any audio arrived", "url", "url_broke_off")
+        raise AudioError("the connection to the URL was closed before any audio arrived", "url", "url_broke_off")
     return None if complete else BROKE_OFF
 
 

@@ -40,11 +40,15 @@ def check_channels(path: Path, options: DiarizationOptions, settings: AppSetting
     channels, most = Decoding(path, settings.limits).channels, settings.diarization.max_channels
     if channels < 2:
         raise AudioError(
-            f"{FIELD}: the recording has one channel, not one for each speaker: use mixed", FIELD, "one_channel"
+            f"{FIELD}: the recording has a single channel: 'separate' needs one channel per speaker, use 'mixed'",
+            FIELD,
+            "one_channel",
         )
     if channels > most:
         raise AudioError(
-            f"{FIELD}: the recording has {channels} channels, {most} are allowed: use mixed", FIELD, "too_many_channels"
+            f"{FIELD}: the recording has {channels} channels; at most {most} are allowed: use 'mixed'",
+            FIELD,
+            "too_many_channels",
         )
 
 
@@ -78,7 +82,11 @@ async def _decoded(path: Path, options: DiarizationOptions, settings: AppSetting
     shape: tuple[int, ...] = (-1,)
     while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         if sound and chunk.shape[1:] != shape[1:]:
-            raise AudioError("the number of channels changes within the recording", FIELD, "channels_change")
+            raise AudioError(
+                "the number of channels changes within the recording: only a constant number is supported",
+                FIELD,
+                "channels_change",
+            )
         if decoding.samples > most_s * SAMPLE_RATE:
             raise AudioError(f"the recording is longer than {most_s:g} s", None, "audio_too_long")
         shape = (-1, *chunk.shape[1:])

@@ -39,7 +39,7 @@ def check_speakers(transcript: Transcript, form: Format) -> None:
     """Raise InvalidRequest where a format is about speakers, and they were not told apart."""
     if form in SPEAKERS and transcript.turns is None:
         why = "; ".join(("", *transcript.warnings))
-        raise InvalidRequest(f"format {form} needs speakers, which a job with diarization has{why}", "format")
+        raise InvalidRequest(f"format {form} needs speakers: submit the job with diarization{why}", "format")
 
 
 def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> str | dict[str, Any]:
@@ -49,7 +49,9 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
     Raises InvalidRequest for a layout that this format or this transcript can't have.
     """
     if layout.asked and form not in SUBTITLES:
-        raise InvalidRequest(f"{layout.asked[0]} is for the formats srt and vtt, not {form}", layout.asked[0])
+        raise InvalidRequest(
+            f"{layout.asked[0]} is allowed for the formats srt and vtt only, not for {form}", layout.asked[0]
+        )
     match form:
         case "srt":
             return subtitles.srt(transcript, layout)

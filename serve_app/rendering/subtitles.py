@@ -105,7 +105,7 @@ def _check(transcript: Transcript, layout: Layout) -> None:
         raise InvalidRequest("max_line_count needs max_line_width", "max_line_count")
     if layout.asked and any(segment.words is None for segment in transcript.segments):
         name = layout.asked[0]
-        raise InvalidRequest(f"{name} needs words' times, which a job with timestamps 'word' has", name)
+        raise InvalidRequest(f"{name} needs word timestamps: submit the job with timestamps 'word'", name)
 
 
 def _segments(transcript: Transcript) -> Iterator[_Pieces]:

@@ -76,7 +76,8 @@ class KnownSpeaker(StrictModel):
         # Files of lines show it, and it must be told from a speaker that has none.
         if not value.isprintable() or value != value.strip() or re.fullmatch(ANONYMOUS_SPEAKER, value):
             raise ValueError(
-                "a name has no line breaks, no spaces at its ends, and not the form of SPEAKER_00, which is nobody's"
+                "a name must not contain line breaks, start or end with a space, or look like SPEAKER_00, "
+                "which is reserved for unknown speakers"
             )
         return value
 
@@ -98,7 +99,7 @@ class DiarizationOptions(StrictModel):
     @classmethod
     def _one_number_or_a_range(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("num_speakers") is not None:
-            raise ValueError("num_speakers says how many speak: give the one or the other")
+            raise ValueError("min_speakers and max_speakers can't be combined with num_speakers")
         return value
 
     @field_validator("max_speakers")
@@ -106,7 +107,7 @@ class DiarizationOptions(StrictModel):
     def _not_below_the_least(cls, value: int | None, info: ValidationInfo) -> int | None:
         least = info.data.get("min_speakers")
         if value is not None and least is not None and value < least:
-            raise ValueError(f"less than min_speakers, which is {least}")
+            raise ValueError(f"must be at least min_speakers, which is {least}")
         return value
 
     @field_validator("known_speakers")
@@ -114,7 +115,7 @@ class DiarizationOptions(StrictModel):
     def _told_apart(cls, value: tuple[KnownSpeaker, ...]) -> tuple[KnownSpeaker, ...]:
         names = [speaker.name for speaker in value]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two speakers can't both be called {min(twice)!r}")
+            raise ValueError(f"names of speakers must be unique: {min(twice)!r} is repeated")
         return value
 
 
@@ -182,7 +183,7 @@ class WhisperOptions(StrictModel):
         for token in value:
             if token < MODEL_DEFAULT_TOKENS:
                 raise ValueError(
-                    f"{token} is no token id: give ids from 0, or {MODEL_DEFAULT_TOKENS} for the model's own list"
+                    f"{token} is not a token id: use ids from 0, or {MODEL_DEFAULT_TOKENS} for the model's own list"
                 )
         return value
 
@@ -223,7 +224,7 @@ class TranscriptionOptions(WhisperOptions):
     @classmethod
     def _with_times(cls, value: DiarizationOptions | None, info: ValidationInfo) -> DiarizationOptions | None:
         if value is not None and info.data.get("timestamps") == "none":
-            raise ValueError("words get their speakers by their times: timestamps 'none' leaves it none")
+            raise ValueError("timestamps must be 'segment' or 'word' when diarization is requested")
         return value
 
     @classmethod

@@ -60,7 +60,7 @@ class BlobStore:
             async for chunk in chunks:
                 size += len(chunk)
                 if self._max_bytes is not None and size > self._max_bytes:
-                    raise TooLarge(f"the upload is over the limit of {self._max_bytes} bytes", "file", "file_too_large")
+                    raise TooLarge(f"the upload exceeds the limit of {self._max_bytes} bytes", "file", "file_too_large")
                 await asyncio.to_thread(add, chunk)
             await asyncio.to_thread(file.close)
         except BaseException:

@@ -71,7 +71,7 @@ class Uploads:
         upload = await self._blobs.claim(upload_id)
         if upload is None:
             raise UploadNotFound(
-                "upload_id: nothing was put to an upload of this id, or a job has taken it",
+                "upload_id: there is no finished upload with this id, or another job has used it",
                 "upload_id",
                 "upload_not_found",
             )

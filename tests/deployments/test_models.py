@@ -108,5 +108,5 @@ def test_a_job_that_other_settings_accepted_is_not_refused_for_good(http: httpx.
     transcriber = serve.get_deployment_handle("Transcriber", APP)
     request = JobRequest(source=UrlSource(url="http://127.0.0.1:9/a.mp3"), model="gone")
     job = Job(id="1", state=JobState.RUNNING, mode="sync", request=request, created_at=datetime.now(UTC))
-    with pytest.raises(Unavailable, match="'gone' is not served here"):
+    with pytest.raises(Unavailable, match="'gone' is not served"):
         transcriber.transcribe.remote(job).result()

@@ -69,7 +69,7 @@ class JobBody(TranscriptionOptions):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if [self.url, self.upload_id, self.audio].count(None) != 2:
-            raise ValueError("give exactly one of url, upload_id and audio (or a multipart body with file)")
+            raise ValueError("exactly one of url, upload_id and audio (or a multipart body with file) is required")
         return self
 
 

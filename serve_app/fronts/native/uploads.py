@@ -121,5 +121,7 @@ async def put(service: ServiceDep, request: Request, upload_id: str, query: Anno
     try:
         source = await service.uploads.put(ticket, request.stream())
     except ClientDisconnect:
-        raise InvalidRequest("the upload broke off: put all of it again", None, "upload_broke_off") from None
+        raise InvalidRequest(
+            "the upload was interrupted: send the whole file again", None, "upload_broke_off"
+        ) from None
     return StoredView(id=upload_id, sha256=source.digest)

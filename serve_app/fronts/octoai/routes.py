@@ -63,7 +63,7 @@ class InferBody(TranscriptionOptions):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.audio is None) is (self.url is None):
-            raise ValueError("give exactly one of audio and url")
+            raise ValueError("exactly one of audio and url is required")
         return self
 
 

@@ -63,7 +63,7 @@ def _strategy(value: object) -> object:
         with suppress(ValueError):
             value = from_json(value)
     if not isinstance(value, dict):
-        raise ValueError("'auto' or an object with type 'server_vad' is allowed")
+        raise ValueError("must be 'auto' or an object with type 'server_vad'")
     return value
 
 

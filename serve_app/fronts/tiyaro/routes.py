@@ -183,7 +183,9 @@ async def submit(
     preferred: PreferredDep,
 ) -> Accepted:
     if size not in SIZES:
-        raise NotFound(f"there is no whisper-{size} here: size is one of {', '.join(SIZES)}", "size", "model_not_found")
+        raise NotFound(
+            f"whisper-{size} is not served: size must be one of {', '.join(SIZES)}", "size", "model_not_found"
+        )
     model = select_model(service.settings.served_models, size, query.service_tier)
     options = TranscriptionOptions(**body.input.model_dump(), model=model.id)
     try:

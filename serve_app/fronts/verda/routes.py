@@ -104,7 +104,7 @@ class GenerateBody(TranscriptionOptions):
     @classmethod
     def _only_text(cls, value: object) -> object:
         if value in ("word", True):
-            raise ValueError("the answer is a text, and has no place for these: ask /v1/jobs")
+            raise ValueError("this API returns plain text: request these from /v1/jobs")
         return value
 
     def request(self, webhook: Webhook | None = None) -> JobRequest:

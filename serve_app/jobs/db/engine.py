@@ -145,7 +145,7 @@ def _here() -> Iterator[None]:
     except Exception as error:
         if not _is_away(error):
             raise
-        raise Unavailable("the database is away for the moment: try again", None, "unavailable") from error
+        raise Unavailable("the database is unavailable at the moment: try again", None, "unavailable") from error
 
 
 def _is_away(error: Exception) -> bool:

@@ -116,7 +116,9 @@ class Engine:
             options = options.model_copy(update={"beam_size": min(self._model.card.beam_size, most)})
         for name in ("beam_size", "best_of"):
             if getattr(options, name) > most:
-                raise InvalidRequest(f"this engine decodes {most} texts at a time", name)
+                raise InvalidRequest(
+                    f"{name} must be at most {most}, the number of texts this engine decodes at a time", name
+                )
         found = None if speech is None else tuple(speech)
         task = WindowTask(pcm, options, prompt_tokens(self._model, options), tuple(previous), self._model, found)
         request = WindowRequest(job, task.seconds, task.rows, interactive, options.batch_size)

@@ -274,5 +274,5 @@ def prompt_tokens(model: WhisperModel, options: TranscriptionOptions) -> tuple[i
     room = model.card.prompt_positions
     hotwords = model.tokenize(options.hotwords or "")
     if len(hotwords) > room:
-        raise InvalidRequest(f"hotwords are {len(hotwords)} tokens: {room} fit before a window's text", "hotwords")
+        raise InvalidRequest(f"hotwords must be at most {room} tokens long, not {len(hotwords)}", "hotwords")
     return model.card.tokens.prompt(room, hotwords, model.tokenize(options.prompt or ""))[1:]

@@ -79,7 +79,7 @@ class ModelCard:
         """Raise InvalidRequest, naming the field, for what this model can't do."""
         if options.language is not None and options.language not in self.languages:
             raise InvalidRequest(
-                f"{self.id} does not know {language_name(options.language)} ({options.language}): "
+                f"{self.id} does not support {language_name(options.language)} ({options.language}): "
                 f"use one of {', '.join(self.languages)}"
                 + (", or none to have it detected" if self.tokens.multilingual else ""),
                 "language",
@@ -94,7 +94,8 @@ class ModelCard:
         room = self._room(options)
         if options.max_new_tokens is not None and options.max_new_tokens > room:
             raise InvalidRequest(
-                f"{self.id} has room for {self.positions} tokens, of which these options leave {room} for text",
+                f"max_new_tokens must be at most {room}: {self.id} has {self.positions} positions, "
+                "and the other options use the rest",
                 "max_new_tokens",
             )
 

@@ -241,7 +241,7 @@ HOOK = {"url": "http://127.0.0.1:9/hook"}
         ({"url": "httpx"}, "Invalid URL"),
         ({"url": URL, "task": "sing"}, "task"),
         ({"url": URL, "language": "klingon"}, "language"),
-        ({"url": URL, "language": "ru"}, "language: whisper-nano does not know russian"),
+        ({"url": URL, "language": "ru"}, "language: whisper-nano does not support russian"),
         ({"url": URL, "language": 7}, "language"),
         ({"url": URL, "batch_size": 0}, "batch_size"),
         ({"url": URL, "batch_size": "many"}, "batch_size"),

@@ -210,7 +210,7 @@ def test_the_models_beams_where_a_client_does_not_say(
 @pytest.mark.parametrize("name", ["beam_size", "best_of"])
 def test_more_texts_than_rows_are_refused(nano: WhisperModel, windows: Windows, name: str) -> None:
     engine = Engine(nano, Batching(max_batch_size=4))
-    with pytest.raises(InvalidRequest, match="4 texts at a time") as caught:
+    with pytest.raises(InvalidRequest, match="beam_size must be at most 4|best_of must be at most 4") as caught:
         engine.submit(windows["en.mp3"], TranscriptionOptions(**{name: 5}), "job")
     assert caught.value.param == name
     engine.close()
@@ -316,7 +316,7 @@ def test_an_engine_serves_many_threads(nano: WhisperModel, windows: Windows, sai
 @pytest.mark.parametrize("options", [{"language": "ja"}, {"language": "german", "task": "translate"}])
 def test_an_english_only_engine_names_what_it_cannot_do(english_only: WhisperModel, options: dict[str, Any]) -> None:
     engine = Engine(english_only)
-    with pytest.raises(InvalidRequest, match="does not know"):
+    with pytest.raises(InvalidRequest, match="does not support"):
         engine.submit(np.zeros(16_000, np.int16), TranscriptionOptions(**options), "job")
     engine.close()
 
