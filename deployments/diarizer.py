@@ -28,7 +28,7 @@ class Diarizer:
     async def diarize(
         self, pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool = True
     ) -> tuple[Turn, ...]:
-        """Who speaks when: see `SpeakerPipeline.diarize`. Interactive recordings go before others."""
+        """Return the speaker turns: see `SpeakerPipeline.diarize`. Interactive recordings have priority."""
         return await self.worker.submit(lambda beat: self.pipeline.diarize(pcm, options, beat), interactive)
 
     def check_health(self) -> None:

@@ -50,7 +50,7 @@ class Ingress:
         return create_app(self.service)
 
     async def ready(self) -> bool:
-        """Whether every deployment of this application is healthy; if Serve can't say, it is not."""
+        """Return whether every deployment of this application is healthy; false if Serve does not know."""
         try:
             status = await asyncio.to_thread(serve.status)
             return status.applications[self.app_name].status == ApplicationStatus.RUNNING

@@ -24,7 +24,7 @@ from serve_app.storage.blobs import BlobStore
 NAMESPACE = "whisper"
 
 CLOSE_S = 30.0
-"""How long a job manager that is replaced may take to put its jobs away."""
+"""Seconds that a job manager may take to stop when it is replaced."""
 
 
 class JobManagerActor:
@@ -48,7 +48,7 @@ class JobManagerActor:
         await self._manager.start()
 
     async def fingerprint(self) -> str:
-        """What this actor was made from."""
+        """The arguments this actor was created with."""
         return self._fingerprint
 
     async def close(self) -> None:

@@ -49,7 +49,7 @@ def start_ray(data_dir: Path) -> None:
 
 
 def deploy(config: ServeDeploySchema) -> None:
-    """What `serve run FILE` does with a config, on a Ray that is already there."""
+    """Deploy a config as `serve run FILE` does, on a Ray that is already running."""
     serve.start(proxy_location=config.proxy_location, http_options=config.http_options.model_dump())
     # Serve has no public call that takes a config file's content without its dashboard.
     serve.context._get_global_client().deploy_apps(config)

@@ -1,4 +1,4 @@
-"""What Serve's proxy answers itself, when it knows no application yet or has lost a process, as errors of ours.
+"""Errors of Serve's own proxy, when it has no application yet or has lost a process, in our error format.
 
 Serve says 404 of every path until the application is deployed: to a client that asks for its job, that reads as if
 it had been forgotten. Of a replica that dies it says nothing, and the server under it 500. Serve calls `middlewares`
@@ -17,7 +17,7 @@ ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlew
 
 
 def middlewares() -> list[Middleware]:
-    """What the proxies put around themselves."""
+    """The ASGI middleware that Serve's proxies are wrapped in."""
     return [Middleware(ProxyErrorMiddleware)]
 
 

@@ -23,7 +23,7 @@ from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
 from serve_app.services.transcription import Transcribe
 
 UNDELIVERED = (DeploymentUnavailableError, ReplicaUnavailableError)
-"""What Serve raises when the call reached nobody."""
+"""Exceptions of Serve for calls that were not delivered."""
 
 ACTOR_FAILURES = (
     RayActorError,
@@ -33,7 +33,7 @@ ACTOR_FAILURES = (
     ObjectLostError,
     *UNDELIVERED,
 )
-"""What Ray raises when the callee, not its code, failed. Serve does not send such a call again itself."""
+"""Exceptions of Ray for failures of the callee's process, not of its code. Serve does not retry such calls."""
 
 ATTEMPTS = 6
 """With the waits below, about 15 s: a replica or actor is back well within that on a warm node."""

@@ -56,11 +56,11 @@ class Whisper:
         )
 
     def stats(self) -> EngineStats:
-        """What the engine has done so far."""
+        """Return the counters of the engine."""
         return self.engine.stats()
 
     def batching(self) -> Batching:
-        """How the engine batches now."""
+        """Return the current options of batching."""
         return self.engine.batching
 
     def check_health(self) -> None:

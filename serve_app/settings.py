@@ -42,7 +42,7 @@ class Section(BaseModel):
 
 
 class LimitSettings(Section):
-    """What a request may cost. Each limit has its own 4xx."""
+    """Limits of requests. Each has its own 4xx status."""
 
     max_upload_bytes: PositiveInt = Field(512 * 2**20, description="A request body, or a file behind a URL.")
     max_audio_s: PositiveFloat = Field(4 * 3600.0, description="Seconds of sound in one recording.")
@@ -53,7 +53,7 @@ class LimitSettings(Section):
 
 
 class NetworkSettings(Section):
-    """Where audio URLs and webhooks may point."""
+    """The addresses that audio URLs and webhooks may point to."""
 
     allow_private_addresses: bool = Field(
         False, description="Let URLs and webhooks point at private, loopback and link-local addresses."
@@ -62,7 +62,7 @@ class NetworkSettings(Section):
 
 
 class VadSettings(Section):
-    """How speech is told from silence (silero-vad; probabilities of 32 ms frames)."""
+    """Voice activity detection by silero-vad; thresholds are probabilities of 32 ms frames."""
 
     threshold: float = Field(0.15, gt=0, lt=1, description="Speech begins at this probability.")
     min_speech_ms: int = Field(100, ge=0, description="Shorter bursts are not speech.")
@@ -71,7 +71,7 @@ class VadSettings(Section):
 
 
 class WindowSettings(Section):
-    """How a recording is cut."""
+    """How recordings are cut into windows and blocks."""
 
     max_s: float | None = Field(
         None, ge=1, le=30, description="Longest window; null: what suits the model (10 for whisper-nano, else 30)."
@@ -84,7 +84,7 @@ class WindowSettings(Section):
 
 
 class WhisperSettings(Section):
-    """Where and how the models run."""
+    """Devices and precision of the models."""
 
     device: Device = "auto"
     dtype: Dtype = Field(
@@ -98,7 +98,7 @@ class WhisperSettings(Section):
 
 
 class DiarizationSettings(Section):
-    """Who speaks when: a pyannote pipeline, beside Whisper."""
+    """Speaker diarization by a pyannote pipeline."""
 
     pipeline: str | None = Field(
         None,
@@ -150,7 +150,7 @@ class ServedModel(Section):
         return (self.id, *self.aliases)
 
     def effective_whisper_settings(self, whisper: WhisperSettings) -> WhisperSettings:
-        """Where and how it runs, when all do as `whisper` says but for what it says itself."""
+        """Return the `whisper` settings with this model's overrides."""
         own = {"device": self.device, "dtype": self.dtype, "threads": self.threads}
         return whisper.model_copy(update={name: value for name, value in own.items() if value is not None})
 
@@ -197,7 +197,7 @@ class UploadSettings(Section):
 
 
 class WebhookSettings(Section):
-    """How callbacks are delivered."""
+    """The delivery of webhooks."""
 
     secrets: tuple[SecretStr, ...] = Field(
         (),
@@ -312,17 +312,17 @@ class AppSettings(BaseSettings):
 
     @property
     def blob_root(self) -> str:
-        """Where uploads are kept until their job has ended: a folder, or an fsspec URL."""
+        """The storage of uploads until their job has ended: a folder, or an fsspec URL."""
         return self.blobs or str(self.data_dir / "blobs")
 
     @property
     def models_dir(self) -> Path:
-        """Where models are that were fetched or converted."""
+        """The folder of fetched and converted models."""
         return self.data_dir / "models"
 
     @property
     def spool_dir(self) -> Path:
-        """Where temporary files go."""
+        """The folder of temporary files."""
         return self.data_dir / "tmp"
 
     @property

@@ -111,7 +111,7 @@ class Decoding:
 
     @property
     def channels(self) -> int:
-        """How many the file says it has. Raises what iterating does for a file that can't be read."""
+        """Return the number of samples that the file states. Raises what iterating does for an unreadable file."""
         with _Input(self._path) as file, self._open(file) as container:
             return self._best_stream(container).codec_context.channels
 
@@ -253,12 +253,12 @@ def _stated_duration(container: InputContainer, stream: AudioStream, file: Binar
 
 
 def _is_short(read_s: float, stated_s: float) -> bool:
-    """Whether so much is missing that the file broke off; headers are a little off now and then."""
+    """Return whether so much is missing that the file must be truncated; headers are often slightly wrong."""
     return read_s < 0.999 * stated_s - 1.0
 
 
 def _has_xing_header(file: BinaryIO) -> bool:
-    """Whether an mp3 states its number of frames, in the first frame after an ID3v2 tag."""
+    """Return whether an mp3 states its number of frames in the first frame after an ID3v2 tag."""
     file.seek(0)
     tag = file.read(10)
     if tag.startswith(b"ID3"):
@@ -271,6 +271,6 @@ def _has_xing_header(file: BinaryIO) -> bool:
 
 
 def _is_piped_wav(container: InputContainer, file: BinaryIO) -> bool:
-    """Whether a wav was written without seeking back: its size is still next to 0, 2 GiB or 4 GiB."""
+    """Return whether a wav was written as a stream: its stated size is close to 0, 2 GiB or 4 GiB."""
     file.seek(4)
     return container.format.name == "wav" and not 100 <= int.from_bytes(file.read(4), "little") < 0x7FFFF000

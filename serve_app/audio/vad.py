@@ -1,4 +1,4 @@
-"""Where speech is: silero-vad's probabilities, and the stretches of speech they make."""
+"""Voice activity detection: silero-vad's probabilities, and the speech segments derived from them."""
 
 import importlib.util
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Who said what: words get speakers by the turns they fall into. Pure."""
+"""Assign speakers to words by the speaker turns they fall into. Pure."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from serve_app.schemas.transcript import Segment, Transcript, Turn, Word
 
 MOMENT_S = 1e-3
-"""What has no time of its own is looked for in so much: the unit of a transcript's times."""
+"""The duration assumed for words without one: the resolution of a transcript's times."""
 
 _SAME_S = 1e-6
 """Two speakers who differ by less speak equally long: sums of seconds are only so exact."""
@@ -47,7 +47,7 @@ class _Section(NamedTuple):
 
 
 class _Timeline:
-    """Who speaks at any time: from the first turn to the last, cut wherever one starts or ends."""
+    """The active speakers over time, cut wherever a turn starts or ends."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._sections = list(_sections(turns))
@@ -55,7 +55,7 @@ class _Timeline:
         self._levels = {turn.speaker: turn.level for turn in turns if turn.level is not None}
 
     def heard(self, start: float, end: float, before: str | None) -> tuple[str | None, bool]:
-        """Whose a stretch is, after what `before` said, and whether several speak during more than half of it."""
+        """Return the speaker of a stretch, and whether speakers overlap in most of it. `before` breaks ties."""
         if not self._sections:
             return None, False
         end = max(end, start + MOMENT_S)
@@ -73,7 +73,7 @@ class _Timeline:
         return before if before in speakers else speakers[0], together > (end - start) / 2
 
     def _loudest(self, seconds: Mapping[str, float], length: float) -> list[str]:
-        """Who is loudest of several who speak during half of a stretch or more; nobody if only one does."""
+        """Return the loudest speaker if several speak during at least half of a stretch, else null."""
         audible = [speaker for speaker, spoken in seconds.items() if 2 * spoken > length - _SAME_S]
         if len(audible) < 2 or not self._levels.keys() >= set(audible):
             return []
@@ -81,7 +81,7 @@ class _Timeline:
         return [speaker for speaker in audible if self._levels[speaker] == level]
 
     def _nearest(self, start: float, end: float) -> list[str]:
-        """Who speaks nearest to a stretch in which nobody does."""
+        """Return the speaker who is nearest to a stretch without speakers."""
         after = bisect_right(self._starts, start)
         around = self._sections[max(0, after - 2) : after + 1]
         # Of two sections, one after the other, somebody speaks in at least one.

@@ -1,4 +1,4 @@
-"""Who speaks when in a recording with a channel for each speaker."""
+"""Diarization of recordings with one channel per speaker."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ LEAST_THRESHOLD = 0.25
 
 
 def channel_name(number: int) -> str:
-    """What the speaker of a channel is called, by its number from 0."""
+    """Return the speaker label of a channel; channels count from 0."""
     return f"CHANNEL_{number}"
 
 
 def speech_of(pcm: NDArray[np.int16], vad: VadSettings, beat: Callable[[], None] = lambda: None) -> list[SpeechSegment]:
-    """Where somebody speaks in sound of shape (samples,), in samples; `beat` is called every few seconds of sound."""
+    """Return the speech in audio of shape (samples,), in samples; `beat` is called every few seconds of audio."""
     surer = vad.model_copy(update={"threshold": max(vad.threshold, LEAST_THRESHOLD)})
     detector, stretches = SpeechDetector(), SpeechSegmenter(surer, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
     found: list[SpeechSegment] = []

@@ -28,7 +28,7 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
 
     @classmethod
     def is_supported(cls, pipeline: SpeakerDiarization) -> bool:
-        """Whether the embedding's network takes several masks of a chunk, and says of each what it says of it alone."""
+        """Return whether the embedding network takes several masks of a chunk, with the same result as one by one."""
         embedding = pipeline._embedding
         if type(pipeline) is not SpeakerDiarization or not isinstance(embedding, SpeakerEmbedding):
             return False

@@ -1,4 +1,4 @@
-"""How loud speakers are: where two speak at once, it is the louder one's words that are heard. Pure."""
+"""Loudness of speakers: of overlapping speakers, the words belong to the louder one. Pure."""
 
 from collections.abc import Sequence
 from typing import Any

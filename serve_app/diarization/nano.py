@@ -11,7 +11,7 @@ from serve_app.diarization import nets
 
 
 class NanoModel(Model):
-    """What both share: the network, and where its frames lie."""
+    """The base of both models: the network, and the times of its frames."""
 
     def __init__(
         self, net: torch.nn.Module, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None
@@ -65,7 +65,7 @@ class NanoEmbedding(NanoModel):
 
 
 def segmentation_specifications() -> Specifications:
-    """What the segmentation says of a chunk."""
+    """Return the segmentation of a chunk."""
     return Specifications(
         problem=Problem.MONO_LABEL_CLASSIFICATION,
         resolution=Resolution.FRAME,
@@ -77,5 +77,5 @@ def segmentation_specifications() -> Specifications:
 
 
 def embedding_specifications() -> Specifications:
-    """What the embedding says of a chunk."""
+    """Return the embedding of a chunk."""
     return Specifications(problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=nets.CHUNK_S)

@@ -28,7 +28,7 @@ _FLOOR = 18.4
 
 
 def frames(samples: int) -> int:
-    """How many frames `samples` make."""
+    """Return the number of frames of `samples`."""
     mels = (samples - _WINDOW) // _HOP + 1
     return ((mels - 1) // 2) // 2 + 1
 
@@ -80,7 +80,7 @@ class Trunk(nn.Sequential):
 
 
 class EmbeddingNet(nn.Module):
-    """Who speaks: one vector for the frames that a mask weights."""
+    """Speaker embedding: one vector for the frames weighted by a mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class EmbeddingNet(nn.Module):
 
 
 class SegmentationNet(nn.Module):
-    """Who speaks when within a chunk: log-probabilities of nobody, of each speaker, of each pair."""
+    """Speaker segmentation of a chunk: log-probabilities of silence, of each speaker, and of each pair of speakers."""
 
     def __init__(self) -> None:
         super().__init__()

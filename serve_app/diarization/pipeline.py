@@ -88,7 +88,7 @@ class SpeakerPipeline:
     def diarize(
         self, pcm: Pcm, options: DiarizationOptions, beat: Callable[[], None] = lambda: None
     ) -> tuple[Turn, ...]:
-        """Who speaks when in 16 kHz sound of shape (samples,), or (samples, channels) for `channels: separate`.
+        """Return the turns in 16 kHz audio of shape (samples,), or (samples, channels) for `channels: separate`.
 
         `beat` is called every few seconds, and ends the work by raising. Known speakers have their names, the others
         `SPEAKER_00` and so on in order of appearance, or `CHANNEL_0` and so on; speech may overlap. Times are
@@ -137,7 +137,7 @@ class SpeakerPipeline:
         return matched(voices, references, self._known_similarity)
 
     def _voice(self, pcm: Pcm) -> Embedding:
-        """What the network says of sound in which one speaker speaks."""
+        """Return the embedding of audio with a single speaker."""
         voice: Embedding = self._pipeline._embedding(_floats(pcm)[None])[0]
         return voice
 

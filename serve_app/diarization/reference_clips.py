@@ -15,10 +15,10 @@ from serve_app.schemas.request import KnownSpeaker, TranscriptionOptions
 from serve_app.settings import AppSettings
 
 SHORTEST_S, LONGEST_S = 2, 10
-"""What OpenAI's API takes."""
+"""The limits of OpenAI's API."""
 
 FIELD = "diarization.known_speakers.{}.reference"
-"""Where a speaker's clip is in a request, by the speaker's number from 0."""
+"""The field of a speaker's clip in a request; the number counts from 0."""
 
 
 OFF = "diarization_off"

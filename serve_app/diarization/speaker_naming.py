@@ -1,4 +1,4 @@
-"""What speakers are called: known ones by name, others by number. Pure."""
+"""Labels of speakers: names of known speakers, numbers of others. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from scipy.optimize import linear_sum_assignment
 from serve_app.schemas.transcript import Turn
 
 Embedding = NDArray[np.float32]
-"""What a network says of somebody's voice, shape (dimension,)."""
+"""A speaker embedding of shape (dimension,)."""
 
 
 def matched(voices: Mapping[str, Embedding], known: Mapping[str, Embedding], least: float) -> dict[str, str]:
-    """Which speakers are which known ones: one each, those most alike, by cosine similarities from `least` on.
+    """Match speakers to known speakers one to one, by cosine similarity of at least `least`.
 
     A voice that is no number (of too little speech) is like nobody's.
     """

@@ -33,7 +33,7 @@ class Worker:
         self._thread.start()
 
     async def submit(self, work: Callable[[Callable[[], None]], T], interactive: bool) -> T:
-        """What `work` returns or raises. It calls what it is given between its steps; that raises when it is cancelled.
+        """Run `work` in the thread and return its result. It calls its argument between steps, to be cancelled there.
 
         Interactive work goes before other.
         """

@@ -9,7 +9,7 @@ from serve_app.schemas.transcript import TokenLogprob
 
 
 class Usage(BaseModel):
-    """What was heard, in seconds."""
+    """A text with its times in seconds."""
 
     type: Literal["duration"]
     seconds: int
@@ -61,7 +61,7 @@ class VerboseText(PlainText):
 
 
 class SaidBy(BaseModel):
-    """What one speaker said."""
+    """The text of one speaker."""
 
     type: Literal["transcript.text.segment"]
     id: str

@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """How it is."""
+    """The health of the service."""
 
     status: Literal["ok", "loading"]
 

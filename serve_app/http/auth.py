@@ -25,7 +25,7 @@ SCHEMES = [
     Depends(HTTPBearer(auto_error=False, description="A configured API key.")),
     Depends(APIKeyHeader(name="x-admin-api-key", auto_error=False)),
 ]
-"""What the OpenAPI document says of keys; `RequireKey` is what checks them."""
+"""The security schemes of the OpenAPI document; `RequireKey` checks the keys."""
 
 
 class RequireKey:

@@ -1,4 +1,4 @@
-"""What a request may be: the size of its head, its body's size, kept while it is read, and its charset."""
+"""Limits of requests: the size of the head, the size of the body while it is read, the charset."""
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers

@@ -1,4 +1,4 @@
-"""How a route reaches the service behind it."""
+"""FastAPI dependencies of routes."""
 
 from typing import Annotated
 
@@ -14,18 +14,18 @@ def service_of(request: Request) -> Service:
 
 
 def owner_of(request: Request) -> str:
-    """Whose request it is: a word for its API key; empty when the service is open."""
+    """Return the owner of a request, derived from its API key; empty if the service needs no key."""
     owner: str = request.scope.get(OWNER, "")
     return owner
 
 
 def base_url(service: Service, request: Request) -> str:
-    """Where this client reaches the service, for URLs in answers; without a slash at its end."""
+    """Return the base URL by which the client reaches the service, without a trailing slash."""
     return (service.settings.public_url or str(request.base_url)).rstrip("/")
 
 
 OWNER = "whisper.owner"
-"""Where the check of the keys leaves it, in the ASGI scope."""
+"""The key of the owner in the ASGI scope."""
 
 KnownId = Annotated[str, Path(description="The id that it was given, or gave itself.", examples=["call-17"])]
 OwnerDep = Annotated[str, Depends(owner_of)]

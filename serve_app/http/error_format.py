@@ -32,7 +32,7 @@ class Detail(BaseModel):
 
 @dataclass(frozen=True)
 class ErrorFormat:
-    """How a front says what went wrong: `render`, as a `body`, for the paths that match `paths` wholly.
+    """The error format of a front: `render` makes a `body`, for paths that match `paths` completely.
 
     `header`: only of requests that have it; of the others such a path is another front's.
     """
@@ -43,7 +43,7 @@ class ErrorFormat:
     header: str | None = None
 
     def matches(self, scope: Scope) -> bool:
-        """Whether a request is this front's."""
+        """Return whether a request belongs to this front."""
         given = self.header is None or self.header in Headers(scope=scope)
         return given and self.paths.fullmatch(scope["path"]) is not None
 

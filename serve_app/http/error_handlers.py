@@ -19,7 +19,7 @@ from serve_app.schemas.job import JobError
 BODY_TOO_LARGE = "body_too_large"
 
 RETRY_AFTER_S = 5
-"""What a client is told to wait: enough for some jobs of a full queue to have ended, or a process to be back."""
+"""Seconds of `Retry-After`: enough for some jobs of a full queue to end, or for a process to restart."""
 
 _HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong: in words, its kind, the field, and a stable word for programs."""
+    """An error: a message, its type, the field, and a stable code for programs."""
 
     message: str
     type: str
@@ -69,7 +69,7 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
 
 
 def body_of(error: ServiceError) -> ErrorBody:
-    """What a client reads of an error."""
+    """The body of an error response."""
     return ErrorBody(error=ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
 
 

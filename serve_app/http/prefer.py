@@ -16,7 +16,7 @@ _BLANK = " \t"
 
 
 def preferences(headers: Sequence[str]) -> dict[str, str]:
-    """What a client prefers: each preference's name, in lower case, and its value, which is often empty.
+    """Parse a `Prefer` header: each preference's name in lower case and its value, which is often empty.
 
     `headers` are the values of every `Prefer` header: together one list. Of a preference that is given twice the
     first counts; what is no preference is passed over, and parameters are, for we know none (section 2).
@@ -60,7 +60,7 @@ def _pair(text: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Preferences:
-    """What a client prefers, by name; names that mean nothing here are passed over."""
+    """The preferences of a client, by name; unknown ones are ignored."""
 
     given: dict[str, str]
 

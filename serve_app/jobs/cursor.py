@@ -1,4 +1,4 @@
-"""Where a page of a job list ends, as an opaque word for the client to send back."""
+"""Opaque cursors of job lists."""
 
 import base64
 import re

@@ -9,7 +9,7 @@ POLL_S = 1.0
 """The store is asked at least this often: what another process left there has no other way to be seen."""
 
 STOP_S = 10.0
-"""How long work that was cancelled may take to end before it is left alone."""
+"""Seconds that cancelled work may take to end before it is abandoned."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Dispatcher(Generic[ItemT, ResultT]):
         asyncio.get_running_loop().call_later(delay_s, self._awake.set)
 
     async def ids(self) -> set[str]:
-        """What is in work: everything that was taken before this call, if it isn't settled."""
+        """Return the jobs that were acquired before this call and have not been settled."""
         async with self._taking:
             return set(self._doing)
 

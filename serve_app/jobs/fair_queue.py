@@ -1,4 +1,4 @@
-"""Whose job is next: the pure rule of fairness."""
+"""Fair queueing: the owner whose job is next. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime

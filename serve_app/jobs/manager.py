@@ -37,7 +37,7 @@ from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 
 EVENTS_POLL_S = 2.0
-"""Who waits for a job's events looks this often too: another manager may have changed it."""
+"""Seconds between checks for events of a job that another manager may have changed."""
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ class JobManager:
         return job
 
     async def events(self, job_id: str, after: int, wait_s: float) -> tuple[JobEvent, ...]:
-        """What has happened to a job after its event of that number, waited for so long. Raises NotFound."""
+        """Return the events of a job after the given number, waiting for the first one. Raises NotFound."""
         until = time.monotonic() + wait_s
         while True:
             with self._news.subscribe(job_id) as news:

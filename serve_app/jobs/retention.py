@@ -15,10 +15,10 @@ from serve_app.storage import temp_files as spool
 from serve_app.storage.blobs import BlobStore
 
 SWEEP_S = 60.0
-"""How often old jobs are purged, at the most."""
+"""The shortest interval between purges of old jobs."""
 
 ORPHANS_S = 3600.0
-"""How often uploads and temporary files that nobody needs any more are looked for."""
+"""The interval between sweeps of abandoned uploads and temporary files."""
 
 SYNC_GRACE_S = 60.0
 """A synchronous job this much over its time limit has lost its client."""

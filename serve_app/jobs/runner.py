@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Manager(Protocol):
-    """What the runner asks of the manager."""
+    """The interface of the manager that the runner uses."""
 
     async def end(self, job: Job, state: JobState, error: JobError | None, transcript: Transcript | None) -> None: ...
 
@@ -175,7 +175,7 @@ class Runner:
 
 
 def interrupted() -> Unavailable:
-    """What a job is told that was lost with a process."""
+    """Return the error of a job whose process was lost."""
     return Unavailable("interrupted: the service stopped while the job ran", None, "interrupted")
 
 

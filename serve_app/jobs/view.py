@@ -10,7 +10,7 @@ from serve_app.schemas.request import Priority, TranscriptionOptions, UrlSource
 
 
 class JobView(BaseModel):
-    """What a client may know of a job: not the webhook's headers, which may be secrets."""
+    """A job as clients see it, without the headers of its webhook, which may be secret."""
 
     id: str
     object: Literal["job"] = "job"
@@ -32,7 +32,7 @@ class JobView(BaseModel):
 
 
 def to_view(job: Job) -> JobView:
-    """What a client sees of a job."""
+    """Return a job as clients see it."""
     source = job.request.source
     return JobView(
         **job.model_dump(include=set(JobView.model_fields)),

@@ -15,7 +15,7 @@ EMBEDDED_WARNINGS = {
     "whisper-nano": "whisper-nano knows spoken digits only, and hears digits in everything else: "
     "it is there to try the service, not for real speech."
 }
-"""What who uses an embedded checkpoint must know."""
+"""Warnings about embedded checkpoints, which `GET /v1/models` shows."""
 
 
 def model_source(name: str) -> str:

@@ -33,7 +33,7 @@ class CatalogueModel:
     license: str
     hub: str
     release: str
-    """What `files` are: a repository on the hub and its revision."""
+    """The origin of `files`: a repository on the hub and its revision."""
     files: tuple[DataFile, ...]
     beam_size: int
     """Beams where a client does not say how many: the best of accuracy and speed that was measured."""

@@ -26,7 +26,7 @@ _MULTILINGUAL_VOCABULARY = 51_865
 
 
 def is_ctranslate2(folder: Path) -> bool:
-    """Whether a folder holds a CTranslate2 model and no Hugging Face weights."""
+    """Return whether a folder holds a CTranslate2 model and no Hugging Face weights."""
     others = ("*.safetensors*", "pytorch_model*.bin*")
     return (folder / "model.bin").is_file() and not any(any(folder.glob(pattern)) for pattern in others)
 

@@ -21,7 +21,7 @@ Report = Callable[[str], None]
 """Takes a line about what goes on."""
 
 CHECKPOINT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors")
-"""What this service reads."""
+"""The files of a checkpoint that this service reads."""
 
 _HUB_FILES = (*CHECKPOINT_FILES, "tokenizer_config.json", "preprocessor_config.json")
 _CHUNK = 2**20

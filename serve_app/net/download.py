@@ -58,7 +58,7 @@ async def _fetch(
 
 
 async def _copy(content: aiohttp.StreamReader, file: BinaryIO, max_bytes: int) -> bool:
-    """Whether the body was complete. Counts what is left after content decoding."""
+    """Return whether the body was complete. Bytes are counted after content decoding."""
     size = 0
     try:
         async for chunk in content.iter_chunked(_CHUNK_BYTES):

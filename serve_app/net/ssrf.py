@@ -1,4 +1,4 @@
-"""Which addresses a URL from a user may reach: the one guard of audio URLs and webhooks.
+"""The SSRF guard: the addresses that audio URLs and webhooks of users may reach.
 
 A name is checked where a connection is made, not where it is looked up: only there is the
 address final, after DNS, redirects, and every way to spell an address (`http://2130706433/`).
@@ -37,12 +37,12 @@ class AddressRefusedError(OSError):
 
 
 def was_refused(error: BaseException) -> bool:
-    """Whether a request of a `guarded_session` failed because of `AddressRefusedError`."""
+    """Return whether a request of a `guarded_session` failed because of `AddressRefusedError`."""
     return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressRefusedError)
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address (as text, with or without an IPv6 scope) is on the public internet.
+    """Return whether an IP address (as text, with or without an IPv6 scope) is on the public internet.
 
     IPv4 inside IPv6 (mapped, 6to4, NAT64) is judged by the IPv4 address.
     """

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class DiarizationResult(NamedTuple):
-    """Who spoke when, or None and why not; and the seconds it took."""
+    """The turns, or null and a warning; and the seconds it took."""
 
     turns: tuple[Turn, ...] | None
     warnings: tuple[str, ...]
@@ -55,7 +55,7 @@ def check_channels(path: Path, options: DiarizationOptions, settings: AppSetting
 async def diarize_recording(
     path: Path, options: DiarizationOptions, settings: AppSettings, diarize: Diarize
 ) -> DiarizationResult:
-    """Who speaks when in a recording that can be decoded. What goes wrong is a warning: the text is there all the same.
+    """Return the speaker turns of a decodable recording. Failures are warnings: the text is not affected.
 
     Memory: 2 bytes a sample and channel, until `diarize` has them.
     """

@@ -63,7 +63,7 @@ class DeltaBuilder:
         self._space = ""  # at the end so far: the transcript may end there, and it ends with a word
 
     def next(self, window: WindowText) -> TextDelta | None:
-        """What the next window adds."""
+        """Return the text that the next window adds."""
         segments = [segment for segment, _ in window.timed_segments]
         text = self._space + "".join(segment.text for segment in segments)
         if not self._begun:

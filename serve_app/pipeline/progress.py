@@ -1,4 +1,4 @@
-"""How far work is, told to someone who need not hear of every step."""
+"""Throttled progress reports."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

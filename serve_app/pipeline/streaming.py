@@ -9,7 +9,7 @@ R = TypeVar("R")
 
 
 async def stream_results(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, R]]) -> AsyncIterator[T | R]:
-    """What `work` tells, as it tells it, and in the end what it returns.
+    """Yield the items that `work` passes to its callback, then its result.
 
     Raises what it raises. Closing the iterator, or cancelling who waits for it, cancels the work.
     """

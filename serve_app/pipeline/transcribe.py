@@ -42,7 +42,7 @@ class BlockCache(Protocol):
     """Keeps the texts of blocks, as words of its own, for a run that may have to begin again."""
 
     async def kept(self) -> Mapping[int, str]:
-        """What earlier runs have kept, by the blocks' numbers."""
+        """Return the cached blocks of earlier runs by their numbers."""
 
     async def keep(self, number: int, content: str) -> None:
         """Keep a block. What this raises ends the run."""

@@ -1,4 +1,4 @@
-"""Who said what, as formats show it."""
+"""Speaker labels in rendered formats."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def diarized_segments(transcript: Transcript) -> list[dict[str, Any]]:
 
 
 def openai_speaker_labels(turns: Sequence[Turn]) -> Mapping[str, str]:
-    """What OpenAI's API calls the speakers of `turns`: known ones by name, others `A`, `B`, … in order of appearance.
+    """Return OpenAI's labels of the speakers of `turns`: names of known ones, else `A`, `B`, … in order of appearance.
 
     After `Z` comes `AA`; a letter that is somebody's name is passed over.
     """

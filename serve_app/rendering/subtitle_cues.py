@@ -47,7 +47,7 @@ _NOT_LAST = frozenset({"Ps", "Pi", "Cf"})
 
 
 class Cue(NamedTuple):
-    """What is shown from `start` until `end`, in milliseconds; whose it is, where that is known."""
+    """A cue: its text, its `start` and `end` in milliseconds, and its speaker if known."""
 
     start: int
     end: int
@@ -57,7 +57,7 @@ class Cue(NamedTuple):
 
 @dataclass
 class _Unit:
-    """What no line break may divide: mostly a word. `space`: one is before it, unless a line begins here."""
+    """Text without a possible line break, mostly a word. `space`: whether a space precedes it within a line."""
 
     start: int
     end: int
@@ -147,7 +147,7 @@ def _units(segments: Iterable[Sequence[Cue]]) -> Iterator[_Unit]:
 
 
 def _breakable(unit: _Unit, text: str, width: int) -> bool:
-    """Whether a line may end between a unit and a text that follows without a space."""
+    """Return whether a line may end between a unit and a text that follows without a space."""
     if unit.columns + width > LINE_COLUMNS:  # Thai, for one, has no spaces within a sentence
         return category(text[0]) not in _MARKS
     if not (_wide(unit.text[-1]) or _wide(text[0])):
@@ -166,7 +166,7 @@ def _ends_sentence(before: _Unit, after: _Unit) -> bool:
 
 
 def _place(before: _Unit, after: _Unit, clause: int, word: int, short_word: int) -> int:
-    """What it costs to break a text between two units."""
+    """Return the cost of a break between two units."""
     if _ends_sentence(before, after):
         return 0
     if _CLAUSE_END.search(before.text):

@@ -15,14 +15,14 @@ from serve_app.schemas.request import StrictModel
 from serve_app.schemas.transcript import Segment, Transcript, Word
 
 LONG_PAUSE_MS = 3000
-"""Where lines are counted, a cue ends before such a pause (openai-whisper's writers)."""
+"""With a limit of lines, a cue ends before a pause of this length (as openai-whisper's writers)."""
 
 # A line break or control character in a text would end its cue, or the file.
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
 class Layout(StrictModel):
-    """How subtitles are laid out: openai-whisper's names and meanings. All of it needs words' times.
+    """The layout of subtitles, by openai-whisper's names. Every option needs word timestamps.
 
     Without any of it cues are made to be read (`subtitle_cues`).
     """
@@ -48,11 +48,11 @@ PLAIN = Layout()
 
 
 _Pieces = list[Cue]
-"""What becomes one cue: words, or a segment without any. Times never run back; a text may have none."""
+"""The content of a cue: words, or a segment without words. Times never decrease; a text may have none."""
 
 
 class _Syntax(NamedTuple):
-    """How a format writes texts, and what somebody says; `visible`: who it is takes room in a line."""
+    """The escaping and speaker syntax of a format; `visible`: speaker labels count towards a line's width."""
 
     escape: Callable[[str], str]
     said: Callable[[str | None, str], str]

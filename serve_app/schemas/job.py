@@ -1,4 +1,4 @@
-"""What a job is: its states, its error, its events, and a page of jobs."""
+"""Jobs: their states, errors and events, and pages of jobs."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,7 @@ ID_CHARACTERS = 128
 """Longest id of a job that a client may choose."""
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""What such an id is made of."""
+"""The pattern of a job id."""
 
 KEY_CHARACTERS = 255
 """Longest idempotency key."""
@@ -36,7 +36,7 @@ MOST_EVENTS = 2**31 - 1
 
 
 class JobState(StrEnum):
-    """Where a job stands: `queued → running → succeeded | failed | cancelled`."""
+    """The state of a job: `queued → running → succeeded | failed | cancelled`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -46,7 +46,7 @@ class JobState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether a job in this state never changes again."""
+        """Whether this state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 

@@ -1,4 +1,4 @@
-"""What every front parses a request into: one frozen object that travels whole."""
+"""Requests: every front parses its request into one frozen object."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ MAX_KNOWN_SPEAKERS = 4
 """Voices that may be given with one recording, as many as OpenAI takes: each travels with the job."""
 
 ANONYMOUS_SPEAKER = r"SPEAKER_\d+"
-"""What a speaker is called who is not known by name."""
+"""The label of a speaker without a name."""
 
 SpeakerCount = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)]
 
@@ -50,7 +50,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 
 
 class VadOptions(StrictModel):
-    """How speech is told from silence in one recording; null: as the service is set up (`vad` of its settings)."""
+    """Voice activity detection for one recording; null: the default in the service's `vad` settings."""
 
     threshold: Probability | None = Field(None, description="Speech begins at this probability.")
     min_speech_ms: Milliseconds | None = Field(None, description="Shorter bursts are not speech.")
@@ -83,7 +83,7 @@ class KnownSpeaker(StrictModel):
 
 
 class DiarizationOptions(StrictModel):
-    """How speakers are told apart. Without a number it is found out."""
+    """Speaker diarization. Without a number of speakers it is estimated."""
 
     num_speakers: SpeakerCount | None = Field(None, description="So many speak; not together with the two below.")
     min_speakers: SpeakerCount | None = Field(None, description="At least so many speak.")
@@ -120,7 +120,7 @@ class DiarizationOptions(StrictModel):
 
 
 class WhisperOptions(StrictModel):
-    """What Whisper's own command and `transcribe` can be told, by the same names."""
+    """The options of openai-whisper's command and `transcribe`, by the same names."""
 
     task: Task = Field("transcribe", description="`translate` writes English.")
     language: str | None = Field(
@@ -198,7 +198,7 @@ class WhisperOptions(StrictModel):
 
 
 class TranscriptionOptions(WhisperOptions):
-    """How to turn speech into text. The same names on every front."""
+    """The options of a transcription, by the same names on every front."""
 
     model: str | None = Field(None, description="Model id or alias; null: the default model.")
     timestamps: Timestamps = Field(
@@ -234,14 +234,14 @@ class TranscriptionOptions(WhisperOptions):
 
     @property
     def for_decoding(self) -> Self:
-        """What those need to know who decode windows: to tell speakers apart takes words' times, and nothing else."""
+        """Return the options for decoding windows: diarization needs nothing but word timestamps."""
         if self.diarization is None:
             return self
         return self.model_copy(update={"timestamps": "word", "diarization": None})
 
     @property
     def redacted(self) -> Self:
-        """What a client may see of them: known speakers by their names alone."""
+        """Return the options as clients see them: of known speakers only the names."""
         return self.with_clips([""] * len(self.clips))
 
     @property
@@ -287,7 +287,7 @@ Source = Annotated[UrlSource | BlobSource | UploadSource, Field(discriminator="k
 
 
 class Webhook(StrictModel):
-    """Where to POST what happens to the job."""
+    """The webhook that a job's events are posted to."""
 
     url: str
     headers: dict[str, str] = Field(default_factory=dict, description="Sent with every delivery.")

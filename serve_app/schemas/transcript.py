@@ -1,4 +1,4 @@
-"""What every front renders from."""
+"""Transcripts, from which every format is rendered."""
 
 from collections.abc import Callable
 from typing import Self

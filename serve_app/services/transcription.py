@@ -1,4 +1,4 @@
-"""What the fronts ask for: a transcript now, or a job."""
+"""The operations that fronts call: transcribe now, or submit a job."""
 
 import asyncio
 import logging
@@ -102,7 +102,7 @@ class Service:
         return job
 
     async def outcome(self, job: Job) -> Transcript:
-        """What came of a job that has ended. Raises what it failed of, and Conflict of one that was cancelled."""
+        """Return the transcript of a job that has ended. Raises its error, and Conflict if it was cancelled."""
         if job.error is not None:
             raise job.error.raised()
         return await self.jobs.result(job.id)

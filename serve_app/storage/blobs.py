@@ -17,7 +17,7 @@ from serve_app.errors import NotFound, TooLarge
 from serve_app.schemas.request import BlobSource, StrictModel
 
 PART_BYTES = 8 * 2**20
-"""What an object store is sent at a time, and what one write holds in memory. S3 takes 10,000 parts: 80 GB."""
+"""Bytes sent to an object store at a time, and held in memory by a write. S3 allows 10,000 parts: 80 GB."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _OURS = re.compile(rf"({_KEY.pattern})(\.upload|\.taken)?")

@@ -49,7 +49,7 @@ class Uploads:
         return UploadToken(id=upload_id, expires=expires, signature=self._sign(upload_id, expires))
 
     def is_valid(self, ticket: UploadToken) -> bool:
-        """Whether a ticket is one of ours, and as it was; it may have expired."""
+        """Return whether the signature of a token is valid; it may have expired."""
         return hmac.compare_digest(self._sign(ticket.id, ticket.expires).encode(), ticket.signature.encode())
 
     async def put(self, ticket: UploadToken, chunks: AsyncIterator[bytes]) -> BlobSource:

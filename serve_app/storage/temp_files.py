@@ -18,5 +18,5 @@ def sweep(folder: Path, before: datetime) -> int:
 
 
 def _written(entry: Path) -> float:
-    """When anything in it was."""
+    """Return the latest modification time of anything in a folder."""
     return max(path.stat().st_mtime for path in (entry, *entry.rglob("*")))

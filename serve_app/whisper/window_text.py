@@ -37,7 +37,7 @@ class WindowSegment(StrictModel):
 
 
 class WindowText(StrictModel):
-    """What was said in one window.
+    """The text of one window.
 
     `language`: ISO-639-1 code, as given or as detected. `tokens`: everything generated, with
     timestamps, without the end token. `avg_logprob`: summed log-probability over tokens + 1, as
@@ -124,7 +124,7 @@ def window_segments(
 
 
 def compression_ratio(text: str) -> float:
-    """How repetitive a text is: its UTF-8 bytes over their zlib-compressed length."""
+    """Return the compression ratio of a text: its UTF-8 bytes over their zlib-compressed length."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
 

@@ -63,7 +63,7 @@ router = APIRouter(tags=["insanely-fast-whisper"], route_class=DIALECT.route)
 
 
 class TaskWebhook(StrictModel):
-    """Where to POST the output, or the error."""
+    """The webhook that the output or the error is posted to."""
 
     url: str
     header: dict[str, str] = Field(default_factory=dict, description="Sent with every delivery.")
@@ -80,7 +80,7 @@ def _is_json(name: str, value: str) -> bool:
 
 
 class TaskBody(StrictModel):
-    """What to transcribe, and how."""
+    """A transcription request."""
 
     url: str = Field(description="http(s) URL of the audio.")
     task: Task = Field("transcribe", description="`translate` writes English.")
@@ -130,7 +130,7 @@ _EXAMPLES: dict[str, Any] = {
 
 
 class Standing(BaseModel):
-    """How a task stands."""
+    """The status of a task."""
 
     status: Literal["processing", "completed", "error", "cancelled"]
     output: ChunkedText | None = Field(None, description="Of one that is completed.")
@@ -145,7 +145,7 @@ class Answer(Standing):
 
 
 class Tasks(BaseModel):
-    """Which there are."""
+    """The list of tasks."""
 
     tasks: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""What happens to a job, as it happens: `/v1/jobs/{id}/events`, and the webhooks that tell of it."""
+"""The events of a job as server-sent events (`/v1/jobs/{id}/events`), and its webhook deliveries."""
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
@@ -38,7 +38,7 @@ class DeliveryList(BaseModel):
 
 
 class Redelivery(StrictModel):
-    """What to send again."""
+    """The deliveries to send again."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"id": "msg_2mXZ"}})
 

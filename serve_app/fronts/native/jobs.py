@@ -92,7 +92,7 @@ class Deleted(BaseModel):
 
 
 class JobsQuery(StrictModel):
-    """Which jobs to list."""
+    """The query parameters of a job list."""
 
     status: JobState | None = Field(None, description="Only jobs in this state.")
     webhook: WebhookState | None = Field(
@@ -103,7 +103,7 @@ class JobsQuery(StrictModel):
 
 
 class TranscriptQuery(Layout):
-    """How to show a transcript."""
+    """The query parameters of a transcript."""
 
     format: Format = "json"
 

@@ -27,7 +27,7 @@ class UploadBody(StrictModel):
 
 
 class UploadView(BaseModel):
-    """Where to bring a recording, and the id to name it by in a job."""
+    """The signed URL of an upload, and the id to submit it by."""
 
     id: str = Field(description="A job's `upload_id`.")
     object: Literal["upload"] = "upload"
@@ -38,14 +38,14 @@ class UploadView(BaseModel):
 
 
 class PutQuery(StrictModel):
-    """What makes the URL a key: both as they were handed out."""
+    """The query parameters of a signed URL."""
 
     expires: int = Field(description="Unix seconds.")
     signature: str
 
 
 class StoredView(BaseModel):
-    """What arrived."""
+    """A finished upload."""
 
     id: str
     object: Literal["upload"] = "upload"

@@ -76,14 +76,14 @@ class Inference(BaseModel):
 
 
 class Future(BaseModel):
-    """Where to ask for the answer."""
+    """The URLs to poll for the answer."""
 
     response_id: str = Field(description="The job's id too.")
     poll_url: str
 
 
 class Progress(BaseModel):
-    """How far a request is; `response_url` answers once it is `completed`, or with the error if it `failed`."""
+    """The status of a request; `response_url` returns the answer when it is `completed`, the error if it `failed`."""
 
     response_id: str
     status: Literal["pending", "running", "completed", "failed"]

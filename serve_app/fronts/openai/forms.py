@@ -39,7 +39,7 @@ _SEPARATOR = ", "
 
 
 class ServerVad(BaseModel):
-    """How to tell speech from silence; what is absent is as the service is set up."""
+    """Voice activity detection; absent fields have the service's defaults."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -173,7 +173,7 @@ class TranslationForm(SpeechForm):
     """The fields of a translation: into English, whatever is spoken."""
 
     def options(self) -> TranscriptionOptions:
-        """What every front parses into. Raises InvalidRequest."""
+        """Return the request that every front parses into. Raises InvalidRequest."""
         return self._options(task="translate", timestamps=self._timestamps)
 
 
@@ -200,7 +200,7 @@ class TranscriptionForm(SpeechForm):
     )
 
     def options(self) -> TranscriptionOptions:
-        """What every front parses into. Raises InvalidRequest."""
+        """Return the request that every front parses into. Raises InvalidRequest."""
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise InvalidRequest(
                 "timestamp_granularities[] needs response_format 'verbose_json'", "timestamp_granularities[]"

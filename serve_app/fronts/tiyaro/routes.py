@@ -42,7 +42,7 @@ STATUS: dict[JobState, Status] = {
 
 
 class Error(BaseModel):
-    """What went wrong; `code` is an HTTP status."""
+    """An error; `code` is an HTTP status."""
 
     code: int
     message: str
@@ -73,13 +73,13 @@ class AsyncBody(StrictModel):
 
 
 class AsyncQuery(StrictModel):
-    """Which model is to do it."""
+    """The size and tier of the model."""
 
     service_tier: Tier = Field("cpuflex", alias="serviceTier")
 
 
 class UploadQuery(StrictModel):
-    """What is to be put there."""
+    """The file that will be uploaded."""
 
     extension: str | None = Field(
         None, pattern=r"^[A-Za-z0-9]{1,10}$", description="Of the file's name; what it is, its content decides."
@@ -87,7 +87,7 @@ class UploadQuery(StrictModel):
 
 
 class UploadUrl(BaseModel):
-    """Where to put a recording."""
+    """The URL to upload a recording to."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 

@@ -47,7 +47,7 @@ WAYS = ("respond-async", "respond-async-proxy", "respond-async-container")
 
 
 class State(BaseModel):
-    """How an inference fares."""
+    """The status of an inference."""
 
     Id: str
     Error: str | None = Field(description="Why it failed; null: it has not.")
@@ -57,7 +57,7 @@ class State(BaseModel):
 
 
 class Accepted(BaseModel):
-    """Where to ask for an inference, both with `X-Inference-Id: Id`."""
+    """The URLs of an inference; both need the header `X-Inference-Id: Id`."""
 
     Id: str
     StatusPath: str
@@ -94,7 +94,7 @@ _STATES = {
 
 
 class GenerateBody(TranscriptionOptions):
-    """What to transcribe, and how."""
+    """A transcription request."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"url": "https://example.com/talk.mp3"}})
 
@@ -128,7 +128,7 @@ STATUSES = ErrorFormat(re.compile(r"/status/[^/]+"), _refused, header=ID)
 
 @dataclass(frozen=True)
 class Call:
-    """What a request's path and headers say: of which deployment, how to answer, and as which inference."""
+    """The deployment, the way to answer, and the inference id of a request, from its path and headers."""
 
     deployment: str
     way: str | None
@@ -251,7 +251,7 @@ _CANCELLED = "the inference was cancelled"
 
 
 async def _text(service: Service, job: Job) -> str:
-    """What an ended job has heard. Raises what it failed of."""
+    """Return the text of a job that has ended. Raises its error."""
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
     return speaker_text(await service.outcome(job))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers, where FastAPI can't know it: examples, headers, errors."""
+"""The parts of the OpenAPI document that FastAPI can't derive: examples, headers, errors."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ HEADERS = {
     "x-request-id": "Names the request in the logs.",
     "x-should-retry": "`false`: OpenAI's clients don't send it again.",
 }
-"""What the headers of answers say."""
+"""Descriptions of response headers."""
 
 
 def headers_of(*names: str) -> OpenApiEntry:
@@ -64,7 +64,7 @@ def operations(document: OpenApiEntry) -> Iterator[tuple[str, str, OpenApiEntry]
 
 
 def customized_openapi(app: FastAPI) -> Callable[[], OpenApiEntry]:
-    """What `app.openapi` is to be: FastAPI's document, without the 422 it assumes, for we answer 400."""
+    """Return a replacement for `app.openapi`: FastAPI's document without its 422 responses, which are 400 here."""
     make = app.openapi
 
     @cache

@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, retry_if_exception_message, stop_after_delay
 from serve_app.errors import Unavailable
 
 WAIT_S = 30.0
-"""How long a statement waits for another process's lock, or for a server that is silent."""
+"""Seconds that a statement waits for a lock, or for an unresponsive server."""
 
 MAX_GROUP = 64
 """Changes in one transaction at most."""

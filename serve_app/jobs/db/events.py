@@ -1,4 +1,4 @@
-"""What has happened to jobs: every change's event and the webhook that tells of it, in the change's transaction."""
+"""The event log of jobs: the event of a change and its webhook are written in the transaction of the change."""
 
 from datetime import datetime, timedelta
 

@@ -95,7 +95,7 @@ class JobStore:
         return found[0] if found else None
 
     async def transcript(self, job_id: str) -> Transcript | None:
-        """What a job has heard."""
+        """Return the transcript of a job."""
         rows = await self._database.read(select(jobs.c.transcript).where(jobs.c.id == job_id))
         transcript: Transcript | None = rows[0]["transcript"] if rows else None
         return transcript

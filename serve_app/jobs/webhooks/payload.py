@@ -1,4 +1,4 @@
-"""What a webhook says, in the dialect of the front that its job came by."""
+"""Webhook payloads, in the format of the front that the job was submitted by."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ENDS: dict[JobState, EventType] = {
 
 
 def is_subscribed(job: Job, event: EventType) -> bool:
-    """Whether a job's client asked to hear of such an event."""
+    """Return whether the job's webhook is subscribed to an event."""
     webhook = job.request.webhook
     return webhook is not None and event in webhook.events
 
@@ -56,4 +56,4 @@ def _verda(job: Job, event: EventType, at: datetime, transcript: Transcript | No
 Body = Callable[[Job, EventType, datetime, Transcript | None], dict[str, Any]]
 
 BODIES: dict[WebhookDialect, Body] = {"native": _native, "insanely_fast": _insanely_fast, "verda": _verda}
-"""How each dialect puts it."""
+"""The payload function of each format."""

@@ -81,7 +81,7 @@ def retry_after(value: str | None, now: datetime) -> float:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a try went, and how many seconds its receiver asks to wait before the next."""
+    """The result of a delivery attempt, and the seconds its receiver asks to wait before the next one."""
 
     attempt: Try
     retry_after_s: float = 0.0
@@ -92,7 +92,7 @@ class Answer:
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants no more tries."""
+        """Whether the receiver asked to stop further attempts."""
         return self.attempt.status == HTTPStatus.GONE
 
 

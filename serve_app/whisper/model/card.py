@@ -1,4 +1,4 @@
-"""What a Whisper checkpoint can do, known without loading it."""
+"""The capabilities of a Whisper checkpoint, read without loading its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,6 +107,6 @@ class ModelCard:
 
 
 def _pruned(config: Mapping[str, Any]) -> bool:
-    """Whether most decoder layers were cut away: OpenAI's turbo (4 of 32) and distil-whisper were
+    """Return whether most decoder layers were removed: OpenAI's turbo (4 of 32) and distil-whisper were
     then tuned on transcription alone, and answer `translate` in the spoken language."""
     return bool(config["decoder_layers"] * 2 < config["encoder_layers"])

@@ -34,7 +34,7 @@ def read_weights(source: str) -> "dict[str, Tensor]":
 
 
 def read_tokenizer(source: str) -> "Tokenizer":
-    """What turns text to tokens and back."""
+    """Return the tokenizer of a checkpoint."""
     from tokenizers import Tokenizer
 
     try:

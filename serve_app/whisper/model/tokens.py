@@ -54,7 +54,7 @@ class SpecialTokens:
         return {token: code for code, token in self.languages.items()}[token]
 
     def prompt(self, room: int, *parts: Sequence[int]) -> tuple[int, ...]:
-        """What goes before `<|startoftranscript|>`: `<|startofprev|>` and some texts, or nothing.
+        """Return the tokens before `<|startoftranscript|>`: `<|startofprev|>` and some texts, or nothing.
 
         Of each the last tokens, as many as those before it leave of `room`.
         """
@@ -65,7 +65,7 @@ class SpecialTokens:
         return (self.start_of_previous, *kept) if kept else ()
 
     def prefix(self, language: int | None, task: Task, with_timestamps: bool) -> tuple[int, ...]:
-        """What generation starts from: `<|startoftranscript|>`, language token, task, `<|notimestamps|>` if so."""
+        """Return the start tokens: `<|startoftranscript|>`, language, task, and `<|notimestamps|>` if requested."""
         steering = () if language is None else (language, self.tasks[task])
         return (self.start, *steering, *(() if with_timestamps else (self.no_timestamps,)))
 

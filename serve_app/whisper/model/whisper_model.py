@@ -21,7 +21,7 @@ from serve_app.whisper.model.network import Attention, Network
 from serve_app.whisper.model.reproducible import make_products_reproducible
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
-"""Where transformers' encoder clamps half-precision states, against overflow."""
+"""The value that transformers' encoder clamps float16 states to, against overflow."""
 
 _PRINTABLE_BYTES = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 

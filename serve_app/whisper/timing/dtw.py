@@ -1,4 +1,4 @@
-"""When each token was said: Whisper's dynamic time warping over the cross-attention of its alignment heads.
+"""The time of each token, by Whisper's dynamic time warping over the cross-attention of its alignment heads.
 
 A decoder's row predicts the token after it, so its alignment heads look at the next token's sound.
 The path enters a row where that sound begins: this is where the row's own token ends.
@@ -36,7 +36,7 @@ def token_ends(attention: Sequence[Tensor], prefixes: Sequence[int], filter_widt
 
 
 def _emphasis(weights: Tensor, filter_width: int) -> Tensor:
-    """How much more than the others each row looks at a position: `(heads, rows, positions)` to `(rows, positions)`."""
+    """Normalize attention weights over rows, average heads: `(heads, rows, positions)` to `(rows, positions)`."""
     weights = weights.float()
     if not weights.numel():  # no rows, or sound shorter than a position
         return weights.new_zeros(weights.shape[1], max(1, weights.shape[2]))
@@ -107,7 +107,7 @@ def row_starts(costs: Sequence[Tensor]) -> list[NDArray[np.intp]]:
 def _walked_back(
     entered: NDArray[np.bool_], straight: NDArray[np.bool_], counts: NDArray[np.int64], widths: NDArray[np.int64]
 ) -> list[NDArray[np.intp]]:
-    """Where paths enter their rows, from the last row to the first, given how each cell is best come by."""
+    """Return the positions at which paths enter their rows, by backtracking from the last row to the first."""
     rows, windows, columns = entered.shape
     starts = np.zeros((rows, windows), np.intp)
     column, every = widths - 1, np.arange(windows)

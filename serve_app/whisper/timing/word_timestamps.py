@@ -134,7 +134,7 @@ def _edges(
     special: SpecialTokens,
     segment: WindowSegment,
 ) -> list[float]:
-    """Where each word of a segment starts, and where the last one ends: a word starts where the token before it ends.
+    """Return the start of each word and the end of the last one: a word starts where the token before it ends.
 
     At a segment's edges the timestamps that the model wrote stand, where it wrote them: attention says little about
     pauses, and the first token of a window ends at 0 on every path. Words that the path hurried through share the
