@@ -13,7 +13,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
-from deployments import proxy_errors as proxy
+from deployments import proxy_errors
 
 POLL_S = 0.5
 
@@ -37,7 +37,7 @@ def start_ray(data_dir: Path) -> None:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
     # Ray asks for a token by default; without a path it would keep it in the home folder.
-    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0", **proxy.ENVIRONMENT}
+    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0", **proxy_errors.ENVIRONMENT}
     ray.init(
         address="local",
         namespace="serve",

@@ -7,14 +7,14 @@ from fastapi_offline import FastAPIOffline
 
 from serve_app.fronts import health
 from serve_app.fronts.insanely_fast import routes as insanely_fast
-from serve_app.fronts.native import events as following
-from serve_app.fronts.native import jobs as native
-from serve_app.fronts.native import uploads as presigned
+from serve_app.fronts.native import events as native_events
+from serve_app.fronts.native import jobs as native_jobs
+from serve_app.fronts.native import uploads as native_uploads
 from serve_app.fronts.octoai import routes as octoai
 from serve_app.fronts.openai import routes as openai
 from serve_app.fronts.tiyaro import routes as tiyaro
 from serve_app.fronts.verda import routes as verda
-from serve_app.http import error_handlers as errors
+from serve_app.http import error_handlers
 from serve_app.http.auth import SCHEMES, RequireKey
 from serve_app.http.body_limits import BodyLimit, no_unknown_query
 from serve_app.http.error_format import ErrorFormat, error_renderer
@@ -46,9 +46,9 @@ def create_app(service: Service) -> FastAPI:
     refuse = error_renderer([dialect for _, dialects in chosen for dialect in dialects])
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
     app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
-    errors.install(app, refuse)
+    error_handlers.install(app, refuse)
     app.include_router(health.router)
-    for router in (native.router, following.router, presigned.router, *(router for router, _ in chosen)):
+    for router in (native_jobs.router, native_events.router, native_uploads.router, *(router for router, _ in chosen)):
         app.include_router(router, dependencies=[*SCHEMES, Depends(no_unknown_query)])
     app.openapi = customized_openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
     return app

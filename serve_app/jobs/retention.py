@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from serve_app.jobs.db.jobs import JobStore
 from serve_app.schemas.job import Job
 from serve_app.settings import AppSettings
-from serve_app.storage import temp_files as spool
+from serve_app.storage import temp_files
 from serve_app.storage.blobs import BlobStore
 
 SWEEP_S = 60.0
@@ -81,6 +81,6 @@ class Sweeper:
     async def _sweep_orphans(self) -> None:
         before = datetime.now(UTC) - timedelta(seconds=self._settings.uploads.sweep_after_s)
         swept = await self._blobs.sweep(before, await self._store.blob_keys())
-        swept += await asyncio.to_thread(spool.sweep, self._settings.spool_dir, before)
+        swept += await asyncio.to_thread(temp_files.sweep, self._settings.spool_dir, before)
         if swept:
             log.info("%d uploads and temporary files of no job are deleted", swept)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from serve_app.errors import InvalidRequest
-from serve_app.rendering import speaker_labels as speakers
-from serve_app.rendering import subtitles
+from serve_app.rendering import speaker_labels, subtitles
 from serve_app.rendering.subtitles import PLAIN, Layout
 from serve_app.schemas.languages import language_name
 from serve_app.schemas.transcript import Segment, Transcript, Word
@@ -60,9 +59,9 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
         case "tsv":
             return subtitles.tsv(transcript)
         case "text":
-            return speakers.speaker_text(transcript) + "\n"
+            return speaker_labels.speaker_text(transcript) + "\n"
         case "rttm":
-            return speakers.rttm(transcript.turns or (), name)
+            return speaker_labels.rttm(transcript.turns or (), name)
         case "json":
             return {"text": transcript.text} | _logprobs(transcript) | _usage(transcript) | _warnings(transcript)
         case "diarized_json":
@@ -70,7 +69,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
                 "task": transcript.task,
                 "duration": transcript.duration,
                 "text": transcript.text,
-                "segments": speakers.diarized_segments(transcript),
+                "segments": speaker_labels.diarized_segments(transcript),
                 **_usage(transcript),
                 **_warnings(transcript),
             }

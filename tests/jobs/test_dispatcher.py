@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from serve_app.jobs import dispatcher as dispatch
+from serve_app.jobs import dispatcher as dispatcher_module
 from serve_app.jobs.dispatcher import Dispatcher
 
 
@@ -65,7 +65,7 @@ async def dispatching(work: Work, limit: int = 2) -> AsyncIterator[Dispatcher[Er
 
 
 async def test_no_more_than_the_limit_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "POLL_S", 3600)  # a place that gets free is filled at once
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 3600)  # a place that gets free is filled at once
     work = Work("a", "b", "c")
     async with dispatching(work) as dispatcher:
         await work.until_begun(2)
@@ -134,7 +134,7 @@ async def test_closing_settles_everything_and_takes_no_more() -> None:
 
 
 async def test_what_was_left_unannounced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "POLL_S", 0.01)
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
     work = Work()
     async with dispatching(work):
         await asyncio.sleep(0.02)
@@ -143,7 +143,7 @@ async def test_what_was_left_unannounced_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_waking_finds_it_before_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "POLL_S", 3600)
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 3600)
     work = Work()
     async with dispatching(work) as dispatcher:
         await asyncio.sleep(0.02)
@@ -153,7 +153,7 @@ async def test_waking_finds_it_before_the_next_poll(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_store_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "POLL_S", 0.01)
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
     work = Work("a")
     work.broken = 2
     async with dispatching(work):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import AudioError, Conflict, NotDelivered, Unavailable
-from serve_app.jobs import retention as sweeper
+from serve_app.jobs import retention
 from serve_app.jobs import runner as runner_module
 from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.manager import JobManager
@@ -240,8 +240,8 @@ async def test_a_synchronous_job_outlives_the_manager(managing: Managing, blobs:
 async def test_a_synchronous_job_whose_client_was_lost_ends(
     managing: Managing, settings: AppSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeper, "SWEEP_S", 0.01)
-    monkeypatch.setattr(sweeper, "SYNC_GRACE_S", 0.05)
+    monkeypatch.setattr(retention, "SWEEP_S", 0.01)
+    monkeypatch.setattr(retention, "SYNC_GRACE_S", 0.05)
     limits = settings.limits.model_copy(update={"request_timeout_s": 0.05})
     async with managing(succeed, settings.model_copy(update={"limits": limits})) as manager:
         job = await ended(manager, await manager.announce(request()))

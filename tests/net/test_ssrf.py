@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from serve_app.errors import InvalidRequest
-from serve_app.net import ssrf as guard
+from serve_app.net import ssrf
 from serve_app.settings import NetworkSettings
 
 GUARDED = NetworkSettings()
@@ -52,7 +52,7 @@ async def hello(request: web.Request) -> web.Response:
     ],
 )
 def test_addresses_inside_are_refused(address: str) -> None:
-    assert not guard.is_public(address)
+    assert not ssrf.is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_addresses_inside_are_refused(address: str) -> None:
     ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
 def test_public_addresses_are_allowed(address: str) -> None:
-    assert guard.is_public(address)
+    assert ssrf.is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -77,31 +77,31 @@ async def test_every_spelling_of_this_machine_is_refused(host: str) -> None:
         reached.append(request.host)
         return web.Response()
 
-    async with serving(note) as port, guard.guarded_session(GUARDED) as session:
+    async with serving(note) as port, ssrf.guarded_session(GUARDED) as session:
         with pytest.raises(aiohttp.ClientError) as caught:
             await session.get(f"http://{host}:{port}/")
     assert reached == []
-    assert guard.was_refused(caught.value) or isinstance(caught.value, aiohttp.InvalidURL)
+    assert ssrf.was_refused(caught.value) or isinstance(caught.value, aiohttp.InvalidURL)
 
 
 async def test_private_addresses_can_be_allowed() -> None:
-    async with serving(hello) as port, guard.guarded_session(OPEN) as session:
+    async with serving(hello) as port, ssrf.guarded_session(OPEN) as session:
         response = await session.get(f"http://127.0.0.1:{port}/")
         assert await response.text() == "hello"
 
 
 async def test_a_redirect_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(ssrf, "is_public", lambda address: address == "127.0.0.1")
     reached = []
 
     async def redirect(request: web.Request) -> web.StreamResponse:
         reached.append(request.host.split(":")[0])
         raise web.HTTPFound(f"http://127.0.0.2:{request.url.port}/")
 
-    async with serving(redirect) as port, guard.guarded_session(GUARDED) as session:
+    async with serving(redirect) as port, ssrf.guarded_session(GUARDED) as session:
         with pytest.raises(aiohttp.ClientConnectorError) as caught:
             await session.get(f"http://127.0.0.1:{port}/")
-    assert guard.was_refused(caught.value)
+    assert ssrf.was_refused(caught.value)
     assert reached == ["127.0.0.1"]
 
 
@@ -114,7 +114,7 @@ async def test_no_cookies_are_kept() -> None:
         response.set_cookie("who", "alice")
         return response
 
-    async with serving(set_cookie) as port, guard.guarded_session(OPEN) as session:
+    async with serving(set_cookie) as port, ssrf.guarded_session(OPEN) as session:
         for _ in range(2):
             async with session.get(f"http://localhost:{port}/"):
                 pass
@@ -123,7 +123,7 @@ async def test_no_cookies_are_kept() -> None:
 
 async def test_no_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    async with serving(hello) as port, guard.guarded_session(OPEN) as session:
+    async with serving(hello) as port, ssrf.guarded_session(OPEN) as session:
         response = await session.get(f"http://127.0.0.1:{port}/")
         assert await response.text() == "hello"
 
@@ -138,7 +138,7 @@ async def test_no_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_urls_that_pass(url: str) -> None:
-    guard.check_url(url, "url")
+    ssrf.check_url(url, "url")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,6 @@ def test_urls_that_pass(url: str) -> None:
 )
 def test_urls_that_are_refused(url: str, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem) as caught:
-        guard.check_url(url, "webhook.url")
+        ssrf.check_url(url, "webhook.url")
     assert caught.value.param == "webhook.url"
     assert caught.value.status == 400

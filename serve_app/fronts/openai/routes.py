@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from serve_app.fronts.bodies import DiarizedText, PlainText, VerboseText
 from serve_app.fronts.openai.forms import SpeechForm, TranscriptionForm, TranslationForm, with_openai_param_names
 from serve_app.fronts.uploads import store
-from serve_app.http import sse as keep_alive
+from serve_app.http import sse
 from serve_app.http.dependencies import OwnerDep, ServiceDep
 from serve_app.http.error_handlers import as_service_error, body_of, responses
 from serve_app.http.multipart import FormRoute, reject_repeated_fields
@@ -132,14 +132,14 @@ async def _answer(
     first = asyncio.ensure_future(anext(told))
     try:
         # What goes wrong before there is a text has a status of its own, unless that takes too long for a proxy.
-        done, _ = await asyncio.wait({first}, timeout=keep_alive.KEEP_ALIVE_S)
+        done, _ = await asyncio.wait({first}, timeout=sse.KEEP_ALIVE_S)
     except asyncio.CancelledError:
         first.cancel()
         raise
     with with_openai_param_names():
         for early in done:
             early.result()
-    events = keep_alive.kept_alive(_events(first, told, form.response_format))
+    events = sse.kept_alive(_events(first, told, form.response_format))
     return EventSourceResponse(events, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 

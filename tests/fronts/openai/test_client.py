@@ -17,7 +17,7 @@ from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.http import sse as keep_alive
+from serve_app.http import sse
 from serve_app.services.transcription import Service
 from serve_app.settings import LimitSettings
 from serve_app.whisper.engine.engine import Engine
@@ -203,7 +203,7 @@ async def test_a_stream_is_kept_alive_by_comments(
     client: AsyncOpenAI, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = minutes_of_speech(1)
-    monkeypatch.setattr(keep_alive, "KEEP_ALIVE_S", 0.005)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.005)
     stream = await client.audio.transcriptions.create(file=("a.wav", sound), model="whisper-1", stream=True)
     events = [event async for event in stream]
     assert {event.type for event in events} == {"transcript.text.delta", "transcript.text.done"}
@@ -226,7 +226,7 @@ async def test_a_stream_is_kept_alive_by_comments(
 async def test_who_goes_away_before_the_first_word_cancels_the_work(
     server_url: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keep_alive, "KEEP_ALIVE_S", 0.001)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.001)
     async with httpx.AsyncClient(base_url=server_url, timeout=60) as client:
         files, data = {"file": minutes_of_speech(10)}, {"model": "whisper-1", "stream": "true"}
         async with client.stream("POST", "/v1/audio/transcriptions", files=files, data=data) as answer:

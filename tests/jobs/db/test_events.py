@@ -134,7 +134,7 @@ async def test_what_happens_while_it_is_looked_for_is_not_missed(
             return found
 
         await manager.events(job.id, 1, 60)
-        monkeypatch.setattr(manager_module, "happened", just_before)
+        monkeypatch.setattr(manager_module, "events_after", just_before)
         [event] = await asyncio.wait_for(manager.events(job.id, 2, 60), 10)
         assert event.type == "cancelled"
 
