@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 
 class JobBlockCache:
-    """A job's finished blocks, kept with the job: see `Keeper`."""
+    """A `BlockCache` that saves a job's finished blocks with the job."""
 
     def __init__(self, jobs: RemoteJobs, job: Job) -> None:
         self._jobs = jobs
         self._job = job
 
-    async def kept(self) -> Mapping[int, str]:
+    async def load_blocks(self) -> Mapping[int, str]:
         return await self._jobs.kept(self._job.id) if self._job.attempts > 1 else {}
 
-    async def keep(self, number: int, content: str) -> None:
+    async def save_block(self, number: int, content: str) -> None:
         with suppress(Unavailable):  # the manager is away: not kept, then
             await self._jobs.keep(self._job.id, self._job.attempts, number, content)
 

@@ -15,7 +15,7 @@ from serve_app.fronts.openai import routes as openai
 from serve_app.fronts.tiyaro import routes as tiyaro
 from serve_app.fronts.verda import routes as verda
 from serve_app.http import error_handlers
-from serve_app.http.auth import SCHEMES, RequireKey
+from serve_app.http.auth import SCHEMES, ApiKeyMiddleware
 from serve_app.http.body_limits import BodyLimit, no_unknown_query
 from serve_app.http.error_format import ErrorFormat, error_renderer
 from serve_app.http.openapi.document import customized_openapi
@@ -43,9 +43,9 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     chosen = [front for name, front in FRONTS.items() if name in service.settings.fronts]
-    refuse = error_renderer([dialect for _, dialects in chosen for dialect in dialects])
+    refuse = error_renderer([dialect for _, formats in chosen for dialect in formats])
     app.add_middleware(BodyLimit, max_bytes=service.settings.limits.max_upload_bytes, refuse=refuse)
-    app.add_middleware(RequireKey, keys=service.settings.api_keys, refuse=refuse)
+    app.add_middleware(ApiKeyMiddleware, keys=service.settings.api_keys, refuse=refuse)
     error_handlers.install(app, refuse)
     app.include_router(health.router)
     for router in (native_jobs.router, native_events.router, native_uploads.router, *(router for router, _ in chosen)):

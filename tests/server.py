@@ -77,7 +77,7 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
                 return await asyncio.to_thread(_speaker_pipeline(settings.diarization).diarize, pcm, options)
 
             return await transcribe(
-                job.request, model, settings, blobs, session, through_engine, report, tell=tell, diarize=diarize
+                job.request, model, settings, blobs, session, through_engine, report, on_delta=tell, diarize=diarize
             )
 
         async def ready() -> bool:

@@ -28,7 +28,7 @@ SCHEMES = [
 """The security schemes of the OpenAPI document; `RequireKey` checks the keys."""
 
 
-class RequireKey:
+class ApiKeyMiddleware:
     """ASGI middleware: 401 without a configured key, before anything of the body is read."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr], refuse: ErrorRenderer) -> None:

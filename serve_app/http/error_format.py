@@ -82,9 +82,9 @@ class ErrorFormat:
         return Route
 
 
-def error_renderer(dialects: Sequence[ErrorFormat]) -> ErrorRenderer:
+def error_renderer(formats: Sequence[ErrorFormat]) -> ErrorRenderer:
     """Errors in the shape of the front whose request it is, else in the common one."""
-    headed_first = sorted(dialects, key=lambda dialect: dialect.header is None)
+    headed_first = sorted(formats, key=lambda dialect: dialect.header is None)
 
     def refuse(scope: Scope, error: ServiceError) -> Response:
         render = next((dialect.render for dialect in headed_first if dialect.matches(scope)), answer)

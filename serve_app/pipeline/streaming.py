@@ -1,4 +1,4 @@
-"""Work that tells what it finds while it goes on."""
+"""Turn a coroutine with a callback into an async iterator."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -11,7 +11,7 @@ R = TypeVar("R")
 async def stream_results(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, R]]) -> AsyncIterator[T | R]:
     """Yield the items that `work` passes to its callback, then its result.
 
-    Raises what it raises. Closing the iterator, or cancelling who waits for it, cancels the work.
+    Raises what it raises. Closing the iterator, or cancelling its consumer, cancels the work.
     """
     told: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
     task = asyncio.create_task(work(lambda item: told.put_nowait((item,))))

@@ -1,6 +1,6 @@
-"""One recording from source to transcript: fetch, decode, cut, recognise, merge.
+"""Transcribe one recording: fetch, decode, cut into blocks of windows, transcribe them, merge.
 
-The transcriber's whole flow, without Ray: `recognise` is how a block of windows gets its text.
+The pipeline of a transcriber replica, without Ray: `transcribe_block` is passed in.
 """
 
 import asyncio
@@ -32,24 +32,24 @@ from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 
 BlockTranscriber = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
-"""Takes a block, and the tokens of what was said before it: null at the beginning."""
+"""Takes a block, and the tokens of the text before it: null for the first block."""
 
 Report = Callable[[float], None]
-"""Takes the share of the recording that is done, 0 to 1."""
+"""Takes the share of the recording that is done, from 0 to 1."""
 
 
 class BlockCache(Protocol):
-    """Keeps the texts of blocks, as words of its own, for a run that may have to begin again."""
+    """Saves the texts of blocks, as opaque strings, for a run that may have to be repeated."""
 
-    async def kept(self) -> Mapping[int, str]:
+    async def load_blocks(self) -> Mapping[int, str]:
         """Return the cached blocks of earlier runs by their numbers."""
 
-    async def keep(self, number: int, content: str) -> None:
-        """Keep a block. What this raises ends the run."""
+    async def save_block(self, number: int, content: str) -> None:
+        """Save a block. An exception ends the run."""
 
 
 class _CachedBlock(StrictModel):
-    """A block's texts, and what they are texts of: cuts may differ between machines, and models between runs."""
+    """A block's texts with its model and windows: cuts may differ between machines, and models between runs."""
 
     model: str
     windows: tuple[Window, ...]
@@ -62,18 +62,19 @@ async def transcribe(
     settings: AppSettings,
     blobs: BlobStore,
     session: aiohttp.ClientSession,
-    recognise: BlockTranscriber,
+    transcribe_block: BlockTranscriber,
     report: Report,
-    keeper: BlockCache | None = None,
-    tell: OnDelta | None = None,
+    block_cache: BlockCache | None = None,
+    on_delta: OnDelta | None = None,
     diarize: Diarize | None = None,
 ) -> Transcript:
-    """The transcript of one recording, whose blocks `recognise` has recognised by `model`.
+    """Return the transcript of one recording.
 
-    `session` is a `guarded_session`. With a `keeper`, only blocks that it has not kept are recognised. With `tell`,
-    every window is a block of its own, so that its text can be told as soon as it and all before it are known.
-    `diarize` hears the whole recording meanwhile, if the options ask for speakers; what fails there is a warning.
-    Raises AudioError and TooLarge for the recording, and what `recognise` and `keeper` raise. Leaves nothing behind.
+    `transcribe_block` transcribes a block of windows by `model`. `session` is a `guarded_session`. Blocks that are in
+    `block_cache` are not transcribed again. With `on_delta`, every window is a block of its own, and its text is
+    passed on as soon as it and all text before it are known. `diarize` runs on the whole recording meanwhile, if the
+    options ask for speakers; its failures are warnings. Temporary files are removed.
+    Raises AudioError and TooLarge for the recording, and what `transcribe_block` and `block_cache` raise.
     """
     await asyncio.to_thread(settings.spool_dir.mkdir, parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -84,7 +85,14 @@ async def transcribe(
         decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
         async with _beside(path, request.options, settings, diarize) as found:
             texts = await _transcribe_blocks(
-                decoding, model.checkpoint, settings, request.options.for_decoding, recognise, report, keeper, tell
+                decoding,
+                model.checkpoint,
+                settings,
+                request.options.for_decoding,
+                transcribe_block,
+                report,
+                block_cache,
+                on_delta,
             )
             timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
             apart = await found if found else None
@@ -106,7 +114,7 @@ async def transcribe(
 async def _beside(
     path: Path, options: TranscriptionOptions, settings: AppSettings, diarize: Diarize | None
 ) -> AsyncIterator[asyncio.Task[DiarizationResult] | None]:
-    """The speakers, while the block goes on, if they are asked for; given up when it ends without them."""
+    """Start diarization if requested; it is cancelled when the block ends."""
     if options.diarization is None:
         yield None
         return
@@ -122,7 +130,7 @@ async def _beside(
 async def _obtain(
     request: JobRequest, path: Path, settings: AppSettings, blobs: BlobStore, session: aiohttp.ClientSession
 ) -> list[str]:
-    """Bring the recording to `path`; what a user should know of it."""
+    """Download or copy the recording to `path`. Return warnings."""
     if isinstance(request.source, UrlSource):
         warning = await fetch(session, request.source.url, path, settings.limits, settings.network.max_redirects)
         return [warning] if warning else []
@@ -136,63 +144,63 @@ async def _transcribe_blocks(
     checkpoint: str,
     settings: AppSettings,
     options: TranscriptionOptions,
-    recognise: BlockTranscriber,
+    transcribe_block: BlockTranscriber,
     report: Report,
-    keeper: BlockCache | None,
-    tell: OnDelta | None,
+    block_cache: BlockCache | None,
+    on_delta: OnDelta | None,
 ) -> list[tuple[Window, WindowText]]:
-    """The text of every window, in order; blocks are out at the replicas while later ones are decoded."""
-    in_turn = options.condition_on_previous_text  # each block needs the text of the one before
-    block_s = 0.0 if tell else settings.windows.block_s
+    """Return the text of every window, in order. Blocks are transcribed while later ones are decoded."""
+    sequential = options.condition_on_previous_text  # each block needs the text of the one before it
+    block_s = 0.0 if on_delta else settings.windows.block_s
     max_s = settings.windows.max_s or longest_window_s(checkpoint)
     vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
     blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
-    saying = DeltaBuilder()
-    kept = await keeper.kept() if keeper else {}
-    out: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
+    deltas = DeltaBuilder()
+    cached = await block_cache.load_blocks() if block_cache else {}
+    in_flight: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
     texts: list[tuple[Window, WindowText]] = []
-    said: tuple[int, ...] = ()
+    context: tuple[int, ...] = ()
 
-    def most() -> int:
-        """Blocks that may be out now."""
-        if in_turn:
+    def max_in_flight() -> int:
+        """Return the number of blocks that may be in flight now."""
+        if sequential:
             return 1
-        if tell:  # few at first: windows that are decoded together are done together
+        if on_delta:  # few at first: windows that are decoded together are done together
             return min(settings.windows.streamed_in_flight, 2 + 2 * len(texts))
         return settings.windows.blocks_in_flight
 
-    async def take(more: bool) -> None:
-        nonlocal said
-        number, windows, task = out.popleft()
+    async def finish_oldest(more: bool) -> None:
+        nonlocal context
+        number, windows, task = in_flight.popleft()
         found = await task
         texts.extend(zip(windows, found, strict=True))
-        if tell:
-            for piece in filter(None, map(saying.next, found)):
-                tell(piece)
-        said = reduce(next_prompt_tokens, (text for _, text in texts[-len(windows) :]), said)
+        if on_delta:
+            for piece in filter(None, map(deltas.next, found)):
+                on_delta(piece)
+        context = reduce(next_prompt_tokens, (text for _, text in texts[-len(windows) :]), context)
         report(decoding.share_read * windows[-1].end / decoding.samples)
-        if keeper and number not in kept and (more or out):  # after the last the whole transcript is kept
+        if block_cache and number not in cached and (more or in_flight):  # after the last the whole transcript is saved
             content = _CachedBlock(model=checkpoint, windows=windows, texts=tuple(found))
-            await keeper.keep(number, content.model_dump_json())
+            await block_cache.save_block(number, content.model_dump_json())
 
-    def begin(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
-        if number in kept:
-            content = _CachedBlock.model_validate_json(kept[number])
+    def start(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
+        if number in cached:
+            content = _CachedBlock.model_validate_json(cached[number])
             if (content.model, content.windows) == (checkpoint, block.windows):
                 return asyncio.ensure_future(asyncio.sleep(0, content.texts))
-        previous = None if number == 0 else said if in_turn else ()
-        return asyncio.ensure_future(recognise(block, previous))
+        previous = None if number == 0 else context if sequential else ()
+        return asyncio.ensure_future(transcribe_block(block, previous))
 
     try:
         # Decoding and the VAD keep a core busy: in a thread, a block at a time.
         numbers = count()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            while out and (len(out) >= most() or out[0][2].done()):
-                await take(more=True)
-            out.append((number := next(numbers), block.windows, begin(number, block)))
-        while out:
-            await take(more=False)
+            while in_flight and (len(in_flight) >= max_in_flight() or in_flight[0][2].done()):
+                await finish_oldest(more=True)
+            in_flight.append((number := next(numbers), block.windows, start(number, block)))
+        while in_flight:
+            await finish_oldest(more=False)
     finally:
-        for _, _, task in out:
+        for _, _, task in in_flight:
             task.cancel()
     return texts

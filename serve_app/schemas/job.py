@@ -113,7 +113,7 @@ class JobEvent(StrictModel):
     error: JobError | None = None
 
 
-class Try(StrictModel):
+class DeliveryAttempt(StrictModel):
     """One call of a webhook's receiver: its answer's `status`, or the `error` for which there was none."""
 
     at: datetime
@@ -133,7 +133,7 @@ class DeliveryView(StrictModel):
     state: WebhookState
     created_at: datetime
     due_at: datetime | None
-    tries: tuple[Try, ...]
+    tries: tuple[DeliveryAttempt, ...]
 
 
 class JobPage(StrictModel):

@@ -211,10 +211,10 @@ class Shelf:
     def __init__(self) -> None:
         self.blocks: dict[int, str] = {}
 
-    async def kept(self) -> dict[int, str]:
+    async def load_blocks(self) -> dict[int, str]:
         return dict(self.blocks)
 
-    async def keep(self, number: int, content: str) -> None:
+    async def save_block(self, number: int, content: str) -> None:
         self.blocks[number] = content
 
 

@@ -13,7 +13,7 @@ from serve_app.http.dependencies import KnownId, ServiceDep
 from serve_app.http.error_handlers import responses
 from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import NOW
-from serve_app.schemas.job import MOST_EVENTS, DeliveryView, JobEvent, JobState, Try
+from serve_app.schemas.job import MOST_EVENTS, DeliveryAttempt, DeliveryView, JobEvent, JobState
 from serve_app.schemas.request import StrictModel
 from serve_app.services.transcription import LONG_POLL_S
 
@@ -53,7 +53,7 @@ _SENT = DeliveryList(
             state="delivered",
             created_at=NOW,
             due_at=None,
-            tries=(Try(at=NOW, seconds=0.12, status=200),),
+            tries=(DeliveryAttempt(at=NOW, seconds=0.12, status=200),),
         ),
     )
 ).model_dump(mode="json")

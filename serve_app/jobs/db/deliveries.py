@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.events import JOB, row_to_job
 from serve_app.jobs.db.tables import deliveries, jobs, tries
-from serve_app.schemas.job import DeliveryView, Job, Try, WebhookState
+from serve_app.schemas.job import DeliveryAttempt, DeliveryView, Job, WebhookState
 
 _TERMINAL = ("completed", "failed", "cancelled")
 
@@ -63,7 +63,7 @@ class Outbox:
         return await self._database.write(claim)
 
     async def report(
-        self, delivery: Delivery, state: WebhookState, attempt: Try | None, due_at: datetime | None = None
+        self, delivery: Delivery, state: WebhookState, attempt: DeliveryAttempt | None, due_at: datetime | None = None
     ) -> None:
         """Say how a try went, and when the next is due; a null `attempt` was none, and is not counted."""
 
@@ -93,10 +93,12 @@ class Outbox:
         rows = await self._database.read(
             select(deliveries).where(own).order_by(deliveries.c.created_at, deliveries.c.id)
         )
-        made: dict[str, list[Try]] = {row["id"]: [] for row in rows}
+        made: dict[str, list[DeliveryAttempt]] = {row["id"]: [] for row in rows}
         query = select(tries).join(deliveries).where(own).order_by(tries.c.delivery_id, tries.c.number)
         for row in await self._database.read(query):
-            made[row["delivery_id"]].append(Try(**{name: row[name] for name in Try.model_fields}))
+            made[row["delivery_id"]].append(
+                DeliveryAttempt(**{name: row[name] for name in DeliveryAttempt.model_fields})
+            )
         shown = [name for name in DeliveryView.model_fields if name != "tries"]
         return tuple(DeliveryView(**{name: row[name] for name in shown}, tries=tuple(made[row["id"]])) for row in rows)
 
@@ -121,8 +123,8 @@ class Outbox:
         return await self._database.write(again)
 
 
-async def _log(connection: AsyncConnection, delivery_id: str, attempt: Try) -> None:
+async def _log(connection: AsyncConnection, delivery_id: str, attempt: DeliveryAttempt) -> None:
     own = select(tries.c.number).where(tries.c.delivery_id == delivery_id)
     last = (await connection.execute(own.order_by(tries.c.number.desc()).limit(1))).scalar() or 0
-    values = {name: getattr(attempt, name) for name in Try.model_fields}
+    values = {name: getattr(attempt, name) for name in DeliveryAttempt.model_fields}
     await connection.execute(insert(tries).values(delivery_id=delivery_id, number=last + 1, **values))

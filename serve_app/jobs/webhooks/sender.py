@@ -23,7 +23,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.jobs.db.deliveries import Delivery, Outbox
 from serve_app.jobs.dispatcher import Dispatcher
 from serve_app.net.ssrf import check_url
-from serve_app.schemas.job import Try
+from serve_app.schemas.job import DeliveryAttempt
 from serve_app.schemas.request import Webhook
 from serve_app.settings import WebhookSettings
 
@@ -83,7 +83,7 @@ def retry_after(value: str | None, now: datetime) -> float:
 class Answer:
     """The result of a delivery attempt, and the seconds its receiver asks to wait before the next one."""
 
-    attempt: Try
+    attempt: DeliveryAttempt
     retry_after_s: float = 0.0
 
     @property
@@ -146,7 +146,7 @@ class WebhookSender:
                 outcome: dict[str, Any] = {"status": response.status}
         except Exception as error:  # whatever goes wrong on the way, it is tried again
             outcome = {"error": repr(error)}
-        attempt = Try(at=started, seconds=round(time.monotonic() - clock, 3), **outcome)
+        attempt = DeliveryAttempt(at=started, seconds=round(time.monotonic() - clock, 3), **outcome)
         return Answer(attempt, retry_after(asked, datetime.now(UTC)))
 
     def _headers(self, delivery: Delivery, now: datetime) -> dict[str, str]:

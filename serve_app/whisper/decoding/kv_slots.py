@@ -61,7 +61,7 @@ class KVSlots:
             self._row_buckets = [*(2**power for power in range(rows.bit_length()) if 2**power < rows), rows]
         self._length_buckets = [*(length for length in LENGTHS if length < model.positions), model.positions]
         self._model = model
-        self._rules = LogitFilters(model.card.tokens, model.vocabulary, device)
+        self._filters = LogitFilters(model.card.tokens, model.vocabulary, device)
         self._history = TokenHistory.empty(capacity, model.vocabulary, device)
         self._tokens = torch.zeros(capacity, 1, dtype=torch.long, device=device)
         self._positions = torch.zeros(capacity, 1, dtype=torch.long, device=device)
@@ -137,7 +137,7 @@ class KVSlots:
         self._positions[row] = position
         self._inverse_temperature[row] = 1 / temperature if temperature else 1.0
         self._noise[row] = 0
-        self._rules.reset(self._history.rows(row, row + 1), with_timestamps, suppressed)
+        self._filters.reset(self._history.rows(row, row + 1), with_timestamps, suppressed)
 
     @torch.inference_mode()
     def sample_noise(self, row: int, generator: torch.Generator) -> None:
@@ -161,7 +161,7 @@ class KVSlots:
             into, out_of = torch.tensor(moved, device=self._model.device).T
             self._self_kv[:, :, into, :, :length] = self._self_kv[:, :, out_of, :, :length]
         into = torch.tensor(rows, device=self._model.device)
-        self._rules.restore(self._history, into, texts)
+        self._filters.restore(self._history, into, texts)
         self._tokens[into, 0] = self._history.last[into]
 
     @torch.inference_mode()
@@ -186,7 +186,7 @@ class KVSlots:
         self_kv, cross_kv = self._self_kv[:, :, :rows], self._cross_kv[:, :, :rows]
         hidden = model.decode_step(self_kv, cross_kv, tokens, positions, length, self._cross_kv_index)
         logits = model.logits(hidden[:, 0])
-        self._rules.apply(logits, history)
+        self._filters.apply(logits, history)
         weights = logits * self._inverse_temperature[:rows] + self._noise[:rows] if drawn else logits
         chosen = weights.max(dim=-1).indices  # argmax takes a CPU twice as long
         logprobs = logits.log_softmax(dim=-1)

@@ -149,6 +149,8 @@ def start_search(config: SearchConfig, end: int) -> SamplingSearch | BeamSearch:
     return BeamSearch(config, end) if config.beams else SamplingSearch(config, end)
 
 
-def is_endless_repetition(tokens: Sequence[int], speakable: int, end: int) -> bool:
+def is_endless_repetition(tokens: Sequence[int], max_speech_tokens: int, end: int) -> bool:
     """Return whether a text is longer than speech can be, and repeats itself. Text tokens are those below `end`."""
-    return len(tokens) >= speakable and repetition_period([token for token in tokens if token < end]) is not None
+    return (
+        len(tokens) >= max_speech_tokens and repetition_period([token for token in tokens if token < end]) is not None
+    )

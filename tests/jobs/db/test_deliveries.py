@@ -4,13 +4,13 @@ from datetime import datetime, timedelta
 from serve_app.jobs.db.deliveries import Delivery, Outbox
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.jobs import ACTIVE, JobStore
-from serve_app.schemas.job import JobState, Try
+from serve_app.schemas.job import DeliveryAttempt, JobState
 from serve_app.schemas.request import Webhook
 from tests.jobs.helpers import LATER, NOW, TRANSCRIPT, claimed, queued
 
-REFUSED = Try(at=NOW, seconds=0.25, status=500)
-BROKEN = Try(at=LATER, seconds=15.0, error="TimeoutError()")
-TAKEN = Try(at=LATER, seconds=0.125, status=204)
+REFUSED = DeliveryAttempt(at=NOW, seconds=0.25, status=500)
+BROKEN = DeliveryAttempt(at=LATER, seconds=15.0, error="TimeoutError()")
+TAKEN = DeliveryAttempt(at=LATER, seconds=0.125, status=204)
 
 
 async def ended_job(store: JobStore, host: str = "example.com", at: datetime = NOW) -> str:
