@@ -153,7 +153,7 @@ async def test_a_run_that_is_over_keeps_no_blocks(managing: Managing) -> None:
         await gate.holds(1)
         await manager.keep(job.id, 1, 0, "{}")
         for attempt in (0, 2):
-            with pytest.raises(Conflict, match=f"run {attempt} .* is over"):
+            with pytest.raises(Conflict, match=f"run {attempt} .* has ended"):
                 await manager.keep(job.id, attempt, 1, "{}")
         await manager.cancel(job.id)
         with pytest.raises(Conflict):

@@ -181,6 +181,6 @@ def _migrate(connection: Connection) -> None:
             "move it away, or let `database` name another one"
         )
     config = Config()
-    config.set_main_option("script_location", "serve_app.jobs:migrations")
+    config.set_main_option("script_location", "serve_app.jobs.db:migrations")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
