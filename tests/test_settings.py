@@ -91,12 +91,12 @@ class TestModels:
     @pytest.mark.parametrize(
         ("args", "message"),
         [
-            ({"model": "whisper-1"}, "model_aliases: 'whisper-1' is in model already"),
-            ({"model_aliases": ["a", "b", "a"]}, "model_aliases: 'a' is in model_aliases already"),
-            ({"models": [{"id": "whisper-base"}]}, "models.0.id: 'whisper-base' is in model already"),
-            ({"models": [SMALL | {"aliases": ["whisper-1"]}]}, "models.0.aliases: 'whisper-1' is in model_aliases"),
-            ({"models": [SMALL, {"id": "s"}]}, "models.1.id: 's' is in models.0.aliases already"),
-            ({"models": [SMALL, {"id": "t", "aliases": ["small"]}]}, "models.1.aliases: 'small' is in models.0.id"),
+            ({"model": "whisper-1"}, "model_aliases: 'whisper-1' is already used in model"),
+            ({"model_aliases": ["a", "b", "a"]}, "model_aliases: 'a' is already used in model_aliases"),
+            ({"models": [{"id": "whisper-base"}]}, "models.0.id: 'whisper-base' is already used in model"),
+            ({"models": [SMALL | {"aliases": ["whisper-1"]}]}, "models.0.aliases: 'whisper-1' is already used in model_aliases"),
+            ({"models": [SMALL, {"id": "s"}]}, "models.1.id: 's' is already used in models.0.aliases"),
+            ({"models": [SMALL, {"id": "t", "aliases": ["small"]}]}, "models.1.aliases: 'small' is already used in models.0.id"),
             ({"models": [{"aliases": ["a"]}]}, "(?s)models.0.id.*required"),
             ({"models": [{"id": ""}]}, "(?s)models.0.id.*at least 1"),
             ({"models": [SMALL | {"aliases": [""]}]}, "(?s)models.0.aliases.0.*at least 1"),
@@ -131,5 +131,5 @@ class TestModels:
     def test_the_fallback_is_a_name_too(self) -> None:
         settings = AppSettings.model_validate({"model": "whisper-nano", "model_fallback": "whisper-nano"})
         assert settings.model_fallback == settings.model
-        with pytest.raises(ValidationError, match=r"model_fallback: 'small' is in models\.0\.id already"):
+        with pytest.raises(ValidationError, match=r"model_fallback: 'small' is already used in models\.0\.id"):
             AppSettings.model_validate({"models": [SMALL], "model_fallback": "small"})

@@ -114,7 +114,7 @@ class TestOpenAI:
                 known_speaker_references=[f"data:audio/wav;base64,{clip(3)}", f"data:audio/wav;base64,{clip(1)}"],
             )
         assert (refused.value.param, refused.value.code) == ("known_speaker_references[]", "clip_length")
-        assert "known_speaker_references[1]: a clip lasts 2 to 10 s" in refused.value.message
+        assert "known_speaker_references[1]: a clip must last 2 to 10 s" in refused.value.message
 
 
 @pytest.mark.parametrize(

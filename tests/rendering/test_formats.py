@@ -160,7 +160,7 @@ def test_formats_of_speakers_need_them() -> None:
     for form in SPEAKERS:
         check_speakers(TOLD, form)
         check_speakers(transcript(turns=()), form)
-        with pytest.raises(InvalidRequest, match="diarization has; it took too long") as refused:
+        with pytest.raises(InvalidRequest, match="with diarization; it took too long") as refused:
             check_speakers(transcript(warnings=("it took too long",)), form)
         assert refused.value.param == "format"
     check_speakers(transcript(), "srt")

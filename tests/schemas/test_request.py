@@ -104,7 +104,7 @@ def test_numbers_of_speakers_may_be_open() -> None:
 
 
 def test_speakers_need_times() -> None:
-    with pytest.raises(ValidationError, match="timestamps 'none'"):
+    with pytest.raises(ValidationError, match="timestamps must be 'segment' or 'word'"):
         TranscriptionOptions.model_validate({"timestamps": "none", "diarization": {}})
 
 
