@@ -94,9 +94,15 @@ class TestModels:
             ({"model": "whisper-1"}, "model_aliases: 'whisper-1' is already used in model"),
             ({"model_aliases": ["a", "b", "a"]}, "model_aliases: 'a' is already used in model_aliases"),
             ({"models": [{"id": "whisper-base"}]}, "models.0.id: 'whisper-base' is already used in model"),
-            ({"models": [SMALL | {"aliases": ["whisper-1"]}]}, "models.0.aliases: 'whisper-1' is already used in model_aliases"),
+            (
+                {"models": [SMALL | {"aliases": ["whisper-1"]}]},
+                "models.0.aliases: 'whisper-1' is already used in model_aliases",
+            ),
             ({"models": [SMALL, {"id": "s"}]}, "models.1.id: 's' is already used in models.0.aliases"),
-            ({"models": [SMALL, {"id": "t", "aliases": ["small"]}]}, "models.1.aliases: 'small' is already used in models.0.id"),
+            (
+                {"models": [SMALL, {"id": "t", "aliases": ["small"]}]},
+                "models.1.aliases: 'small' is already used in models.0.id",
+            ),
             ({"models": [{"aliases": ["a"]}]}, "(?s)models.0.id.*required"),
             ({"models": [{"id": ""}]}, "(?s)models.0.id.*at least 1"),
             ({"models": [SMALL | {"aliases": [""]}]}, "(?s)models.0.aliases.0.*at least 1"),

@@ -304,7 +304,9 @@ async def test_what_an_upload_url_cannot_be_asked_for(client: httpx.AsyncClient)
 async def test_an_upload_that_is_not_there(client: httpx.AsyncClient) -> None:
     url = (await client.post("/v1/input/upload-url?extension=mp3", json={})).json()["uploadUrl"]["PUT"]
     answer = await client.post(PATH, json={"URL": url})
-    assert (answer.status_code, message(answer).startswith("URL: there is no finished upload")) == (404, True), answer.text
+    assert (answer.status_code, message(answer).startswith("URL: there is no finished upload")) == (404, True), (
+        answer.text
+    )
 
 
 async def test_what_is_not_json(client: httpx.AsyncClient) -> None:
