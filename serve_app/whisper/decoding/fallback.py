@@ -18,6 +18,9 @@ LONGEST_PERIOD = 64
 LITTLE_SPEECH_S = 1.0
 """With less detected speech than this, the sound may be a click, a note or a breath: see `fallback_verdict`."""
 
+LITTLE_SPEECH_SHARE = 2 / 3
+"""The share of the no-speech threshold that counts there: spoken words stayed below 0.3, clicks reached 0.49."""
+
 Verdict = Literal["good", "silence", "failed"]
 
 
@@ -46,15 +49,16 @@ def fallback_verdict(
     `is_rest`: the stretch was left out by the text before it. Where such stretches held speech, the no-speech
     probability was at most 0.12; for coughs and hesitation it was 0.37 to 0.79: half of the threshold separates them.
     """
+    threshold = options.no_speech_threshold
     unlikely = options.logprob_threshold is not None and avg_logprob < options.logprob_threshold
-    silent = options.no_speech_threshold is not None and no_speech_prob > options.no_speech_threshold
-    if silent and (unlikely or options.logprob_threshold is None):
-        return "silence"
-    if is_rest and options.no_speech_threshold is not None and no_speech_prob > options.no_speech_threshold / 2:
-        return "silence"
-    little = options.no_speech_threshold is not None and speech_s is not None and speech_s < LITTLE_SPEECH_S
-    if little and (silent or unlikely):
-        return "silence"
+    if threshold is not None:
+        if no_speech_prob > threshold and (unlikely or options.logprob_threshold is None):
+            return "silence"
+        if is_rest and no_speech_prob > threshold / 2:
+            return "silence"
+        little = speech_s is not None and speech_s < LITTLE_SPEECH_S
+        if little and (unlikely or no_speech_prob > LITTLE_SPEECH_SHARE * threshold):
+            return "silence"
     repetitive = (
         options.compression_ratio_threshold is not None and compression_ratio > options.compression_ratio_threshold
     )

@@ -187,7 +187,7 @@ def test_what_was_said_before_is_told(engine: Engine, windows: Windows) -> None:
 
 
 def test_too_many_hotwords_are_refused(engine: Engine, windows: Windows) -> None:
-    with pytest.raises(InvalidRequest, match="300 tokens: 223 fit") as caught:
+    with pytest.raises(InvalidRequest, match="at most 223 tokens long, not 300") as caught:
         engine.submit(windows["en.mp3"], TranscriptionOptions(hotwords="one " * 300), "job")
     assert caught.value.param == "hotwords"
 
@@ -368,7 +368,7 @@ def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperMod
 
     def noted(encoding: Any) -> None:
         beside = engine._scheduler.serves_interactive and not any(
-            engine._pending[work].interactive for work in encoding.works
+            engine._pending[work].interactive for work in encoding.tasks
         )
         admit(encoding)
         let_in.append((beside, encoding.started, time.monotonic()))
