@@ -130,7 +130,7 @@ def compression_ratio(text: str) -> float:
 
 
 def next_prompt_tokens(previous: Sequence[int], text: WindowText) -> tuple[int, ...]:
-    """The tokens the next window is told: all that was said, but nothing if it took a high temperature to find."""
+    """Return the prompt tokens of the next window: the text so far, or none after decoding at a high temperature."""
     for part in text.parts:
         previous = () if part.temperature > RESET_ABOVE else (*previous, *part.tokens)[-MAX_PROMPT_TOKENS:]
     return tuple(previous)

@@ -101,9 +101,9 @@ class ModelCard:
 
     def _room(self, options: TranscriptionOptions) -> int:
         """Tokens a window's text may have, when what goes before takes all it may."""
-        told = options.prompt or options.initial_prompt or options.hotwords or options.condition_on_previous_text
+        has_prompt = options.prompt or options.initial_prompt or options.hotwords or options.condition_on_previous_text
         steering = 4 if self.tokens.multilingual else 2  # the tokens of SpecialTokens.prefix at most
-        return self.positions - steering - (1 + self.prompt_positions if told else 0)
+        return self.positions - steering - (1 + self.prompt_positions if has_prompt else 0)
 
 
 def _pruned(config: Mapping[str, Any]) -> bool:

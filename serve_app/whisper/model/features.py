@@ -31,10 +31,10 @@ class LogMel:
     def __call__(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:
         """Features of 16 kHz windows, `(windows, mels, frames)` in float32, padded with silence."""
         # Frames that hold nothing but padding need no Fourier transform: they are all the same.
-        heard = min(max(map(len, windows)) + FFT_SAMPLES, self._frames * HOP_SAMPLES)
-        heard = -(-heard // HOP_SAMPLES) * HOP_SAMPLES
+        padded = min(max(map(len, windows)) + FFT_SAMPLES, self._frames * HOP_SAMPLES)
+        padded = -(-padded // HOP_SAMPLES) * HOP_SAMPLES
         sound = torch.stack(
-            [pad(torch.from_numpy(window).to(self._window.device), (0, heard - len(window))) for window in windows]
+            [pad(torch.from_numpy(window).to(self._window.device), (0, padded - len(window))) for window in windows]
         )
         spectrum = torch.stft(sound.float() / 32768, FFT_SAMPLES, HOP_SAMPLES, window=self._window, return_complex=True)
         power = spectrum[..., :-1].abs() ** 2

@@ -176,8 +176,8 @@ class WhisperModel:
             if groups is None:
                 hidden = hidden + _attend(layer.encoder_attn, normed, *encoded)
             else:
-                query, (heard_keys, heard_values) = _query(layer.encoder_attn, normed), encoded
-                mixed = shared_cross_attention(query, heard_keys, heard_values, groups)
+                query, (cross_keys, cross_values) = _query(layer.encoder_attn, normed), encoded
+                mixed = shared_cross_attention(query, cross_keys, cross_values, groups)
                 hidden = hidden + _out(layer.encoder_attn, mixed)
             normed = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
