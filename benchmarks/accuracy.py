@@ -116,7 +116,7 @@ def score(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def length_class(truth: dict[str, Any]) -> str:
-    """How long a recording is, as the table shows it."""
+    """Return the length of a recording as the table shows it."""
     classes = ((10, "3-10 s"), (30, "10-30 s"), (100, "30-100 s"))
     return next((name for limit, name in classes if truth["duration"] <= limit), "10 min")
 

@@ -1,4 +1,4 @@
-"""How fast one core brings recordings to windows: fetch, decode, voice activity detection, cutting.
+"""Measure how fast one core brings recordings to windows: fetch, decode, voice activity detection, cutting.
 
     python -m benchmarks.audio_path [--save] [FILE ...]
 

@@ -145,9 +145,14 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
 
         async def run(options: TranscriptionOptions) -> tuple[float, Transcript]:
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                windows = [window.moved(-block.start) for window in block.windows]
                 return await transcribe_windows(
-                    engine, block.pcm, windows, options.for_decoding, "job", interactive=False, previous=previous
+                    engine,
+                    block.pcm,
+                    block.pcm_windows,
+                    options.for_decoding,
+                    "job",
+                    interactive=False,
+                    previous=previous,
                 )
 
             request = JobRequest(source=source, options=options)

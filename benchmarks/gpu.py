@@ -66,7 +66,7 @@ def trace(count: int, seed: int = 0) -> list[int]:
 
 @dataclass(frozen=True)
 class Bed:
-    """What every engine is given: a checkpoint on a device, a full window, the lengths of the windows' texts, rows."""
+    """The input of every engine: a checkpoint on a device, a full window, the lengths of the windows' texts, rows."""
 
     folder: Path
     device: str

@@ -85,7 +85,7 @@ def bare_engine(pipe: Connection, files: Sequence[Path], model: str, threads: in
 
 
 def import_seconds(module: str) -> float:
-    """How long a new Python takes to import it, at its second time."""
+    """Return the seconds a new Python takes to import a module, on the second run."""
     for _ in range(2):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)  # noqa: S603
@@ -131,7 +131,7 @@ async def fairness(service: Service, clip: bytes, long: bytes, options: dict[str
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """How long most and nearly all took. Raises RuntimeError for fewer than two."""
+    """Return the median and the 95th percentile. Raises RuntimeError for fewer than two."""
     if len(seconds) < 2:
         raise RuntimeError(f"the long recording ended after {len(seconds)} clips: make it longer with --hours")
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")

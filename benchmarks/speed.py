@@ -115,7 +115,7 @@ def real_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
 
 
 def work_file(name: str) -> Path:
-    """Where a workload lies; made when it is first needed."""
+    """Return the file of a workload, which is made when it is first needed."""
     path = _BENCH / "work" / f"{name}.npz"
     if not path.exists():
         print(f"making the sound of {name} …", flush=True)
@@ -175,7 +175,7 @@ def error_rate(work: str, truth: str, text: str) -> float:
 
 
 def figures(case: Case) -> dict[str, Any]:
-    """What is kept of a case."""
+    """Return the part of a case that is saved."""
     work = Work.load(work_file(case.work)).first(case.windows)
     timed = case.runs[WARM_UPS:]
     wer = error_rate(case.work, " ".join(work.truth), timed[0].text) if work.truth else None
@@ -192,7 +192,7 @@ def figures(case: Case) -> dict[str, Any]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Where it was measured."""
+    """Describe the machine."""
     return {
         "processor": processor(),
         "cores": threads,

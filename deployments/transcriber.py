@@ -157,11 +157,10 @@ class Transcriber:
 
         async def recognise(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
             pcm = ray.put(block.pcm)
-            windows = [window.moved(-block.start) for window in block.windows]
             texts: Sequence[WindowText] = await call_with_retry(
                 "the Whisper deployment",
                 lambda: whisper.transcribe.remote(
-                    pcm, windows, request.options.for_decoding, job_id, interactive, previous
+                    pcm, block.pcm_windows, request.options.for_decoding, job_id, interactive, previous
                 ),
                 MAX_REPLICA_FAILURES,
             )

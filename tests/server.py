@@ -64,10 +64,9 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
             engine = engines[model.id]
 
             async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                windows = [window.moved(-block.start) for window in block.windows]
                 options, sync = job.request.options.for_decoding, job.mode == "sync"
                 return await transcribe_windows(
-                    engine, block.pcm, windows, options, job.id, interactive=sync, previous=previous
+                    engine, block.pcm, block.pcm_windows, options, job.id, interactive=sync, previous=previous
                 )
 
             def report(fraction: float) -> None:

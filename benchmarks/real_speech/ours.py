@@ -61,9 +61,8 @@ async def in_process(checkpoint: Path, threads: int, options: Options) -> AsyncI
             asked = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})
 
             async def decode(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                windows = [window.moved(-block.start) for window in block.windows]
                 return await transcribe_windows(
-                    engine, block.pcm, windows, asked, path.name, interactive=True, previous=previous
+                    engine, block.pcm, block.pcm_windows, asked, path.name, interactive=True, previous=previous
                 )
 
             source = await blobs.write(_once(await asyncio.to_thread(path.read_bytes)))

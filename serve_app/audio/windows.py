@@ -46,15 +46,20 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Windows that are recognised in one call.
+    """Windows that are transcribed in one call.
 
-    `pcm`: the recording from sample `start`, shape (n,), as far as the last window reaches.
-    The windows' positions are the recording's.
+    `pcm`: the recording from sample `start`, shape (n,), as far as the last window reaches. `windows` are in samples
+    of the recording.
     """
 
     start: int
     pcm: Pcm
     windows: tuple[Window, ...]
+
+    @property
+    def pcm_windows(self) -> list[Window]:
+        """The windows in samples of `pcm`."""
+        return [window.moved(-self.start) for window in self.windows]
 
 
 def cut(

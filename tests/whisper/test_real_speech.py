@@ -44,9 +44,8 @@ def blocks(pcm: Any) -> list[Block]:
 
 
 async def decoded(engine: Engine, block: Block, **options: Any) -> list[tuple[Window, WindowText]]:
-    windows = [window.moved(-block.start) for window in block.windows]
     texts = await transcribe_windows(
-        *(engine, block.pcm, windows, TranscriptionOptions(**options), "job"), interactive=True, previous=None
+        *(engine, block.pcm, block.pcm_windows, TranscriptionOptions(**options), "job"), interactive=True, previous=None
     )
     return list(zip(block.windows, texts, strict=True))
 
