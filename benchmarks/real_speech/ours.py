@@ -24,6 +24,7 @@ from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import WindowText
 
@@ -49,13 +50,16 @@ def _heard(verbose: Mapping[str, Any]) -> Heard:
 
 
 @asynccontextmanager
-async def in_process(checkpoint: Path, threads: int, options: Options) -> AsyncIterator[Hear]:
+async def in_process(
+    checkpoint: Path, threads: int, options: Options, batching: Batching | None = None
+) -> AsyncIterator[Hear]:
     """The transcriber's whole flow around one engine, without Ray: it starts in seconds."""
     with TemporaryDirectory() as folder:
         settings = AppSettings(data_dir=Path(folder), model=str(checkpoint), whisper={"threads": threads})
         model = settings.served_models[0]
         blobs = BlobStore(settings.blob_root)
-        engine = Engine(WhisperModel.load(model.checkpoint, model.effective_whisper_settings(settings.whisper)))
+        network = WhisperModel.load(model.checkpoint, model.effective_whisper_settings(settings.whisper))
+        engine = Engine(network, batching or Batching())
 
         async def hear(path: Path, words: bool) -> Heard:
             asked = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})
