@@ -8,6 +8,7 @@ from deployments.diarizer import Diarizer
 from deployments.ingress import Ingress
 from deployments.transcriber import Transcriber
 from deployments.whisper import Whisper
+from serve_app.fronts.registry import FRONTS, select_fronts
 from serve_app.models.resolve import resolve_models
 from serve_app.settings import AppSettings, ServedModel
 
@@ -19,7 +20,9 @@ def build(args: AppSettings) -> serve.Application:
     """Ingress → Transcriber → a Whisper for each model, and the Diarizer if it is on; beside them the job manager.
 
     Models are fetched here first: all processes are given one decision on what is served.
+    Raises ValueError for an unknown front.
     """
+    select_fronts(FRONTS, args.fronts)
     args = resolve_models(args)
     whispers = {
         model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper, args.models_dir)

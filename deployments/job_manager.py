@@ -31,6 +31,7 @@ class JobManagerActor:
     """The job manager of one application, in a process of its own that Ray restarts."""
 
     async def __init__(self, settings: AppSettings, app_name: str, fingerprint: str) -> None:  # type: ignore[misc]
+        from serve_app.fronts.registry import webhook_payloads
         from serve_app.jobs.db.engine import Database  # and with it SQLAlchemy, which no replica needs
         from serve_app.jobs.manager import JobManager
 
@@ -44,6 +45,7 @@ class JobManagerActor:
             guarded_session(settings.network),
             # The same after Ray has restarted this actor: it takes up at once what it ran before.
             holder=ray.get_runtime_context().get_actor_id(),
+            webhook_payloads=webhook_payloads(),
         )
         await self._manager.start()
 

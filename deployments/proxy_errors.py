@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import Unavailable
-from serve_app.http.error_handlers import answer
+from serve_app.http.error_format import error_response
 
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 """Has Serve's proxies use this module."""
@@ -42,7 +42,7 @@ class ProxyErrorMiddleware:
 
         await self._app(scope, receive, ours)
         if error is not None:
-            response = answer(error)
+            response = error_response(error)
             # Serve, which is asked first, has given the request an id.
             response.headers["x-request-id"] = Headers(scope=scope).get("x-request-id", "")
             await response(scope, receive, send)

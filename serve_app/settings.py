@@ -8,7 +8,7 @@ sections as JSON). The environment wins over the file. An unknown name in either
 import os
 from base64 import b64decode
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AnyHttpUrl,
@@ -28,7 +28,6 @@ from serve_app.errors import NotFound
 
 ENV_PREFIX = "STT_"
 
-Front = Literal["openai", "insanely_fast", "verda", "octoai", "tiyaro"]
 Tier = Literal["cpuflex", "gpuflex"]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
@@ -277,8 +276,8 @@ class AppSettings(BaseSettings):
         description="The jobs' PostgreSQL, as postgresql://user:password@host/name, or their SQLite file, on a disk of "
         "the job manager's node (SQLite does not work over a network file system); null: jobs.db in data_dir.",
     )
-    fronts: tuple[Front, ...] = Field(
-        get_args(Front), description="The APIs of other services that are spoken; native jobs are always."
+    fronts: tuple[str, ...] | None = Field(
+        None, description="Names of the APIs of other services to serve; null: all. The native API is always served."
     )
     api_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
         (), description="Accepted API keys; none: open to everyone."

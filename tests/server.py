@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from serve_app.asgi import create_app
 from serve_app.audio.windows import Block
+from serve_app.fronts.common.front import Front
+from serve_app.fronts.registry import FRONTS, webhook_payloads
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.models import model_source
@@ -49,7 +51,9 @@ def german(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> AsyncIterator[Service]:
+async def opened(
+    folder: Path, engines: Mapping[str, Engine], args: dict[str, Any], fronts: Sequence[Front] = FRONTS
+) -> AsyncIterator[Service]:
     """The whole service around an engine for each model's id: what the deployments make, in one process."""
     settings = AppSettings(
         **{"model": "whisper-nano", "data_dir": folder} | args
@@ -82,7 +86,7 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
         async def ready() -> bool:
             return True
 
-        jobs = JobManager(settings, database, blobs, run, session, "here")
+        jobs = JobManager(settings, database, blobs, run, session, "here", webhook_payloads(fronts))
         await jobs.start()
         uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
         cards = {model.id: ModelCard.load(model.checkpoint, model.id) for model in settings.served_models}

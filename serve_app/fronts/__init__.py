@@ -1,1 +1,4 @@
-"""The HTTP APIs. Each folder speaks the API of one service; `bodies.py`, `uploads.py` and `health.py` are shared."""
+"""The HTTP APIs of the service, one folder each, which exports it as `FRONT`; `registry` lists them.
+
+No front imports another: what several of them need is in `common`.
+"""

@@ -1,1 +1,1 @@
-"""HTTP that no front owns: authentication, limits, forms, `Prefer`, server-sent events, errors, OpenAPI."""
+"""HTTP that no front owns: authentication, limits, multipart forms, `Prefer`, server-sent events, errors, OpenAPI."""

@@ -1,11 +1,13 @@
-"""API keys: `Authorization: Bearer …` or `x-admin-api-key: …`, when any are configured."""
+"""Authentication by API keys: `Authorization: Bearer …` or `x-admin-api-key: …`, if any keys are configured."""
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fastapi import Depends
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+from fastapi.openapi.models import SecurityBase as SecurityModel
+from fastapi.security.base import SecurityBase
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,51 +15,65 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve_app.errors import Unauthorized
 from serve_app.http.dependencies import OWNER
 from serve_app.http.error_format import ErrorRenderer
+from serve_app.http.websockets import as_denial
 
-OPEN = (
-    *("/health", "/healthcheck", "/healthz", "/readyz"),
-    *("/docs", "/redoc", "/openapi.json", "/static-offline-docs/"),
-    "/v1/uploads/",
-)
-"""Paths, and folders of paths, that need no key: probes, the page that says how to use one, signed URLs."""
 
-SCHEMES = [
-    Depends(HTTPBearer(auto_error=False, description="A configured API key.")),
-    Depends(APIKeyHeader(name="x-admin-api-key", auto_error=False)),
+class _DocumentedScheme(SecurityBase):
+    """A security scheme in the OpenAPI document; `ApiKeyMiddleware` checks the keys."""
+
+    def __init__(self, name: str, model: SecurityModel) -> None:
+        self.scheme_name = name
+        self.model = model
+
+    def __call__(self) -> None:
+        """Accept every request: FastAPI's own schemes would fail for WebSocket routes."""
+
+
+_BEARER = HTTPBearer(description="A configured API key.")
+_HEADER = APIKey.model_validate({"in": APIKeyIn.header, "name": "x-admin-api-key"})
+SECURITY_SCHEMES = [
+    Depends(_DocumentedScheme("HTTPBearer", _BEARER)),
+    Depends(_DocumentedScheme("APIKeyHeader", _HEADER)),
 ]
-"""The security schemes of the OpenAPI document; `RequireKey` checks the keys."""
+"""Dependencies of routes that need an API key."""
 
 
 class ApiKeyMiddleware:
-    """ASGI middleware: 401 without a configured key, before anything of the body is read."""
+    """ASGI middleware: answers 401 to requests and WebSockets without a configured key, before a body is read.
 
-    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr], refuse: ErrorRenderer) -> None:
+    `public_paths` need no key; a path with a trailing slash stands for every path below it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[SecretStr], public_paths: Iterable[str], render: ErrorRenderer
+    ) -> None:
         self.app = app
-        self._refuse = refuse
         self._keys = [key.get_secret_value().encode() for key in keys]
+        self._public_paths = frozenset(public_paths)
+        self._public_folders = tuple(path for path in self._public_paths if path.endswith("/"))
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._keys or _is_open(scope["path"]):
+        if scope["type"] not in ("http", "websocket") or not self._keys or self._is_public(scope["path"]):
             return await self.app(scope, receive, send)
-        key = self._admitted(Headers(scope=scope))
+        key = self._find_key(Headers(scope=scope))
         if key is not None:
-            scope[OWNER] = hashlib.sha256(key).hexdigest()[:32]  # kept with the jobs: not the key itself
+            scope[OWNER] = hashlib.sha256(key).hexdigest()[:32]  # stored with the jobs, instead of the key
             return await self.app(scope, receive, send)
         error = Unauthorized(
             "a valid API key is required: send it as 'Authorization: Bearer KEY' or 'x-admin-api-key: KEY'",
             None,
             "invalid_api_key",
         )
-        return await self._refuse(scope, error)(scope, receive, send)
+        return await as_denial(scope, self._render(scope, error))(scope, receive, send)
 
-    def _admitted(self, headers: Headers) -> bytes | None:
-        """The configured key that a request has."""
+    def _is_public(self, path: str) -> bool:
+        return path in self._public_paths or path.startswith(self._public_folders)
+
+    def _find_key(self, headers: Headers) -> bytes | None:
+        """Return the configured key that a request was sent with."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-admin-api-key", "")
-        # Every key is compared, in constant time each, so that timing tells nothing about them.
+        # Every key is compared, each in constant time, so that timing reveals nothing about the keys.
         matches = [key for key in self._keys if secrets.compare_digest(given.encode("latin-1"), key)]
         return matches[0] if matches else None
-
-
-def _is_open(path: str) -> bool:
-    return path in OPEN or any(path.startswith(folder) for folder in OPEN if folder.endswith("/"))

@@ -1,21 +1,25 @@
-"""FastAPI dependencies of routes."""
+"""FastAPI dependencies of HTTP and WebSocket routes."""
 
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
+from starlette.requests import HTTPConnection
 
 from serve_app.services.transcription import Service
 
+OWNER = "whisper.owner"
+"""The key of the owner in the ASGI scope."""
 
-def service_of(request: Request) -> Service:
-    """The service this app was made for."""
-    service: Service = request.app.state.service
+
+def get_service(connection: HTTPConnection) -> Service:
+    """Return the service of the application."""
+    service: Service = connection.app.state.service
     return service
 
 
-def owner_of(request: Request) -> str:
+def get_owner(connection: HTTPConnection) -> str:
     """Return the owner of a request, derived from its API key; empty if the service needs no key."""
-    owner: str = request.scope.get(OWNER, "")
+    owner: str = connection.scope.get(OWNER, "")
     return owner
 
 
@@ -24,9 +28,6 @@ def base_url(service: Service, request: Request) -> str:
     return (service.settings.public_url or str(request.base_url)).rstrip("/")
 
 
-OWNER = "whisper.owner"
-"""The key of the owner in the ASGI scope."""
-
-KnownId = Annotated[str, Path(description="The id that it was given, or gave itself.", examples=["call-17"])]
-OwnerDep = Annotated[str, Depends(owner_of)]
-ServiceDep = Annotated[Service, Depends(service_of)]
+JobIdPath = Annotated[str, Path(description="The job's id, made by the service or the client.", examples=["call-17"])]
+OwnerDep = Annotated[str, Depends(get_owner)]
+ServiceDep = Annotated[Service, Depends(get_service)]

@@ -1,4 +1,4 @@
-"""`Prefer` headers, as RFC 7240 has them: whether a client waits for its text, and for how long."""
+"""The `Prefer` header (RFC 7240): whether a client waits for its transcript, and for how long."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,27 +15,27 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)  # 5.6.4
 _BLANK = " \t"
 
 
-def preferences(headers: Sequence[str]) -> dict[str, str]:
-    """Parse a `Prefer` header: each preference's name in lower case and its value, which is often empty.
+def parse_prefer(headers: Sequence[str]) -> dict[str, str]:
+    """Parse `Prefer` headers into the preferences' names, in lower case, and their values, which are often empty.
 
-    `headers` are the values of every `Prefer` header: together one list. Of a preference that is given twice the
-    first counts; what is no preference is passed over, and parameters are, for we know none (section 2).
+    `headers` are the values of all `Prefer` headers, which form one list. If a preference is repeated, the first counts
+    (section 2). Malformed elements and the parameters of preferences are ignored.
     """
     found: dict[str, str] = {}
     for header in headers:
         for element in _split(header, ","):
-            # One expression for a whole element would backtrack: blanks may stand before and after each of its parts.
+            # A single expression for an element would backtrack: blanks are allowed around each of its parts.
             first, *parameters = _split(element, ";")
-            preference = _pair(first)
-            if preference and all(_pair(parameter) for parameter in parameters if parameter.strip(_BLANK)):
+            preference = _parse_pair(first)
+            if preference and all(_parse_pair(parameter) for parameter in parameters if parameter.strip(_BLANK)):
                 found.setdefault(*preference)
     return found
 
 
 def _split(text: str, separator: str) -> Iterator[str]:
-    """The parts of a text between separators; in a quoted string, which may lack its end, there are none."""
+    """Yield the parts of a text between separators outside quoted strings. A quoted string may lack its end."""
     start, quoted, escaped = 0, False, False
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if escaped:
             escaped = False
         elif character == '"':
@@ -43,13 +43,13 @@ def _split(text: str, separator: str) -> Iterator[str]:
         elif quoted:
             escaped = character == "\\"
         elif character == separator:
-            yield text[start:place]
-            start = place + 1
+            yield text[start:index]
+            start = index + 1
     yield text[start:]
 
 
-def _pair(text: str) -> tuple[str, str] | None:
-    """A name, in lower case, and its value, which may be empty; null for anything else."""
+def _parse_pair(text: str) -> tuple[str, str] | None:
+    """Return a name, in lower case, and its value, which may be empty; None for anything else."""
     name, _, value = (part.strip(_BLANK) for part in text.partition("="))
     if not _TOKEN.fullmatch(name):
         return None
@@ -62,52 +62,50 @@ def _pair(text: str) -> tuple[str, str] | None:
 class Preferences:
     """The preferences of a client, by name; unknown ones are ignored."""
 
-    given: dict[str, str]
+    values: dict[str, str]
 
     @property
-    def in_background(self) -> bool:
-        """It would not wait for the text (`respond-async`, section 4.1)."""
-        return "respond-async" in self.given
+    def respond_async(self) -> bool:
+        """Whether the client prefers not to wait for the transcript (section 4.1)."""
+        return "respond-async" in self.values
 
-    async def waited(self, service: Service, job: Job) -> "WaitResult":
-        """A submitted job after the seconds that its client would wait (`wait`, section 4.3). Raises NotFound."""
-        wait = self.given.get("wait", "")
+    async def wait_for(self, service: Service, job: Job) -> "WaitResult":
+        """Wait for a submitted job as long as the client prefers (`wait`, section 4.3). Raises NotFound."""
+        wait = self.values.get("wait", "")
         if not (wait.isascii() and wait.isdigit()):
-            return WaitResult(job, False, preference_applied_header("respond-async" if self.in_background else None))
+            return WaitResult(job, False, preference_applied_header("respond-async" if self.respond_async else None))
         job = await service.wait(job, float(wait))
-        ended = job.state.terminal
-        return WaitResult(
-            job,
-            ended,
-            preference_applied_header("respond-async" if self.in_background and not ended else f"wait={wait}"),
-        )
+        has_ended = job.state.terminal
+        applied = "respond-async" if self.respond_async and not has_ended else f"wait={wait}"
+        return WaitResult(job, has_ended, preference_applied_header(applied))
 
 
 @dataclass(frozen=True)
 class WaitResult:
-    """A job that was waited for: whether it has `ended` in that time, and the header that says what was followed."""
+    """A job after the wait, whether it ended during the wait, and the `Preference-Applied` header."""
 
     job: Job
-    ended: bool
+    has_ended: bool
     headers: dict[str, str]
 
 
 def preference_applied_header(preference: str | None) -> dict[str, str]:
-    """The header that says which preference was followed; null: none."""
+    """Return the `Preference-Applied` header; empty if no preference was applied."""
     return {} if preference is None else {"Preference-Applied": preference}
 
 
-def _preferred(
+def _get_preferences(
     prefer: Annotated[
         list[str] | None,
         Header(
             alias="Prefer",
-            description="`respond-async`: answer at once, the text comes later; `wait=N`, beside it or where that is "
-            "so in any case: unless it is there within N seconds. Anything else is passed over (RFC 7240).",
+            description="`respond-async`: answer at once and run in the background. `wait=N`: wait up to N seconds for "
+            "the transcript before that; also where the answer comes at once in any case. Other preferences are "
+            "ignored (RFC 7240).",
         ),
     ] = None,
 ) -> Preferences:
-    return Preferences(preferences(prefer or ()))
+    return Preferences(parse_prefer(prefer or ()))
 
 
-PreferredDep = Annotated[Preferences, Depends(_preferred)]
+PreferencesDep = Annotated[Preferences, Depends(_get_preferences)]

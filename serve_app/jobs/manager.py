@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -19,6 +20,7 @@ from serve_app.jobs.notifier import JobNotifier
 from serve_app.jobs.retention import Sweeper
 from serve_app.jobs.runner import Run, Runner, interrupted
 from serve_app.jobs.shielded import shielded
+from serve_app.jobs.webhooks.payload import WebhookPayload
 from serve_app.jobs.webhooks.sender import WebhookSender, check_webhook
 from serve_app.schemas.job import (
     MAX_PAGE,
@@ -46,7 +48,8 @@ class JobManager:
     """Keeps the jobs, has the asynchronous ones run, tells of what happens to them.
 
     `run` makes the transcript of a job; cancelling it must stop the work. `holder` names this manager: the same
-    after a restart of its process, and no other's. All of it lives on one event loop. The database, the blobs and
+    after a restart of its process, and no other's. `webhook_payloads`: the payload of each
+    webhook format. All of it lives on one event loop. The database, the blobs and
     the session stay the caller's to close.
     """
 
@@ -58,10 +61,11 @@ class JobManager:
         run: Run,
         session: aiohttp.ClientSession,
         holder: str,
+        webhook_payloads: Mapping[str, WebhookPayload],
     ) -> None:
         self._settings = settings
         self._database = database
-        self._store = JobStore(database, settings.webhooks.retry_delays_s[0])
+        self._store = JobStore(database, settings.webhooks.retry_delays_s[0], webhook_payloads)
         self._outbox = Outbox(database)
         self._blobs = blobs
         self._runner = Runner(settings.jobs, self._store, run, holder, self)

@@ -14,7 +14,6 @@ Task = Literal["transcribe", "translate"]
 Timestamps = Literal["none", "segment", "word"]
 WebhookEvent = Literal["started", "progress", "completed", "failed", "cancelled"]
 Priority = Literal["low", "normal", "high"]
-WebhookDialect = Literal["native", "insanely_fast", "verda"]
 
 MODEL_DEFAULT_TOKENS = -1
 """In `suppress_tokens`: the list of the model's generation config."""
@@ -299,11 +298,16 @@ class Webhook(StrictModel):
 class JobRequest(StrictModel):
     """One recording to transcribe."""
 
+    # Stored jobs and their fingerprints have the alias of `webhook_format`.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     source: Source
     options: TranscriptionOptions = TranscriptionOptions()
     webhook: Webhook | None = None
     priority: Priority = Field("normal", description="Jobs of a higher priority are run first.")
-    dialect: WebhookDialect = Field("native", description="The front whose bodies the webhooks have.")
+    webhook_format: str = Field(
+        "native", alias="dialect", description="Name of the front that renders the webhooks (`Front.webhook_payload`)."
+    )
     model: str | None = Field(
         None, description="Id of the model that `options.model` leads to, once the service has accepted the request."
     )

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from serve_app.fronts.registry import webhook_payloads
 from serve_app.jobs import runner
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.jobs import JobStore
@@ -82,7 +83,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> JobStore:
-    return JobStore(database)
+    return JobStore(database, webhook_payloads=webhook_payloads())
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def managing(settings: AppSettings, database: Database, blobs: BlobStore) -> Man
         run: Run, settings: AppSettings = settings, holder: str = "here", database: Database = database
     ) -> AsyncIterator[JobManager]:
         async with guarded_session(settings.network) as session:
-            manager = JobManager(settings, database, blobs, run, session, holder)
+            manager = JobManager(settings, database, blobs, run, session, holder, webhook_payloads())
             await manager.start()
             try:
                 yield manager

@@ -1,166 +1,49 @@
-"""The native jobs API: `/v1/jobs`."""
+"""The jobs API: `/v1/jobs`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, Field, Json, ValidationError, model_validator
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
-from serve_app.fronts.openai.routes import RENDERED, respond
-from serve_app.fronts.uploads import store, store_base64
-from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep
-from serve_app.http.error_handlers import invalid, responses
-from serve_app.http.multipart import read_form, refuse_repeats
-from serve_app.http.openapi.document import response
-from serve_app.http.openapi.examples import QUEUED, SUCCEEDED, URL
-from serve_app.http.openapi.schema import schema_of
-from serve_app.http.prefer import PreferredDep
-from serve_app.jobs.view import JobView, to_view
-from serve_app.rendering.formats import Format, check_speakers
-from serve_app.rendering.subtitles import Layout
-from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
-from serve_app.schemas.request import (
-    DiarizationOptions,
-    JobRequest,
-    Priority,
-    Source,
-    StrictModel,
-    TranscriptionOptions,
-    UploadSource,
-    UrlSource,
-    VadOptions,
-    Webhook,
+from serve_app.fronts.common.transcripts import transcript_response
+from serve_app.fronts.common.uploads import store_base64, store_upload
+from serve_app.fronts.native import openapi
+from serve_app.fronts.native.schemas import (
+    Deleted,
+    IdempotencyKey,
+    JobBody,
+    JobForm,
+    JobList,
+    JobsQuery,
+    TranscriptQuery,
 )
+from serve_app.http.dependencies import JobIdPath, OwnerDep, ServiceDep
+from serve_app.http.error_format import as_invalid_request
+from serve_app.http.multipart import check_repeated_fields, read_form
+from serve_app.http.prefer import PreferencesDep
+from serve_app.jobs.view import JobView, to_view
+from serve_app.rendering.formats import check_speakers
+from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UploadSource, UrlSource
 from serve_app.services.transcription import Service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-JobId = Annotated[
-    str | None,
-    Field(
-        max_length=ID_CHARACTERS,
-        pattern=ID_PATTERN,
-        description="An id of your own; null: the service makes one. The same id and request again: the same job.",
-    ),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=KEY_CHARACTERS,
-        description="The same key and request again: the same job; another request is refused.",
-    ),
-]
-
-
-class JobBody(TranscriptionOptions):
-    """A job as JSON: one of `url`, `upload_id` and `audio`, a webhook if wanted, and the options."""
-
-    url: str | None = Field(None, description="http(s) URL of the audio.")
-    upload_id: str | None = Field(None, description="The id of an upload, made by `POST /v1/uploads` and put there.")
-    audio: str | None = Field(None, description="Base64 of the audio, or a data URL.")
-    webhook: Webhook | None = None
-    priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
-    id: JobId = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if [self.url, self.upload_id, self.audio].count(None) != 2:
-            raise ValueError("exactly one of url, upload_id and audio (or a multipart body with file) is required")
-        return self
-
-
-class JobForm(TranscriptionOptions):
-    """A job as multipart fields beside `file`; `webhook`, `vad` and `diarization` as JSON."""
-
-    vad: Json[VadOptions] | None = None
-    diarization: Json[DiarizationOptions] | None = None
-    webhook: Json[Webhook] | None = None
-    priority: Priority = Field("normal", description="Jobs of a higher priority run first.")
-    id: JobId = None
-
-
-class Deleted(BaseModel):
-    """A job that is forgotten."""
-
-    id: str
-    object: Literal["job.deleted"] = "job.deleted"
-    deleted: Literal[True] = True
-
-
-class JobsQuery(StrictModel):
-    """The query parameters of a job list."""
-
-    status: JobState | None = Field(None, description="Only jobs in this state.")
-    webhook: WebhookState | None = Field(
-        None, description="Only jobs whose webhook of the end is so far; `failed`: given up, send it again."
-    )
-    limit: int = Field(20, ge=1, le=MAX_PAGE)
-    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
-
-
-class TranscriptQuery(Layout):
-    """The query parameters of a transcript."""
-
-    format: Format = "json"
-
-
-class JobList(BaseModel):
-    """A page of jobs, newest first; `next_cursor` is null on the last."""
-
-    object: Literal["list"] = "list"
-    data: list[JobView]
-    next_cursor: str | None
-
-
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": schema_of(JobBody),
-            "example": {"url": URL, "webhook": {"url": "https://example.com/done"}},
-        },
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {"type": "string", "format": "binary"},
-                    **schema_of(JobForm)["properties"],
-                },
-                "additionalProperties": False,
-            },
-            "example": {"file": "(a recording)", "language": "en", "timestamps": "word"},
-        },
-    },
-}
-JOB = to_view(QUEUED).model_dump(mode="json")
-"""A job, as clients see it."""
-
-ENDED = to_view(SUCCEEDED).model_dump(mode="json")
-_GIVEN = ("Location", "Preference-Applied")
-
-
 @router.post(
     "",
     status_code=202,
-    summary="Submit a recording; the answer comes at once",
-    responses=responses(404, 422, 429)
-    | {
-        200: response("It has ended within the time to wait.", ENDED, headers=_GIVEN, model=JobView),
-        202: response("Accepted.", JOB, headers=_GIVEN),
-    },
-    openapi_extra={"requestBody": _BODY},
+    summary="Submit a recording as a job, which is answered at once",
+    responses=openapi.SUBMIT,
+    openapi_extra={"requestBody": openapi.JOB_BODY},
 )
 async def submit(
     service: ServiceDep,
     owner: OwnerDep,
     request: Request,
     response: Response,
-    preferred: PreferredDep,
+    preferences: PreferencesDep,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
@@ -173,17 +56,17 @@ async def submit(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
     job = await service.submit(job_request, job_id, owner, idempotency_key)
-    waited = await preferred.waited(service, job)
-    response.status_code = 200 if waited.ended else 202
-    response.headers.update(waited.headers | {"Location": f"/v1/jobs/{job.id}"})
-    return to_view(waited.job)
+    result = await preferences.wait_for(service, job)
+    response.status_code = 200 if result.has_ended else 202
+    response.headers.update(result.headers | {"Location": f"/v1/jobs/{job.id}"})
+    return to_view(result.job)
 
 
 async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
     try:
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise as_invalid_request(error) from None
     options = TranscriptionOptions.of(body)
     source: Source
     if body.url is not None:
@@ -198,7 +81,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
 async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
     await read_form(request)
     async with request.form() as form:
-        refuse_repeats(form)
+        check_repeated_fields(form)
         fields = {name: value for name, value in form.items() if name != "file"}
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -206,46 +89,32 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
         try:
             body = JobForm.model_validate(fields)
         except ValidationError as error:
-            raise invalid(error) from None
-        source = await store(service.blobs, file)
+            raise as_invalid_request(error) from None
+        source = await store_upload(service.blobs, file)
         options = TranscriptionOptions.of(body)
         return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 
-_PAGE = {"object": "list", "data": [ENDED], "next_cursor": None}
-
-
-@router.get("", summary="Jobs, newest first", responses=responses() | {200: response("A page.", _PAGE)})
+@router.get("", summary="List jobs, newest first", responses=openapi.LIST)
 async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
     page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
     return JobList(data=[to_view(job) for job in page.data], next_cursor=page.next_cursor)
 
 
-@router.get("/{job_id}", summary="One job", responses=responses(404) | {200: response("The job.", ENDED)})
-async def job(service: ServiceDep, job_id: KnownId) -> JobView:
+@router.get("/{job_id}", summary="Get a job", responses=openapi.GET)
+async def job(service: ServiceDep, job_id: JobIdPath) -> JobView:
     return to_view(await service.jobs.get(job_id))
 
 
-@router.get(
-    "/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409) | {200: RENDERED}
-)
-async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[TranscriptQuery, Query()]) -> Response:
+@router.get("/{job_id}/transcript", summary="Get the transcript of a job that succeeded", responses=openapi.TRANSCRIPT)
+async def transcript(service: ServiceDep, job_id: JobIdPath, query: Annotated[TranscriptQuery, Query()]) -> Response:
     found = await service.jobs.result(job_id)
     check_speakers(found, query.format)
-    return respond(found, query.format, query, job_id)
+    return transcript_response(found, query.format, query, job_id)
 
 
-@router.delete(
-    "/{job_id}",
-    summary="Cancel a job that has not ended; forget one that has",
-    responses=responses(404, 409)
-    | {
-        200: response(
-            "The job, or that it is forgotten.", JOB | {"status": "cancelled"}, Deleted(id="call-17").model_dump()
-        )
-    },
-)
-async def delete(service: ServiceDep, job_id: KnownId) -> JobView | Deleted:
+@router.delete("/{job_id}", summary="Cancel a job that has not ended; delete one that has", responses=openapi.DELETE)
+async def delete(service: ServiceDep, job_id: JobIdPath) -> JobView | Deleted:
     job = await service.jobs.get(job_id)
     if not job.state.terminal:
         return to_view(await service.jobs.cancel(job_id))

@@ -1,4 +1,4 @@
-"""The forms of OpenAI's audio API, and the options they stand for."""
+"""The forms of OpenAI's audio API, and their conversion to options."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from serve_app.errors import InvalidRequest, ServiceError
-from serve_app.http.error_handlers import invalid
+from serve_app.http.error_format import as_invalid_request
 from serve_app.rendering.formats import SPEAKERS, SUBTITLES, SpeechFormat
 from serve_app.schemas.request import (
     MAX_KNOWN_SPEAKERS,
@@ -39,24 +39,24 @@ _SEPARATOR = ", "
 
 
 class ServerVad(BaseModel):
-    """Voice activity detection; absent fields have the service's defaults."""
+    """Voice activity detection; absent fields default to the service's settings."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["server_vad"]
     threshold: Probability | None = Field(None, description="Speech begins at this probability.")
-    prefix_padding_ms: Milliseconds | None = Field(None, description="Sound kept before speech (and after it).")
-    silence_duration_ms: Milliseconds | None = Field(None, description="Silence that ends a stretch of speech.")
+    prefix_padding_ms: Milliseconds | None = Field(None, description="Padding before and after speech.")
+    silence_duration_ms: Milliseconds | None = Field(None, description="Silence that ends a speech segment.")
 
     def overrides(self) -> VadOptions:
-        """The same, in our own names."""
+        """Return these settings as options."""
         return VadOptions(
             threshold=self.threshold, pad_ms=self.prefix_padding_ms, min_silence_ms=self.silence_duration_ms
         )
 
 
-def _strategy(value: object) -> object:
-    """`auto`, or an object, which may be JSON."""
+def _parse_strategy(value: object) -> object:
+    """Parse `auto` or an object, which may be JSON text."""
     if value == "auto":
         return None
     if isinstance(value, str):
@@ -69,14 +69,14 @@ def _strategy(value: object) -> object:
 
 ChunkingStrategy = Annotated[
     ServerVad | None,
-    BeforeValidator(_strategy),
+    BeforeValidator(_parse_strategy),
     WithJsonSchema({"anyOf": [{"const": "auto", "type": "string"}, ServerVad.model_json_schema()], "default": "auto"}),
 ]
 
 
 def _check_length(words: list[str]) -> list[str]:
     if len(_SEPARATOR.join(words)) > MAX_PROMPT:
-        raise ValueError(f"at most {MAX_PROMPT} characters are allowed in all")
+        raise ValueError(f"at most {MAX_PROMPT} characters are allowed in total")
     return words
 
 
@@ -85,7 +85,7 @@ Keywords = Annotated[list[str], AfterValidator(_check_length)]
 
 @contextmanager
 def with_openai_param_names() -> Iterator[None]:
-    """Errors about speakers name the fields that these forms have for them."""
+    """Rename the fields in errors about speakers to the fields of these forms."""
     try:
         yield
     except ServiceError as error:
@@ -105,36 +105,36 @@ def with_openai_param_names() -> Iterator[None]:
 
 
 class SpeechForm(BaseModel):
-    """The fields that both paths take; another field is refused."""
+    """The fields of both paths; other fields are rejected."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"example": {"file": "(a recording)", "model": "whisper-1", "response_format": "srt"}},
     )
 
-    file: UploadFile = Field(description="Any container FFmpeg reads; decided by content, not by name.")
+    file: UploadFile = Field(description="Any container that FFmpeg reads, detected by content, not by name.")
     model: str = Field(description="A model id or alias of `GET /v1/models`.")
-    prompt: str | None = Field(None, description="Text that conditions every window.")
+    prompt: str | None = Field(None, description="Text that every window is conditioned on.")
     response_format: SpeechFormat = "json"
     temperature: float = Field(
-        0, description="0 to 1. 0: the likeliest text, and hotter where it fails Whisper's thresholds."
+        0, description="0 to 1. 0: the most likely text, with temperature fallback where it fails Whisper's thresholds."
     )
     include: list[Literal["logprobs"]] = Field([], alias="include[]", description="Needs `response_format=json`.")
     chunking_strategy: ChunkingStrategy = Field(
         None,
-        description="Where to look for speech: `auto`, or `{type: server_vad, threshold, prefix_padding_ms, "
+        description="Voice activity detection: `auto`, or `{type: server_vad, threshold, prefix_padding_ms, "
         "silence_duration_ms}`, as JSON or as fields `chunking_strategy[type]` and so on.",
     )
     stream: bool = Field(
         False,
-        description="Server-sent events, a window's text each; needs `response_format` `json`, `text` or "
-        "`diarized_json`, whose segments come at the end.",
+        description="Stream the text of each window as a server-sent event; needs `response_format` `json`, `text` or "
+        "`diarized_json`, whose segments are sent at the end.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _strategy_of_members(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Objects arrive from OpenAI's client as a field for each member."""
+    def _join_strategy_members(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Join the members of `chunking_strategy`, which OpenAI's client sends as a field each, into an object."""
         members = {name[len(_MEMBER) : -1]: name for name in fields if name.startswith(_MEMBER) and name.endswith("]")}
         if not members or "chunking_strategy" in fields:
             return fields
@@ -143,11 +143,11 @@ class SpeechForm(BaseModel):
 
     @property
     def _timestamps(self) -> Timestamps:
-        """Subtitles are cut by words' times."""
+        """The timestamps that the response format needs: subtitles are split by word timestamps."""
         return "word" if self.response_format in SUBTITLES else "segment"
 
     def _options(self, **own: Any) -> TranscriptionOptions:
-        """The same, as what every front parses into, with a path's `own` options. Raises InvalidRequest."""
+        """Return the options of both paths, with a path's `own` options. Raises InvalidRequest."""
         if self.include and self.response_format != "json":
             raise InvalidRequest("include[] needs response_format 'json'", "include[]")
         if self.stream and self.response_format not in _STREAMED:
@@ -163,17 +163,17 @@ class SpeechForm(BaseModel):
                 **own,
             )
         except ValidationError as error:
-            raise invalid(error) from None
+            raise as_invalid_request(error) from None
 
     def _diarization(self) -> dict[str, Any]:
         return {}
 
 
 class TranslationForm(SpeechForm):
-    """The fields of a translation: into English, whatever is spoken."""
+    """The fields of a translation into English."""
 
     def options(self) -> TranscriptionOptions:
-        """Return the request that every front parses into. Raises InvalidRequest."""
+        """Return the options. Raises InvalidRequest."""
         return self._options(task="translate", timestamps=self._timestamps)
 
 
@@ -181,7 +181,7 @@ class TranscriptionForm(SpeechForm):
     """The fields of a transcription."""
 
     language: str | None = Field(None, description="ISO-639-1 code or English name; absent: detected.")
-    keywords: Keywords = Field([], alias="keywords[]", description="Words to expect.")
+    keywords: Keywords = Field([], alias="keywords[]", description="Words that are likely in the recording.")
     timestamp_granularities: list[Literal["segment", "word"]] = Field(
         [], alias="timestamp_granularities[]", description="Needs `response_format=verbose_json`."
     )
@@ -190,17 +190,17 @@ class TranscriptionForm(SpeechForm):
         [],
         alias="known_speaker_names[]",
         max_length=MAX_KNOWN_SPEAKERS,
-        description="Names of voices; needs `response_format=diarized_json`.",
+        description="Names of known speakers; needs `response_format=diarized_json`.",
     )
     known_speaker_references: list[str] = Field(
         [],
         alias="known_speaker_references[]",
         max_length=MAX_KNOWN_SPEAKERS,
-        description="A clip of each of these voices, 2 to 10 seconds, as a data URL.",
+        description="A clip of each known speaker's voice, 2 to 10 seconds, as a data URL.",
     )
 
     def options(self) -> TranscriptionOptions:
-        """Return the request that every front parses into. Raises InvalidRequest."""
+        """Return the options. Raises InvalidRequest."""
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise InvalidRequest(
                 "timestamp_granularities[] needs response_format 'verbose_json'", "timestamp_granularities[]"
@@ -210,7 +210,10 @@ class TranscriptionForm(SpeechForm):
             field = "known_speaker_names[]" if names else "known_speaker_references[]"
             raise InvalidRequest(f"{field} needs response_format 'diarized_json'", field)
         if len(names) != len(references):
-            message = f"known_speaker_references[]: {len(references)} for {len(names)} known_speaker_names[]"
+            message = (
+                f"known_speaker_references[]: {len(references)} given for {len(names)} known_speaker_names[]; each "
+                "name needs one reference"
+            )
             raise InvalidRequest(message, "known_speaker_references[]")
         with with_openai_param_names():
             return self._options(

@@ -1,129 +1,78 @@
 """OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/models`."""
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Path, Response
 from fastapi.responses import JSONResponse
-from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import BaseModel, Field
+from fastapi.sse import EventSourceResponse
 
-from serve_app.fronts.bodies import DiarizedText, PlainText, VerboseText
+from serve_app.fronts.common.transcripts import transcript_response
+from serve_app.fronts.common.uploads import store_upload
+from serve_app.fronts.openai import openapi
 from serve_app.fronts.openai.forms import SpeechForm, TranscriptionForm, TranslationForm, with_openai_param_names
-from serve_app.fronts.uploads import store
+from serve_app.fronts.openai.schemas import Model, ModelList
+from serve_app.fronts.openai.stream import encode_event, encode_item
 from serve_app.http import sse
 from serve_app.http.dependencies import OwnerDep, ServiceDep
-from serve_app.http.error_handlers import as_service_error, body_of, responses
+from serve_app.http.error_format import error_body
+from serve_app.http.error_handlers import as_service_error
 from serve_app.http.multipart import FormRoute, reject_repeated_fields
-from serve_app.http.openapi.document import headers_of, response
-from serve_app.http.openapi.examples import DIARIZED, QUEUED, TRANSCRIPT
-from serve_app.http.prefer import Preferences, PreferredDep
-from serve_app.jobs.view import JobView, to_view
-from serve_app.models import EMBEDDED_WARNINGS
+from serve_app.http.prefer import Preferences, PreferencesDep
+from serve_app.jobs.view import to_view
 from serve_app.pipeline.streaming import stream_results
-from serve_app.rendering.formats import MEDIA_TYPES, SPEAKERS, Format, render
-from serve_app.rendering.speaker_labels import diarized_segments
-from serve_app.rendering.subtitles import PLAIN, Layout
+from serve_app.rendering.formats import Format
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
 from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
 from serve_app.services.transcription import Service
-from serve_app.settings import ServedModel
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
 
 MULTIPART = Form(media_type="multipart/form-data")
 
 
-def _of(item: TextDelta | Transcript, form: Format) -> Iterator[bytes]:
-    if isinstance(item, Transcript):
-        if form in SPEAKERS:  # which are known only now
-            yield from map(_encoded, diarized_segments(item))
-        done = render(item, "json")
-        assert isinstance(done, dict)
-        yield _encoded({"type": "transcript.text.done"} | done)
-        return
-    event: dict[str, Any] = {"type": "transcript.text.delta", "delta": item.text}
-    if item.logprobs is not None:
-        event["logprobs"] = [token.model_dump() for token in item.logprobs]
-    yield _encoded(event)
-
-
-def _encoded(data: dict[str, Any], event: str | None = None) -> bytes:
-    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=event)
-
-
-_JSON = response(
-    "In the format asked for.",
-    render(TRANSCRIPT, "json"),
-    render(TRANSCRIPT, "verbose_json"),
-    render(DIARIZED, "diarized_json"),
-    model=PlainText | VerboseText | DiarizedText,
-)
-_TEXTS: dict[str, Any] = {}
-for form, media_type in MEDIA_TYPES.items():
-    if media_type != "application/json":
-        shown = render(DIARIZED if form in SPEAKERS else TRANSCRIPT, form)
-        _TEXTS.setdefault(media_type, {"examples": {}})["examples"][form] = {"value": shown}
-RENDERED = _JSON | {"content": _JSON["content"] | _TEXTS}
-"""The OpenAPI entry of `respond`."""
-
-_TOLD = (TextDelta(text="three one"), TextDelta(text=" four"), TRANSCRIPT)
-_STREAM = {"text/event-stream": {"example": b"".join(e for item in _TOLD for e in _of(item, "json")).decode()}}
-_GIVEN = ("Location", "Preference-Applied")
-_ANSWERS = responses(404, 408, 409, 429) | {
-    200: RENDERED | {"content": RENDERED["content"] | _STREAM, "headers": headers_of(*_GIVEN)},
-    202: response(
-        "It runs in the background, as preferred.",
-        to_view(QUEUED).model_dump(mode="json"),
-        headers=_GIVEN,
-        model=JobView,
-    ),
-}
-
-
 @router.post(
     "/audio/transcriptions",
-    summary="Transcribe a file and wait for the text, or follow it",
-    responses=_ANSWERS,
+    summary="Transcribe a file, and return or stream the text",
+    responses=openapi.TRANSCRIBE,
     dependencies=[Depends(reject_repeated_fields)],
 )
 async def transcriptions(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART], preferred: PreferredDep
+    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART], preferences: PreferencesDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options(), preferred)
+    return await _answer(service, owner, form, form.options(), preferences)
 
 
 @router.post(
     "/audio/translations",
-    summary="Translate a file into English and wait for the text, or follow it",
-    responses=_ANSWERS,
+    summary="Translate a file into English, and return or stream the text",
+    responses=openapi.TRANSCRIBE,
     dependencies=[Depends(reject_repeated_fields)],
 )
 async def translations(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART], preferred: PreferredDep
+    service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART], preferences: PreferencesDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options(), preferred)
+    return await _answer(service, owner, form, form.options(), preferences)
 
 
 async def _answer(
-    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferred: Preferences
+    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferences: Preferences
 ) -> Response:
-    request = JobRequest(source=await store(service.blobs, form.file), options=options)
-    if preferred.in_background and not form.stream:  # a stream's first event is there before its last in any case
+    request = JobRequest(source=await store_upload(service.blobs, form.file), options=options)
+    if preferences.respond_async and not form.stream:  # a stream begins at once in any case
         with with_openai_param_names():
-            waited = await preferred.waited(service, await service.submit(request, owner=owner))
-        headers = waited.headers | {"Location": f"/v1/jobs/{waited.job.id}"}
-        if not waited.ended:
-            return JSONResponse(to_view(waited.job).model_dump(mode="json"), 202, headers)
+            result = await preferences.wait_for(service, await service.submit(request, owner=owner))
+        headers = result.headers | {"Location": f"/v1/jobs/{result.job.id}"}
+        if not result.has_ended:
+            return JSONResponse(to_view(result.job).model_dump(mode="json"), 202, headers)
         with with_openai_param_names():
-            answer = respond(await service.outcome(waited.job), form.response_format)
+            answer = transcript_response(await service.outcome(result.job), form.response_format)
         answer.headers.update(headers)
         return answer
     if not form.stream:
         with with_openai_param_names():
-            return respond(await service.transcribe(request, owner), form.response_format)
+            return transcript_response(await service.transcribe(request, owner), form.response_format)
 
     async def work(tell: OnDelta) -> Transcript:
         return await service.transcribe(request, owner, tell=tell)
@@ -139,7 +88,7 @@ async def _answer(
     with with_openai_param_names():
         for early in done:
             early.result()
-    events = sse.kept_alive(_events(first, told, form.response_format))
+    events = sse.with_keep_alive(_events(first, told, form.response_format))
     return EventSourceResponse(events, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 
@@ -150,52 +99,21 @@ async def _events(
     try:
         with with_openai_param_names():
             item = await first
-        for event in _of(item, form):
+        for event in encode_item(item, form):
             yield event
         async for item in rest:
-            for event in _of(item, form):
+            for event in encode_item(item, form):
                 yield event
     except Exception as error:
-        yield _encoded({"type": "error"} | body_of(as_service_error(error, "a streamed text")).model_dump(), "error")
-
-
-def respond(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> Response:
-    """A transcript as an HTTP answer. Raises InvalidRequest as `render` does."""
-    body = render(transcript, form, layout, name)
-    if isinstance(body, str):
-        return Response(body, media_type=f"{MEDIA_TYPES[form]}; charset=utf-8")
-    return JSONResponse(body)
-
-
-class Model(BaseModel):
-    """A name that requests may call the model by."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str = "whisper-serve"
-    warning: str | None = Field(None, description="What who uses it must know; mostly absent.")
-
-    @classmethod
-    def of(cls, name: str, model: ServedModel) -> Self:
-        return cls(id=name, warning=EMBEDDED_WARNINGS.get(model.checkpoint))
-
-
-class ModelList(BaseModel):
-    """All names of all models."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
-_MODEL = Model(id="whisper-1")
-_MODELS = ModelList(data=[_MODEL]).model_dump(exclude_none=True)
+        yield encode_event(
+            {"type": "error"} | error_body(as_service_error(error, "a streamed text")).model_dump(), "error"
+        )
 
 
 @router.get(
     "/models",
-    summary="The models served here",
-    responses=responses() | {200: response("All.", _MODELS)},
+    summary="List the served models",
+    responses=openapi.MODELS,
     response_model_exclude_none=True,
 )
 async def models(service: ServiceDep) -> ModelList:
@@ -205,8 +123,8 @@ async def models(service: ServiceDep) -> ModelList:
 
 @router.get(
     "/models/{model:path}",
-    summary="One model",
-    responses=responses(404) | {200: response("The model.", _MODEL.model_dump(exclude_none=True))},
+    summary="Get a model",
+    responses=openapi.MODEL,
     response_model_exclude_none=True,
 )
 async def model(service: ServiceDep, model: Annotated[str, Path(examples=["whisper-1"])]) -> Model:

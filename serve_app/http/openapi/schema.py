@@ -1,4 +1,4 @@
-"""Models that FastAPI doesn't see, in the OpenAPI document."""
+"""Schemas of models that FastAPI does not find by itself."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ from pydantic import BaseModel
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a model, with the models in it written out: references of its own would lead nowhere."""
+    """Return the JSON schema of a model with all references inlined, as they would not resolve in the document."""
     schema = model.model_json_schema()
-    inner = schema.pop("$defs", {})
+    definitions = schema.pop("$defs", {})
 
-    def written_out(part: Any) -> Any:
+    def inline(part: Any) -> Any:
         if isinstance(part, list):
-            return [written_out(item) for item in part]
+            return [inline(item) for item in part]
         if not isinstance(part, dict):
             return part
         if "$ref" in part:
-            return written_out(inner[part["$ref"].removeprefix("#/$defs/")])
-        return {name: written_out(value) for name, value in part.items()}
+            return inline(definitions[part["$ref"].removeprefix("#/$defs/")])
+        return {name: inline(value) for name, value in part.items()}
 
-    result: dict[str, Any] = written_out(schema)
+    result: dict[str, Any] = inline(schema)
     return result

@@ -1,5 +1,6 @@
 """The event log of jobs: the event of a change and its webhook are written in the transaction of the change."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import RowMapping, Update, insert, select, update
@@ -8,7 +9,7 @@ from yarl import URL
 
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.tables import HOST_CHARACTERS, deliveries, events, jobs
-from serve_app.jobs.webhooks.payload import is_subscribed, message
+from serve_app.jobs.webhooks.payload import WebhookPayload, is_subscribed, webhook_body
 from serve_app.schemas.job import EventType, Job, JobEvent
 from serve_app.schemas.transcript import Transcript
 
@@ -32,8 +33,9 @@ async def events_after(database: Database, job_id: str, after: int) -> tuple[Job
 class EventLog:
     """Writes down what happens. The first try at a webhook is due `delay_s` after what it tells of."""
 
-    def __init__(self, delay_s: float) -> None:
+    def __init__(self, delay_s: float, webhook_payloads: Mapping[str, WebhookPayload]) -> None:
         self._delay = timedelta(seconds=delay_s)
+        self._webhook_payloads = webhook_payloads
 
     async def update_and_record(
         self,
@@ -86,7 +88,7 @@ class EventLog:
                 event=event,
                 # Raw, for a name may have no other spelling; an IPv6 address's zone may be of any length.
                 host=(URL(webhook.url).raw_host or "")[:HOST_CHARACTERS],
-                body=message(job, event, now, transcript),
+                body=webhook_body(self._webhook_payloads, job, event, now, transcript),
                 state="pending",
                 tries=0,
                 created_at=now,

@@ -7,6 +7,7 @@ too late changes nothing. What changed is returned, or None.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Delete, RowMapping, Select, delete, func, insert, or_, select, tuple_, update
@@ -18,7 +19,7 @@ from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.events import JOB, EventLog, row_to_job
 from serve_app.jobs.db.tables import CLIP_APART, Utc, blocks, deliveries, jobs
 from serve_app.jobs.fair_queue import next_owner
-from serve_app.jobs.webhooks.payload import ENDS
+from serve_app.jobs.webhooks.payload import FINAL_EVENTS, WebhookPayload
 from serve_app.schemas.job import EventType, Job, JobError, JobState, WebhookState
 from serve_app.schemas.request import BlobSource
 from serve_app.schemas.transcript import Transcript
@@ -41,12 +42,18 @@ class AddedJob:
 class JobStore:
     """The table of jobs, and their kept blocks.
 
-    `webhook_delay_s`: the first try at a webhook comes so long after what it tells of.
+    `webhook_delay_s`: the first try at a webhook comes so long after what it tells of. `webhook_payloads`: as
+    `webhook_body` needs them.
     """
 
-    def __init__(self, database: Database, webhook_delay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        webhook_delay_s: float = 0.0,
+        webhook_payloads: Mapping[str, WebhookPayload] = MappingProxyType({}),
+    ) -> None:
         self._database = database
-        self._journal = EventLog(webhook_delay_s)
+        self._journal = EventLog(webhook_delay_s, webhook_payloads)
 
     async def add(self, job: Job, max_queued: int | None = None) -> AddedJob | None:
         """Commit a new job, unless `max_queued` are waiting already (None).
@@ -260,7 +267,7 @@ class JobStore:
             if transcript is not None:
                 values |= {"progress": 1.0, "transcript": transcript, "timings": transcript.timings}
             ended = await self._journal.update_and_record(
-                connection, update(jobs).where(*where).values(values), ENDS[state], now, transcript
+                connection, update(jobs).where(*where).values(values), FINAL_EVENTS[state], now, transcript
             )
             if ended is not None:
                 await connection.execute(delete(blocks).where(blocks.c.job_id == job_id))

@@ -1,4 +1,4 @@
-"""Audio in a request body, on its way to the blob store."""
+"""Storage of the audio in a request body."""
 
 from collections.abc import AsyncIterator
 
@@ -8,21 +8,21 @@ from serve_app.audio.inline import from_base64
 from serve_app.schemas.request import BlobSource
 from serve_app.storage.blobs import BlobStore
 
-CHUNK = 2**20
+CHUNK_BYTES = 2**20
 
 
-async def store(blobs: BlobStore, file: UploadFile) -> BlobSource:
-    """Keep an uploaded file as a blob."""
+async def store_upload(blobs: BlobStore, file: UploadFile) -> BlobSource:
+    """Store an uploaded file as a blob."""
 
     async def chunks() -> AsyncIterator[bytes]:
-        while chunk := await file.read(CHUNK):
+        while chunk := await file.read(CHUNK_BYTES):
             yield chunk
 
     return await blobs.write(chunks())
 
 
 async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
-    """Keep base64 audio, bare or in a data URL, as a blob."""
+    """Store base64 audio, which may be a data URL, as a blob. Raises InvalidRequest that names the field `param`."""
     data = from_base64(text, param)
 
     async def chunks() -> AsyncIterator[bytes]:

@@ -1,0 +1,1 @@
+"""Parts of several fronts: the `Front` type, uploads, transcript responses, readiness."""
