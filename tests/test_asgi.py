@@ -1,14 +1,11 @@
 """Which fronts there are."""
 
-from typing import get_args
-
 import httpx
 import pytest
 
-from serve_app.asgi import FRONTS
-from serve_app.settings import Front
+from serve_app.fronts.registry import FRONTS, select_fronts
 
-PATHS: dict[Front, str] = {
+PATHS = {
     "openai": "/v1/audio/transcriptions",
     "insanely_fast": "/",
     "verda": "/generate",
@@ -18,7 +15,12 @@ PATHS: dict[Front, str] = {
 
 
 def test_every_front_can_be_chosen() -> None:
-    assert set(FRONTS) == set(get_args(Front)) == set(PATHS)
+    assert {front.name for front in FRONTS if front.is_optional} == set(PATHS)
+
+
+def test_an_unknown_front_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"unknown \['native', 'nobody'\]; allowed are .*openai"):
+        select_fronts(FRONTS, ["openai", "nobody", "native"])
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import httpx
 import pytest
 from pydantic import BaseModel, Field
 
-from serve_app.asgi import FRONTS, create_app
+from serve_app.asgi import create_app
 from serve_app.errors import InvalidRequest
-from serve_app.fronts.native.uploads import parse_upload_url
+from serve_app.fronts.common.signed_uploads import parse_upload_url
+from serve_app.fronts.registry import FRONTS
 from serve_app.http.body_limits import MAX_HEAD_BYTES, charset_of
-from serve_app.http.prefer import preferences
+from serve_app.http.prefer import parse_prefer
 from serve_app.jobs.cursor import from_cursor
 from serve_app.jobs.webhooks.sender import check_webhook, retry_after
 from serve_app.net.ssrf import MAX_URL_CHARS, check_url
@@ -50,7 +51,7 @@ def webhook(url: str = "http://example.com", headers: dict[str, str] | None = No
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "Prefer": lambda text: preferences([text]),
+    "Prefer": lambda text: parse_prefer([text]),
     "Content-Type": charset_of,
     "Retry-After": lambda text: retry_after(text, datetime.now(UTC)),
     "id": lambda text: Id(value=text),
@@ -89,14 +90,15 @@ def test_no_text_takes_long_to_read(name: str) -> None:
 
 async def test_no_path_takes_long_to_match(service: Service) -> None:
     app = create_app(service)
-    dialects = [dialect for _, dialects in FRONTS.values() for dialect in dialects]
+    formats = [error_format for front in FRONTS for error_format in front.error_formats]
 
     def match(path: str) -> None:
         scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [(b"x-inference-id", b"x")]}
+        scope["app"] = app
         for route in app.routes:
             route.matches(dict(scope))
-        for dialect in dialects:
-            dialect.matches(scope)
+        for error_format in formats:
+            error_format.matches(scope)
 
     match("/v1/jobs")
     seconds, text = slowest(match)

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.http.prefer import preferences
+from serve_app.http.prefer import parse_prefer
 
 DATA = Path(__file__).parent.parent / "data"
 EN = "three one four one five nine"
@@ -42,7 +42,7 @@ EN = "three one four one five nine"
     ],
 )
 def test_headers(headers: list[str], found: dict[str, str]) -> None:
-    assert preferences(headers) == found
+    assert parse_prefer(headers) == found
 
 
 TOKENS = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=10)
@@ -71,7 +71,7 @@ def test_what_is_written_is_read(data: st.DataObject) -> None:
     for *_, written in chosen:
         parameters = data.draw(st.lists(parts(values).map(lambda part: part[2]) | st.just(""), max_size=3))
         elements.append(f"{data.draw(BLANKS)};{data.draw(BLANKS)}".join([written, *parameters]))
-    found = preferences([f"{data.draw(BLANKS)},{data.draw(BLANKS)}".join(elements)])
+    found = parse_prefer([f"{data.draw(BLANKS)},{data.draw(BLANKS)}".join(elements)])
     expected: dict[str, str] = {}
     for name, value, _ in chosen:
         expected.setdefault(name.lower(), value)
@@ -87,18 +87,18 @@ def test_time_grows_with_the_length_at_most(repeated: str, end: str) -> None:
     # As much as the header lines of one request may have by far: with a quadratic step it takes seconds.
     text = f"a{repeated * (64 * 1024 // len(repeated))}{end}"
     start = time.process_time()
-    preferences([text])
+    parse_prefer([text])
     assert time.process_time() - start < 0.4
 
 
 @given(st.lists(st.text(max_size=50)))
 def test_any_text_is_read(headers: list[str]) -> None:
-    assert all(name == name.lower() for name in preferences(headers))
+    assert all(name == name.lower() for name in parse_prefer(headers))
 
 
 @given(st.lists(st.sampled_from(["respond-async", "wait=3", 'x="a,b"', "y;z=1"]), max_size=6))
 def test_one_header_or_many_is_the_same(words: list[str]) -> None:
-    assert preferences(words) == preferences([", ".join(words)])
+    assert parse_prefer(words) == parse_prefer([", ".join(words)])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.errors import AudioError, ServiceError
-from serve_app.schemas.request import TranscriptionOptions
+from serve_app.schemas.request import JobRequest, TranscriptionOptions
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,16 @@ def test_clips_are_kept_and_not_shown() -> None:
     shown = told.redacted.model_dump(mode="json")
     assert shown["diarization"]["known_speakers"] == [{"name": "Ann"}]
     assert shown | {"diarization": None} == TranscriptionOptions().model_dump(mode="json")
+
+
+def test_the_webhook_format_is_stored_under_its_old_name() -> None:
+    stored = {
+        "source": {"kind": "url", "url": "https://example.com/a.mp3"},
+        "webhook": {"url": "https://example.com/h"},
+        "dialect": "insanely_fast",
+    }
+    request = JobRequest.model_validate(stored)
+    assert request.webhook_format == "insanely_fast"
+    assert JobRequest.model_validate_json(request.model_dump_json()) == request
+    # As the service computed it when the field was called so: a job that is submitted again is the same.
+    assert request.fingerprint == "a746341bf89f493966d7489b1ce343d2b2ab55ee6162cb99ec06f63657028634"

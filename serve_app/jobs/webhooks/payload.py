@@ -32,6 +32,10 @@ def webhook_body(
     at: datetime,
     transcript: Transcript | None = None,
 ) -> str:
-    """Return the JSON body of a job's webhook. `payloads`: by `JobRequest.webhook_format`."""
-    content = payloads[job.request.webhook_format](job, event, at, transcript)
+    """Return the JSON body of a job's webhook. `payloads`: by `JobRequest.webhook_format`.
+
+    A stored job whose front is no longer part of the service has the native payload.
+    """
+    payload = payloads.get(job.request.webhook_format) or payloads["native"]
+    content = payload(job, event, at, transcript)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

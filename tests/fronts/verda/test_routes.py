@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from verda.inference_client import AsyncStatus, InferenceClient, InferenceClientError
 
-from serve_app.fronts.verda import routes as verda
+from serve_app.asgi import create_app
 from serve_app.services.transcription import Service
 from serve_app.whisper.engine.engine import Engine
 from tests.server import ARGS, listening
@@ -327,11 +327,12 @@ async def test_a_body_of_unknown_length_is_cut_off(client: httpx.AsyncClient) ->
     assert (answer.status_code, set(answer.json())) == (413, {"detail"})
 
 
-async def test_a_deployment_is_no_folder_of_anything_else(client: httpx.AsyncClient) -> None:
+async def test_a_deployment_is_no_folder_of_anything_else(client: httpx.AsyncClient, service: Service) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     folders = {path.split("/")[1] for path in paths if path.count("/") > 1} - {"{deployment}"}
-    assert folders <= set(verda.RESERVED)
-    for folder in (*verda.RESERVED, "-", ".hidden", "a b", "a/b"):
+    reserved = create_app(service).state.path_prefixes
+    assert folders <= reserved
+    for folder in (*reserved, "-", ".hidden", "a b", "a/b"):
         for path in (f"/{folder}/generate", f"/{folder}/generate_webhook"):
             answer = await client.post(path, json={"url": "http://127.0.0.1:1/a"})
             assert answer.status_code in (404, 405), path

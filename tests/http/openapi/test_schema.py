@@ -28,7 +28,7 @@ from schemathesis.specs.openapi import checks as of_documents
 from serve_app.asgi import create_app
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.fronts.verda.routes import ID
+from serve_app.fronts.verda.errors import INFERENCE_ID
 from serve_app.http.openapi.document import operations
 from serve_app.settings import AppSettings, LimitSettings
 from serve_app.whisper.engine.engine import Engine
@@ -122,7 +122,7 @@ def test_every_answer_is_in_the_document(
 ) -> None:
     case.body = real(case.body, outside, recording)
     # Without its header, this path is another front's, whose answers are others.
-    others = case.operation.path == "/status/{deployment}" and ID not in case.headers
+    others = case.operation.path == "/status/{deployment}" and INFERENCE_ID not in case.headers
     case.call_and_validate(base_url=url, checks=[checks.not_a_server_error] if others else CHECKS, timeout=60)
 
 
