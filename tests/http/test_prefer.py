@@ -102,17 +102,17 @@ def test_one_header_or_many_is_the_same(words: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Front:
-    """How a front is asked for the recording behind a URL, and where its 202 (or 201) leads."""
+class Endpoint:
+    """A path that transcribes the recording behind a URL, and the `Location` of its 202 (or 201)."""
 
     path: str
     accepted: int
     location: str
     always: bool = False
-    """It answers before there is a text in any case."""
+    """Whether it answers before there is a transcript without being asked to."""
     key: str = "url"
 
-    async def ask(self, client: httpx.AsyncClient, url: str, prefer: str, **fields: Any) -> httpx.Response:
+    async def post(self, client: httpx.AsyncClient, url: str, prefer: str, **fields: Any) -> httpx.Response:
         if self.key == "file":
             async with httpx.AsyncClient() as outside:
                 file = (await outside.get(url)).content
@@ -126,15 +126,15 @@ class Front:
         return await client.post(self.path, headers={"Prefer": prefer}, **sent)
 
 
-FRONTS = [
-    Front("/v1/jobs", 202, "/v1/jobs/", always=True),
-    Front("/v1/audio/transcriptions", 202, "/v1/jobs/", key="file"),
-    Front("/v1/audio/translations", 202, "/v1/jobs/", key="file"),
-    Front("/", 202, "/status/"),
-    Front("/generate", 202, "/result/whisper"),
-    Front("/mine/generate", 202, "/result/mine"),
-    Front("/infer", 201, "http://service/v1/requests/", key="audio"),
-    Front(
+ENDPOINTS = [
+    Endpoint("/v1/jobs", 202, "/v1/jobs/", always=True),
+    Endpoint("/v1/audio/transcriptions", 202, "/v1/jobs/", key="file"),
+    Endpoint("/v1/audio/translations", 202, "/v1/jobs/", key="file"),
+    Endpoint("/", 202, "/status/"),
+    Endpoint("/generate", 202, "/result/whisper"),
+    Endpoint("/mine/generate", 202, "/result/mine"),
+    Endpoint("/infer", 201, "http://service/v1/requests/", key="audio"),
+    Endpoint(
         "/v1/async/ent/tiyarofs/1/openai/whisper-tiny",
         202,
         "http://service/v1/async/requests/",
@@ -142,8 +142,10 @@ FRONTS = [
         key="URL",
     ),
 ]
-fronts = pytest.mark.parametrize("front", FRONTS, ids=lambda front: front.path)
-waiting = pytest.mark.parametrize("front", [f for f in FRONTS if not f.always], ids=lambda front: front.path)
+endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+waiting = pytest.mark.parametrize(
+    "endpoint", [f for f in ENDPOINTS if not f.always], ids=lambda endpoint: endpoint.path
+)
 
 
 @pytest.fixture
@@ -174,69 +176,73 @@ async def newest(client: httpx.AsyncClient) -> str:
     return str((await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]["id"])
 
 
-@fronts
-async def test_who_would_not_wait_is_told_where_the_text_will_be(
-    client: httpx.AsyncClient, outside: str, front: Front
+@endpoints
+async def test_respond_async_returns_the_location_of_the_transcript(
+    client: httpx.AsyncClient, outside: str, endpoint: Endpoint
 ) -> None:
-    answer = await front.ask(client, f"{outside}/audio", "respond-async")
-    assert (answer.status_code, answer.headers["preference-applied"]) == (front.accepted, "respond-async"), answer.text
-    assert answer.headers["location"].startswith(front.location)
+    answer = await endpoint.post(client, f"{outside}/audio", "respond-async")
+    assert (answer.status_code, answer.headers["preference-applied"]) == (endpoint.accepted, "respond-async"), (
+        answer.text
+    )
+    assert answer.headers["location"].startswith(endpoint.location)
     job_id = await newest(client)
     assert job_id in answer.text + answer.headers["location"]
     assert (await ended(client, job_id))["mode"] == "async"
     found = await client.get(
-        answer.headers["location"], headers={"X-Inference-Id": job_id} if "result" in front.location else {}
+        answer.headers["location"], headers={"X-Inference-Id": job_id} if "result" in endpoint.location else {}
     )
     assert found.status_code in (200, 202), found.text
 
 
-@fronts
-async def test_who_would_wait_for_a_while_gets_the_text(client: httpx.AsyncClient, outside: str, front: Front) -> None:
-    prefer = "wait=60" if front.always else "respond-async, wait=60"
-    answer = await front.ask(client, f"{outside}/audio", prefer)
+@endpoints
+async def test_wait_returns_the_transcript_if_it_is_there_in_time(
+    client: httpx.AsyncClient, outside: str, endpoint: Endpoint
+) -> None:
+    prefer = "wait=60" if endpoint.always else "respond-async, wait=60"
+    answer = await endpoint.post(client, f"{outside}/audio", prefer)
     assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=60"), answer.text
     assert (await client.get(f"/v1/jobs/{await newest(client)}")).json()["status"] == "succeeded"
-    if not front.always:
-        assert set(answer.json()) == set((await front.ask(client, f"{outside}/audio", "")).json())
+    if not endpoint.always:
+        assert set(answer.json()) == set((await endpoint.post(client, f"{outside}/audio", "")).json())
         assert EN in answer.text
 
 
 @waiting
-async def test_a_failure_in_that_while_is_the_answer_without_it(
-    client: httpx.AsyncClient, outside: str, front: Front
+async def test_a_failure_during_the_wait_is_the_same_error_as_without_it(
+    client: httpx.AsyncClient, outside: str, endpoint: Endpoint
 ) -> None:
-    waited = await front.ask(client, f"{outside}/noise", "respond-async, wait=60")
-    at_once = await front.ask(client, f"{outside}/noise", "")
+    waited = await endpoint.post(client, f"{outside}/noise", "respond-async, wait=60")
+    at_once = await endpoint.post(client, f"{outside}/noise", "")
     assert (waited.status_code, waited.json()) == (at_once.status_code, at_once.json())
     assert waited.status_code == 400
 
 
-@fronts
-async def test_other_preferences_are_passed_over(client: httpx.AsyncClient, outside: str, front: Front) -> None:
-    answer = await front.ask(client, f"{outside}/audio", "handling=lenient, respond-asynchronously, wait=soon,")
-    assert answer.status_code == (front.accepted if front.always else 200), answer.text
+@endpoints
+async def test_other_preferences_are_ignored(client: httpx.AsyncClient, outside: str, endpoint: Endpoint) -> None:
+    answer = await endpoint.post(client, f"{outside}/audio", "handling=lenient, respond-asynchronously, wait=soon,")
+    assert answer.status_code == (endpoint.accepted if endpoint.always else 200), answer.text
     assert "preference-applied" not in answer.headers
 
 
 @waiting
-async def test_without_respond_async_nobody_is_sent_away(client: httpx.AsyncClient, outside: str, front: Front) -> None:
-    answer = await front.ask(client, f"{outside}/audio", "wait=0")
+async def test_wait_alone_does_not_respond_early(client: httpx.AsyncClient, outside: str, endpoint: Endpoint) -> None:
+    answer = await endpoint.post(client, f"{outside}/audio", "wait=0")
     assert (answer.status_code, answer.headers.get("preference-applied")) == (200, None)
 
 
 async def test_a_format_is_kept_for_who_waits(client: httpx.AsyncClient, outside: str) -> None:
-    answer = await FRONTS[1].ask(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
+    answer = await ENDPOINTS[1].ask(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
     assert answer.text.startswith("1\n00:00:0")
-    streamed = await FRONTS[1].ask(client, f"{outside}/audio", "respond-async", stream="true")
+    streamed = await ENDPOINTS[1].ask(client, f"{outside}/audio", "respond-async", stream="true")
     assert (streamed.status_code, "preference-applied" in streamed.headers) == (200, False)
     assert "transcript.text.done" in streamed.text
 
 
 async def test_a_finished_inference_has_its_result(client: httpx.AsyncClient, outside: str) -> None:
-    found = (await FRONTS[-1].ask(client, f"{outside}/audio", "wait=60")).json()["response"]
+    found = (await ENDPOINTS[-1].ask(client, f"{outside}/audio", "wait=60")).json()["response"]
     assert (found["status"], found["result"]["text"]) == ("success", EN)
     assert found["urls"]["GET"].endswith(found["id"])
-    failed = (await FRONTS[-1].ask(client, f"{outside}/noise", "wait=60")).json()["response"]
+    failed = (await ENDPOINTS[-1].ask(client, f"{outside}/noise", "wait=60")).json()["response"]
     assert (failed["status"], failed["error"]["code"]) == ("failed", 400)
 
 
