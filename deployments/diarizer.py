@@ -33,4 +33,4 @@ class Diarizer:
 
     def check_health(self) -> None:
         """Raise when the pipeline's thread is gone or hangs: Serve then replaces the replica."""
-        self.worker.check()
+        self.worker.check_health()

@@ -31,6 +31,7 @@ from serve_app.schemas.request import (
     UrlSource,
     Webhook,
 )
+from serve_app.schemas.transcript import final_transcript
 from serve_app.services.transcription import Service
 
 
@@ -187,7 +188,7 @@ async def transcribe(
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
     if not (body.is_async or preferred.in_background):
-        transcript = await service.transcribe(body.request(), owner, job_id=task_id)
+        transcript = await final_transcript(service.transcribe(body.request(), owner, job_id=task_id))
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
     waited = await preferred.waited(service, await service.submit(body.request(), task_id, owner))
     response.headers.update(waited.headers | {"Location": f"/status/{task_id}"})

@@ -20,7 +20,7 @@ from serve_app.http.prefer import PreferredDep
 from serve_app.rendering.formats import as_whisper
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UrlSource
-from serve_app.schemas.transcript import Transcript
+from serve_app.schemas.transcript import Transcript, final_transcript
 from serve_app.services.transcription import Service
 
 REQUEST_ID = "X-User-Request-ID"
@@ -144,7 +144,7 @@ async def infer(
                 return JSONResponse(future.model_dump(), 201, headers | {"Location": poll_url})
             transcript = await service.outcome(waited.job)
         else:
-            transcript = await service.transcribe(job_request, owner, request_id)
+            transcript = await final_transcript(service.transcribe(job_request, owner, request_id))
     except ServiceError as error:
         return refused(error, request_id)
     return JSONResponse(_inference(transcript).model_dump(), headers=headers)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Form, Path, Response
@@ -22,12 +23,11 @@ from serve_app.http.openapi.examples import DIARIZED, QUEUED, TRANSCRIPT
 from serve_app.http.prefer import Preferences, PreferredDep
 from serve_app.jobs.view import JobView, to_view
 from serve_app.models import EMBEDDED_WARNINGS
-from serve_app.pipeline.streaming import stream_results
 from serve_app.rendering.formats import MEDIA_TYPES, SPEAKERS, Format, render
 from serve_app.rendering.speaker_labels import diarized_segments
 from serve_app.rendering.subtitles import PLAIN, Layout
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
-from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
+from serve_app.schemas.transcript import TextDelta, Transcript, TranscriptStream, final_transcript
 from serve_app.services.transcription import Service
 from serve_app.settings import ServedModel
 
@@ -121,17 +121,13 @@ async def _answer(
             answer = respond(await service.outcome(waited.job), form.response_format)
         answer.headers.update(headers)
         return answer
+    items = service.transcribe(request, owner, stream=form.stream)
     if not form.stream:
         with with_openai_param_names():
-            return respond(await service.transcribe(request, owner), form.response_format)
-
-    async def work(tell: OnDelta) -> Transcript:
-        return await service.transcribe(request, owner, tell=tell)
-
-    told = stream_results(work)
-    first = asyncio.ensure_future(anext(told))
+            return respond(await final_transcript(items), form.response_format)
+    first = asyncio.ensure_future(anext(items))
     try:
-        # What goes wrong before there is a text has a status of its own, unless that takes too long for a proxy.
+        # An error before the first text has a status of its own, unless it takes too long for proxies.
         done, _ = await asyncio.wait({first}, timeout=sse.KEEP_ALIVE_S)
     except asyncio.CancelledError:
         first.cancel()
@@ -139,22 +135,23 @@ async def _answer(
     with with_openai_param_names():
         for early in done:
             early.result()
-    events = sse.kept_alive(_events(first, told, form.response_format))
+    events = sse.kept_alive(_events(first, items, form.response_format))
     return EventSourceResponse(events, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 
 async def _events(
-    first: Awaitable[TextDelta | Transcript], rest: AsyncIterator[TextDelta | Transcript], form: Format
+    first: Awaitable[TextDelta | Transcript], rest: TranscriptStream, form: Format
 ) -> AsyncGenerator[bytes]:
-    """A text as OpenAI's events."""
+    """Yield a stream as OpenAI's events; an error is the last one. `first`: its first item, already awaited."""
     try:
-        with with_openai_param_names():
-            item = await first
-        for event in _of(item, form):
-            yield event
-        async for item in rest:
+        async with aclosing(rest):
+            with with_openai_param_names():
+                item = await first
             for event in _of(item, form):
                 yield event
+            async for item in rest:
+                for event in _of(item, form):
+                    yield event
     except Exception as error:
         yield _encoded({"type": "error"} | body_of(as_service_error(error, "a streamed text")).model_dump(), "error")
 

@@ -20,6 +20,7 @@ from serve_app.http.prefer import Preferences, preference_applied_header, prefer
 from serve_app.rendering.speaker_labels import speaker_text
 from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.schemas.request import JobRequest, TranscriptionOptions, UrlSource, Webhook
+from serve_app.schemas.transcript import final_transcript
 from serve_app.services.transcription import Service
 
 ID = "X-Inference-Id"
@@ -192,7 +193,7 @@ container = APIRouter(route_class=DIALECT.route)
 async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, await _submit(service, call, body.request(), owner))
-    transcript = await service.transcribe(body.request(), owner)
+    transcript = await final_transcript(service.transcribe(body.request(), owner))
     return JSONResponse({"result": speaker_text(transcript)}, headers=preference_applied_header(call.way))
 
 

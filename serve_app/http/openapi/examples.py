@@ -93,7 +93,7 @@ ERRORS = {
         Reused("there is a job 'call-17' already, for another request", "id", "id_reused"),
         HeadTooLarge("the URL and headers are over the limit of 65536 bytes"),
         Overloaded("10000 jobs are waiting already, the most allowed; try again later", None, "queue_full"),
-        Unavailable("the job manager is away for the moment: try again", None, "unavailable"),
+        Unavailable("the job manager is unavailable: try again", None, "unavailable"),
     )
 }
 """One of every status, as our own code raises it."""
