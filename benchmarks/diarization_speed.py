@@ -31,13 +31,14 @@ from pydub import AudioSegment
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
-from serve_app.audio.windows import Block
 from serve_app.net.ssrf import guarded_session
-from serve_app.pipeline.transcribe import transcribe
+from serve_app.pipeline.transcribe import Pipeline
+from serve_app.schemas.job import Job
 from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions
-from serve_app.schemas.transcript import Transcript, Turn
+from serve_app.schemas.transcript import Transcript, Turn, final_transcript
 from serve_app.settings import AppSettings, DiarizationSettings, LimitSettings, VadSettings, WhisperSettings
 from serve_app.storage.blobs import BlobStore
+from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText
 
 LEAST_RATIO = 2.0
@@ -123,7 +124,6 @@ def side_by_side(name: str, sound: Path, repeats: int, core: int) -> dict[str, A
 
 async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dict[str, Any]:
     """A job's wall time with its text alone, its speakers alone, and both."""
-    from serve_app.whisper.engine.batch import transcribe_windows
     from serve_app.whisper.engine.engine import Engine
     from serve_app.whisper.model.whisper_model import WhisperModel
 
@@ -134,33 +134,24 @@ async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dic
         settings = AppSettings(
             model="whisper-nano", data_dir=Path(folder), diarization=DiarizationSettings(pipeline=name)
         )
-        model, blobs = settings.served_model(None), BlobStore(settings.blob_root)
+        blobs = BlobStore(settings.blob_root)
         sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
         source = await blobs.write(_once(sound.export(io.BytesIO(), format="wav").getvalue()))
 
-        async def diarize(pcm: Pcm, options: DiarizationOptions) -> tuple[Turn, ...]:
+        async def transcribe_batch(model: str, batch: WindowBatch) -> Sequence[WindowText]:
+            return await engine.transcribe(batch)
+
+        async def diarize(pcm: Pcm, options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
             path = Path(folder) / "sound.npy"
             np.save(path, pcm)
             return (await asyncio.to_thread(diarizer, path))[1]
 
         async def run(options: TranscriptionOptions) -> tuple[float, Transcript]:
-            async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                return await transcribe_windows(
-                    engine,
-                    block.pcm,
-                    block.pcm_windows,
-                    options.for_decoding,
-                    "job",
-                    interactive=False,
-                    previous=previous,
-                )
-
-            request = JobRequest(source=source, options=options)
+            job = Job.running("job", JobRequest(source=source, options=options), mode="async")
             async with guarded_session(settings.network) as session:
+                pipeline = Pipeline(settings, blobs, session, transcribe_batch, diarize)
                 start = time.perf_counter()
-                transcript = await transcribe(
-                    request, model, settings, blobs, session, through_engine, lambda share: None, diarize=diarize
-                )
+                transcript = await final_transcript(pipeline.transcribe(job))
                 return time.perf_counter() - start, transcript
 
         seconds: dict[str, list[float]] = {"text": [], "text with words": [], "speakers": [], "both": []}

@@ -12,15 +12,14 @@ from serve_app.fronts.registry import FRONTS, select_fronts
 from serve_app.models.resolve import resolve_models
 from serve_app.settings import AppSettings, ServedModel
 
-# No `from __future__ import annotations` here: Serve reads the annotation below at run time
-# and would hand over a raw dict.
+# No `from __future__ import annotations` here: Serve reads the annotation of `build` at run time
+# and would pass a raw dict.
 
 
 def build(args: AppSettings) -> serve.Application:
-    """Ingress → Transcriber → a Whisper for each model, and the Diarizer if it is on; beside them the job manager.
+    """Return the application: Ingress → Transcriber → a Whisper for each model, and the Diarizer if it is on.
 
-    Models are fetched here first: all processes are given one decision on what is served.
-    Raises ValueError for an unknown front.
+    Models are fetched here, so that all processes serve the same ones. Raises ValueError for an unknown front.
     """
     select_fronts(FRONTS, args.fronts)
     args = resolve_models(args)
@@ -34,9 +33,9 @@ def build(args: AppSettings) -> serve.Application:
 
 
 def whisper_deployments(settings: AppSettings) -> dict[str, ServedModel]:
-    """The models by the names of their deployments: `Whisper` is the default's, `Whisper-` and its id another's.
+    """Return the models by the names of their deployments: `Whisper` for the default, `Whisper-ID` for the others.
 
-    A name has letters, digits, `.`, `_` and `-`; what else is in an id becomes one `-`: `Whisper-openai-whisper-tiny`.
+    Characters of an id other than letters, digits, `.` and `_` become one `-`: `Whisper-openai-whisper-tiny`.
     Raises ValueError for two models whose deployments would have the same name.
     """
     default, *others = settings.served_models
@@ -45,13 +44,13 @@ def whisper_deployments(settings: AppSettings) -> dict[str, ServedModel]:
         name = f"Whisper-{re.sub(r'[^A-Za-z0-9._]+', '-', model.id).strip('-')}"
         if name in models:
             raise ValueError(
-                f"models: {model.id!r} would have the deployment of {models[name].id!r}, {name}: give one another id"
+                f"models: {model.id!r} and {models[name].id!r} would share the deployment {name}: change one of the ids"
             )
         models[name] = model
     return models
 
 
 def deployment_names(settings: AppSettings) -> tuple[str, ...]:
-    """The names of all deployments, for a config file's `deployments`."""
+    """Return the names of all deployments, for a config file's `deployments`."""
     diarizer = ("Diarizer",) if settings.diarization.pipeline else ()
     return ("Ingress", "Transcriber", *whisper_deployments(settings), *diarizer)

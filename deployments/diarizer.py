@@ -1,6 +1,6 @@
 """The diarizer replica: a pyannote pipeline, one recording at a time. Only bound when `diarization.pipeline` is set.
 
-The pipeline brings pyannote.audio and torch; the processes that only deploy this one are spared them.
+The pipeline imports pyannote.audio and torch; processes that only deploy this class do not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from serve_app.settings import AppSettings
 
 
 class Diarizer:
-    """Tells the speakers of whole recordings apart."""
+    """Finds the speaker turns of whole recordings."""
 
     def __init__(self, settings: AppSettings) -> None:
         spin_briefly()  # before torch is imported
@@ -28,9 +28,9 @@ class Diarizer:
     async def diarize(
         self, pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool = True
     ) -> tuple[Turn, ...]:
-        """Return the speaker turns: see `SpeakerPipeline.diarize`. Interactive recordings have priority."""
+        """Return the speaker turns of a recording; see `SpeakerPipeline.diarize`. Interactive ones have priority."""
         return await self.worker.submit(lambda beat: self.pipeline.diarize(pcm, options, beat), interactive)
 
     def check_health(self) -> None:
-        """Raise when the pipeline's thread is gone or hangs: Serve then replaces the replica."""
-        self.worker.check()
+        """Raise when the pipeline's thread has ended or hangs: Serve then replaces the replica."""
+        self.worker.check_health()

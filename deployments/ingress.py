@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class Ingress:
-    """Parses one front's dialect, stores uploads, and calls the transcriber or the job manager."""
+    """Serves the fronts: it stores uploads, and calls the transcriber or the job manager."""
 
     async def __init__(self, settings: AppSettings, handle: DeploymentHandle) -> None:  # type: ignore[misc]
-        # Form parsing spools uploads to temporary files: keep them in the data folder too.
+        # The form parser writes uploads to temporary files: in the data folder too.
         settings.spool_dir.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(settings.spool_dir)
         self.app_name = serve.get_replica_context().app_name
@@ -46,14 +46,14 @@ class Ingress:
             self.ready,
         )
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's own name for it
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve calls it
         return create_app(self.service)
 
     async def ready(self) -> bool:
-        """Return whether every deployment of this application is healthy; false if Serve does not know."""
+        """Return whether every deployment of this application is healthy; false if Serve does not answer."""
         try:
             status = await asyncio.to_thread(serve.status)
             return status.applications[self.app_name].status == ApplicationStatus.RUNNING
         except Exception:
-            logger.warning("Serve does not say whether the service is ready", exc_info=True)
+            logger.warning("could not get the status of the application from Serve", exc_info=True)
             return False

@@ -17,7 +17,7 @@ from deployments.retry import call_with_retry, transcriber_client
 from serve_app.net.ssrf import guarded_session
 from serve_app.schemas.job import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
 from serve_app.schemas.request import JobRequest
-from serve_app.schemas.transcript import Transcript
+from serve_app.schemas.transcript import Transcript, final_transcript
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 
@@ -36,12 +36,13 @@ class JobManagerActor:
         from serve_app.jobs.manager import JobManager
 
         self._fingerprint = fingerprint
+        # A replica that dies is counted with the job: the manager runs the job again itself.
+        transcribe = transcriber_client(serve.get_deployment_handle("Transcriber", app_name), max_failures=1)
         self._manager = JobManager(
             settings,
             await Database.open(settings.database_url),
             BlobStore(settings.blob_root),
-            # Each replica that dies is counted with the job: the manager sends it again itself.
-            transcriber_client(serve.get_deployment_handle("Transcriber", app_name), max_deaths=1),
+            lambda job: final_transcript(transcribe(job)),
             guarded_session(settings.network),
             # The same after Ray has restarted this actor: it takes up at once what it ran before.
             holder=ray.get_runtime_context().get_actor_id(),

@@ -1,9 +1,9 @@
-"""Calls between processes that may die: sent again when the callee was lost, never twice on purpose."""
+"""Calls to processes that may die: a call is sent again when its callee was lost."""
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn
 
 from ray.exceptions import (
     ActorHandleNotFoundError,
@@ -14,12 +14,12 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from serve_app.errors import NotDelivered, Unavailable
 from serve_app.schemas.job import Job
-from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
+from serve_app.schemas.transcript import TextDelta, TranscriptStream
 from serve_app.services.transcription import Transcribe
 
 UNDELIVERED = (DeploymentUnavailableError, ReplicaUnavailableError)
@@ -39,7 +39,76 @@ ATTEMPTS = 6
 """With the waits below, about 15 s: a replica or actor is back well within that on a warm node."""
 
 MAX_REPLICA_FAILURES = 3
-"""Replicas that work may take down with it before it is given up: it may be what kills them."""
+"""Replicas that may die during a call before the call fails: the call may be what kills them."""
+
+
+async def call_with_retry(what: str, send: Callable[[], Any], max_failures: int = ATTEMPTS) -> Any:
+    """Await `send()`, again whenever the callee is lost.
+
+    Raises what the callee raised; NotDelivered if no attempt reached a callee; Unavailable after `max_failures`
+    callees were lost. Cancelling the call cancels the work at the callee.
+    """
+    return await _attempts(what, max_failures)(_await_response, send)
+
+
+def transcriber_client(handle: DeploymentHandle, max_failures: int = MAX_REPLICA_FAILURES) -> Transcribe:
+    """Return the transcriber deployment as a function. A stream is restarted when its replica is lost.
+
+    Raises as `call_with_retry` does.
+    """
+    send = handle.options(stream=True).transcribe.remote
+
+    async def transcribe(job: Job, stream: bool = False) -> TranscriptStream:
+        sent: list[str] = []
+        async for attempt in _attempts("the transcriber", max_failures):
+            with attempt:
+                async with aclosing(skip_sent_deltas(_stream_response(send(job, stream)), sent)) as items:
+                    async for item in items:
+                        yield item
+
+    return transcribe
+
+
+async def skip_sent_deltas(stream: TranscriptStream, sent: list[str]) -> TranscriptStream:
+    """Yield the items of a stream without the deltas that an earlier stream of the same job already sent.
+
+    `sent`: the texts of those deltas; the texts of further ones are appended. Raises Unavailable if the text differs.
+    """
+    position = 0
+    async with aclosing(stream):
+        async for item in stream:
+            replayed = position < len(sent)
+            if replayed and not (isinstance(item, TextDelta) and item.text == sent[position]):
+                raise Unavailable("the transcriber was restarted, and its text differs from what was sent: try again")
+            position += 1
+            if replayed:
+                continue
+            if isinstance(item, TextDelta):
+                sent.append(item.text)
+            yield item
+
+
+def _attempts(what: str, max_failures: int) -> AsyncRetrying:
+    """Return the attempts of a call, which end with an error as `call_with_retry` says."""
+    failures = 0
+
+    def is_over(state: RetryCallState) -> bool:
+        nonlocal failures
+        assert state.outcome is not None
+        failures += not isinstance(state.outcome.exception(), UNDELIVERED)
+        return failures >= max_failures or state.attempt_number >= ATTEMPTS
+
+    def fail(state: RetryCallState) -> NoReturn:
+        assert state.outcome is not None
+        kind = Unavailable if failures else NotDelivered
+        raise kind(f"{what} is unavailable: try again", None, "unavailable") from state.outcome.exception()
+
+    return AsyncRetrying(
+        retry=retry_if_exception(_is_actor_failure),
+        stop=is_over,
+        wait=wait_exponential_jitter(initial=0.5, max=5),
+        retry_error_callback=fail,
+    )
 
 
 def _is_actor_failure(error: BaseException) -> bool:
@@ -47,90 +116,25 @@ def _is_actor_failure(error: BaseException) -> bool:
     return isinstance(error, ACTOR_FAILURES) and not isinstance(error, RayTaskError)
 
 
-async def call_with_retry(what: str, send: Callable[[], Any], max_deaths: int = ATTEMPTS) -> Any:
-    """Await `send()`, sending again while the callee is lost, `max_deaths` times at most while it was at work.
-
-    Raises what the callee raised, Away when it never got the call, else Unavailable. Cancelling the call
-    cancels the work at the callee.
-    """
-    deaths = 0
-
-    def again(error: BaseException) -> bool:
-        nonlocal deaths
-        deaths += not isinstance(error, UNDELIVERED)
-        return _is_actor_failure(error) and deaths < max_deaths
-
-    try:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(again),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=0.5, max=5),
-            reraise=True,
-        ):
-            with attempt:
-                return await _await_response(send())
-    except Exception as error:
-        if not _is_actor_failure(error):
-            raise
-        kind = Unavailable if deaths else NotDelivered
-        raise kind(f"{what} is away for the moment: try again", None, "unavailable") from error
-
-
-def transcriber_client(handle: DeploymentHandle, max_deaths: int = MAX_REPLICA_FAILURES) -> Transcribe:
-    """The transcriber deployment as a function of a job."""
-
-    async def transcribe(job: Job, tell: OnDelta | None = None) -> Transcript:
-        send = (
-            partial(handle.transcribe.remote, job)
-            if tell is None
-            else partial(stream_response, _ReplayFilter(tell), job)
-        )
-        transcript: Transcript = await call_with_retry("the transcriber", send, max_deaths)
-        return transcript
-
-    async def stream_response(tell: "_ReplayFilter", job: Job) -> Transcript:
-        response = handle.options(stream=True).transcribe_telling.remote(job)
-        tell.begin()
-        try:
-            async for item in response:
-                if isinstance(item, Transcript):
-                    return item
-                tell(item)
-        except BaseException:
-            response.cancel()
-            raise
-        raise AssertionError("a transcriber's last word is the transcript")
-
-    return transcribe
-
-
-class _ReplayFilter:
-    """Hands on each piece of a text once, though a replica that takes over tells them all again."""
-
-    def __init__(self, tell: OnDelta) -> None:
-        self._tell = tell
-        self._told: list[str] = []
-        self._place = 0
-
-    def begin(self) -> None:
-        """From the first piece again."""
-        self._place = 0
-
-    def __call__(self, said: TextDelta) -> None:
-        if self._place == len(self._told):
-            self._told.append(said.text)
-            self._tell(said)
-        elif self._told[self._place] != said.text:
-            raise Unavailable("the transcriber was lost, and another one heard something else: try again")
-        self._place += 1
-
-
-async def _await_response(response: Any) -> Any:
+async def _await_response(send: Callable[[], Any]) -> Any:
+    response = send()
     try:
         return await response
     except asyncio.CancelledError:
         if isinstance(response, DeploymentResponse):
             response.cancel()
+        raise
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+async def _stream_response(response: DeploymentResponseGenerator) -> AsyncGenerator[Any]:
+    """Yield the items of a streaming call. Its work is cancelled if it is not read to its end."""
+    try:
+        async for item in response:
+            yield item
+    except (asyncio.CancelledError, GeneratorExit):
+        response.cancel()
         raise
     except RayTaskError as error:
         raise error.cause from None

@@ -1,29 +1,22 @@
 """The Whisper replica: one engine, shared by all requests.
 
-The engine brings torch; the processes that only deploy this one are spared them.
+The engine imports torch; processes that only deploy this class do not.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from serve_app.cores import spin_briefly
-from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import ServedModel, WhisperSettings
 from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.protocol import EngineStats, TranscriptionEngine, WindowBatch
 from serve_app.whisper.window_text import WindowText
-
-if TYPE_CHECKING:
-    from serve_app.audio.windows import Window
-    from serve_app.whisper.engine.engine import EngineStats
 
 
 class Whisper:
-    """Windows of all requests for one model meet in this replica's engine and leave it as text."""
+    """The engine of one model, which batches the windows of all requests."""
 
     def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path) -> None:
         spin_briefly()  # before torch is imported
@@ -33,27 +26,15 @@ class Whisper:
 
         source = resolve_checkpoint(model.checkpoint, models_dir)
         loaded = WhisperModel.load(source, model.effective_whisper_settings(settings))
-        self.engine = Engine(loaded, Batching(), settings.watchdog_s)
+        self.engine: TranscriptionEngine = Engine(loaded, Batching(), settings.watchdog_s)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take `user_config` of the Serve config, at start and live."""
+        """Apply `user_config` of the Serve config, at start and live."""
         self.engine.reconfigure(Batching.model_validate(user_config))
 
-    async def transcribe(
-        self,
-        pcm: NDArray[np.int16],
-        windows: list[Window],
-        options: TranscriptionOptions,
-        job_id: str,
-        interactive: bool = True,
-        previous: tuple[int, ...] | None = None,
-    ) -> list[WindowText]:
-        """The text of each window of `pcm`, in order; see `block.recognise`."""
-        from serve_app.whisper.engine.batch import transcribe_windows
-
-        return await transcribe_windows(
-            self.engine, pcm, windows, options, job_id, interactive=interactive, previous=previous
-        )
+    async def transcribe(self, batch: WindowBatch) -> list[WindowText]:
+        """Return the text of each window of a batch, in order."""
+        return await self.engine.transcribe(batch)
 
     def stats(self) -> EngineStats:
         """Return the counters of the engine."""
@@ -64,5 +45,5 @@ class Whisper:
         return self.engine.batching
 
     def check_health(self) -> None:
-        """Raise when the engine's thread is gone or hangs: Serve then replaces the replica."""
-        self.engine.check()
+        """Raise when the engine's thread has ended or hangs: Serve then replaces the replica."""
+        self.engine.check_health()

@@ -15,24 +15,23 @@ import uvicorn
 from numpy.typing import NDArray
 
 from serve_app.asgi import create_app
-from serve_app.audio.windows import Block
 from serve_app.fronts.common.front import Front
 from serve_app.fronts.registry import FRONTS, webhook_payloads
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.models import model_source
 from serve_app.net.ssrf import guarded_session
-from serve_app.pipeline.transcribe import transcribe
+from serve_app.pipeline.transcribe import Pipeline
+from serve_app.pipeline.transcribe_job import transcribe_job
 from serve_app.schemas.job import Job
 from serve_app.schemas.request import DiarizationOptions
-from serve_app.schemas.transcript import OnDelta, Transcript, Turn
+from serve_app.schemas.transcript import TranscriptStream, Turn, final_transcript
 from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings, DiarizationSettings, VadSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.storage.signed_uploads import Uploads, signing_key
-from serve_app.whisper.engine.batch import transcribe_windows
-from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.card import ModelCard
+from serve_app.whisper.protocol import TranscriptionEngine, WindowBatch
 from serve_app.whisper.window_text import WindowText
 
 ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
@@ -52,45 +51,48 @@ def german(folder: Path) -> Path:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, engines: Mapping[str, Engine], args: dict[str, Any], fronts: Sequence[Front] = FRONTS
+    folder: Path, engines: Mapping[str, TranscriptionEngine], args: dict[str, Any], fronts: Sequence[Front] = FRONTS
 ) -> AsyncIterator[Service]:
     """The whole service around an engine for each model's id: what the deployments make, in one process."""
     settings = AppSettings(
         **{"model": "whisper-nano", "data_dir": folder} | args
     )  # the embedded one: nothing is fetched
-    blobs = BlobStore(settings.blob_root)
     database = await Database.open(settings.database_url)
 
+    async def transcribe_batch(model: str, batch: WindowBatch) -> Sequence[WindowText]:
+        return await engines[model].transcribe(batch)
+
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
+        return await asyncio.to_thread(_speaker_pipeline(settings.diarization).diarize, pcm, options)
+
+    def transcribe(job: Job, stream: bool = False) -> TranscriptStream:
+        return transcribe_job(pipeline, jobs, job, stream)
+
+    async def ready() -> bool:
+        return True
+
     async with guarded_session(settings.network) as session:
-
-        async def run(job: Job, tell: OnDelta | None = None) -> Transcript:
-            model = settings.served_model(job.request.model)
-            engine = engines[model.id]
-
-            async def through_engine(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                options, sync = job.request.options.for_decoding, job.mode == "sync"
-                return await transcribe_windows(
-                    engine, block.pcm, block.pcm_windows, options, job.id, interactive=sync, previous=previous
-                )
-
-            def report(fraction: float) -> None:
-                asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
-
-            async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
-                return await asyncio.to_thread(_speaker_pipeline(settings.diarization).diarize, pcm, options)
-
-            return await transcribe(
-                job.request, model, settings, blobs, session, through_engine, report, on_delta=tell, diarize=diarize
-            )
-
-        async def ready() -> bool:
-            return True
-
-        jobs = JobManager(settings, database, blobs, run, session, "here", webhook_payloads(fronts))
+        pipeline = Pipeline(
+            settings,
+            BlobStore(settings.blob_root),
+            session,
+            transcribe_batch,
+            diarize if settings.diarization.pipeline else None,
+        )
+        blobs = BlobStore(settings.blob_root, settings.limits.max_upload_bytes)
+        jobs = JobManager(
+            settings,
+            database,
+            blobs,
+            lambda job: final_transcript(transcribe(job)),
+            session,
+            "here",
+            webhook_payloads(fronts),
+        )
         await jobs.start()
         uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)
         cards = {model.id: ModelCard.load(model.checkpoint, model.id) for model in settings.served_models}
-        yield Service(settings, cards, blobs, uploads, jobs, run, ready)
+        yield Service(settings, cards, blobs, uploads, jobs, transcribe, ready)
         await jobs.close()
     await database.close()
 
@@ -103,7 +105,7 @@ def _speaker_pipeline(settings: DiarizationSettings) -> Any:
 
 
 @contextmanager
-def listening(folder: Path, engines: Mapping[str, Engine], args: dict[str, Any]) -> Iterator[str]:
+def listening(folder: Path, engines: Mapping[str, TranscriptionEngine], args: dict[str, Any]) -> Iterator[str]:
     """The same behind uvicorn, in a thread of its own: its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = threading.Event()

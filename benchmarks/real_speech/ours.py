@@ -14,18 +14,19 @@ import aiohttp
 
 from benchmarks.launched import Service, running
 from benchmarks.real_speech.heard import Heard, Timed
-from serve_app.audio.windows import Block
 from serve_app.net.ssrf import guarded_session
-from serve_app.pipeline.transcribe import transcribe
+from serve_app.pipeline.transcribe import Pipeline
 from serve_app.rendering.formats import render
+from serve_app.schemas.job import Job
 from serve_app.schemas.languages import language_code
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
+from serve_app.schemas.transcript import final_transcript
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
-from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText
 
 Hear = Callable[[Path, bool], Awaitable[Heard]]
@@ -63,20 +64,18 @@ async def in_process(
 
         async def hear(path: Path, words: bool) -> Heard:
             asked = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})
-
-            async def decode(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-                return await transcribe_windows(
-                    engine, block.pcm, block.pcm_windows, asked, path.name, interactive=True, previous=previous
-                )
-
             source = await blobs.write(_once(await asyncio.to_thread(path.read_bytes)))
-            request = JobRequest(source=source, options=asked)
-            transcript = await transcribe(request, model, settings, blobs, session, decode, lambda share: None)
+            job = Job.running(path.name, JobRequest(source=source, options=asked))
+            transcript = await final_transcript(pipeline.transcribe(job))
             verbose = render(transcript, "verbose_json")
             assert isinstance(verbose, dict)
             return _heard(verbose)
 
+        async def transcribe_batch(model: str, batch: WindowBatch) -> Sequence[WindowText]:
+            return await engine.transcribe(batch)
+
         async with guarded_session(settings.network) as session:
+            pipeline = Pipeline(settings, blobs, session, transcribe_batch)
             try:
                 yield hear
             finally:

@@ -20,7 +20,7 @@ class Cancelled(Exception):
 class Worker:
     """Does work in a thread of its own, and notices when that hangs.
 
-    `begin` is called in the thread before all else. `watchdog_s`: `check` calls it ill when a step takes so long.
+    `begin` is called in the thread before all else. `watchdog_s`: `check_health` fails when a step takes longer.
     """
 
     def __init__(self, begin: Callable[[], None], watchdog_s: float) -> None:
@@ -60,7 +60,7 @@ class Worker:
         finally:
             given_up.set()
 
-    def check(self) -> None:
+    def check_health(self) -> None:
         """Raise RuntimeError when nothing would be done any more: the thread has ended, or hangs."""
         if not self._thread.is_alive():
             raise RuntimeError("the diarizer's thread has ended")

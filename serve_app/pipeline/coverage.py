@@ -9,10 +9,10 @@ from serve_app.whisper.engine.seek import uncovered_speech
 from serve_app.whisper.window_text import WindowText
 
 TOLERATED_S = 1.0
-"""Seconds of speech without text in a recording that are no reason to warn."""
+"""Seconds of speech without text in a recording up to which there is no warning."""
 
 MAX_LISTED = 10
-"""Stretches that a warning lists."""
+"""Most stretches that a warning lists."""
 
 
 def speech_without_text(windows: Iterable[tuple[Window, WindowText]]) -> list[Span]:
@@ -28,7 +28,7 @@ def speech_without_text(windows: Iterable[tuple[Window, WindowText]]) -> list[Sp
 
 
 def coverage_warning(missed: list[Span]) -> str | None:
-    """Return a warning that lists stretches of speech without text; null when they are too little to mention."""
+    """Return a warning that lists the stretches of speech without text; null if they are short in total."""
     seconds = total(missed) / SAMPLE_RATE
     if seconds <= TOLERATED_S:
         return None

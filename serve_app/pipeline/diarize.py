@@ -1,4 +1,4 @@
-"""Speakers told apart while the text is found: on the whole recording, which the text never waits for in vain."""
+"""Diarize a whole recording while its text is transcribed. A failure costs the speakers, never the text."""
 
 import asyncio
 import logging
@@ -15,10 +15,11 @@ from serve_app.audio.decode import Decoding
 from serve_app.errors import AudioError, ServiceError, Unavailable
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.schemas.transcript import Turn
-from serve_app.settings import AppSettings, DiarizationSettings
+from serve_app.settings import AppSettings
 
-Diarize = Callable[[NDArray[np.int16], DiarizationOptions], Awaitable[tuple[Turn, ...]]]
-"""Takes a whole recording at 16 kHz: (samples,), or (samples, channels) for `channels: separate`."""
+Diarize = Callable[[NDArray[np.int16], DiarizationOptions, bool], Awaitable[tuple[Turn, ...]]]
+"""Takes a whole recording at 16 kHz, (samples,), or (samples, channels) for `channels: separate`; the options; and
+whether it is interactive. Returns the speaker turns."""
 
 FIELD = "diarization.channels"
 
@@ -34,48 +35,52 @@ class DiarizationResult(NamedTuple):
 
 
 def check_channels(path: Path, options: DiarizationOptions, settings: AppSettings) -> None:
-    """Raise AudioError for a recording that has no channel for each speaker, when it should. Not for an event loop."""
+    """Raise AudioError if `channels: separate` is requested and the number of channels is not supported. Blocks."""
     if options.channels != "separate":
         return
-    channels, most = Decoding(path, settings.limits).channels, settings.diarization.max_channels
+    channels, limit = Decoding(path, settings.limits).channels, settings.diarization.max_channels
     if channels < 2:
         raise AudioError(
             f"{FIELD}: the recording has a single channel: 'separate' needs one channel per speaker, use 'mixed'",
             FIELD,
             "one_channel",
         )
-    if channels > most:
+    if channels > limit:
         raise AudioError(
-            f"{FIELD}: the recording has {channels} channels; at most {most} are allowed: use 'mixed'",
+            f"{FIELD}: the recording has {channels} channels; at most {limit} are allowed: use 'mixed'",
             FIELD,
             "too_many_channels",
         )
 
 
 async def diarize_recording(
-    path: Path, options: DiarizationOptions, settings: AppSettings, diarize: Diarize
+    path: Path, options: DiarizationOptions, interactive: bool, settings: AppSettings, diarize: Diarize
 ) -> DiarizationResult:
-    """Return the speaker turns of a decodable recording. Failures are warnings: the text is not affected.
+    """Return the speaker turns of a decodable recording. Failures are warnings.
 
     Memory: 2 bytes a sample and channel, until `diarize` has them.
     """
     started = time.perf_counter()
-    turns, why = None, ""
+    turns, reason = None, ""
     try:
-        turns = await _in_time(await _decoded(path, options, settings), options, settings.diarization, diarize)
+        pcm = await _decode(path, options, settings)
+        limit_s = settings.diarization.timeout_s + len(pcm) / SAMPLE_RATE
+        work = diarize(pcm, options, interactive)
+        del pcm  # it is large, and belongs to the work
+        turns = await _with_timeout(work, limit_s)
     except ServiceError as error:
-        why = error.message
+        reason = error.message
     except Exception as error:
-        logger.exception("speakers could not be told apart")
-        why = f"an internal error ({type(error).__name__})"
-    warnings = (f"speakers could not be told apart: {why}",) if turns is None else ()
+        logger.exception("diarization failed")
+        reason = f"an internal error ({type(error).__name__})"
+    warnings = (f"diarization failed: {reason}",) if turns is None else ()
     return DiarizationResult(turns, warnings, round(time.perf_counter() - started, 3))
 
 
-async def _decoded(path: Path, options: DiarizationOptions, settings: AppSettings) -> NDArray[np.int16]:
-    """The whole recording, once more: the other decoding keeps step with the text."""
+async def _decode(path: Path, options: DiarizationOptions, settings: AppSettings) -> NDArray[np.int16]:
+    """Decode the whole recording: a second time, because the first decoding waits for the transcription."""
     separate = options.channels == "separate"
-    most_s = settings.diarization.max_audio_s
+    max_s = settings.diarization.max_audio_s
     decoding = Decoding(path, settings.limits, separate=separate)
     chunks = iter(decoding)
     sound = bytearray()  # grows in place
@@ -87,24 +92,19 @@ async def _decoded(path: Path, options: DiarizationOptions, settings: AppSetting
                 FIELD,
                 "channels_change",
             )
-        if decoding.samples > most_s * SAMPLE_RATE:
-            raise AudioError(f"the recording is longer than {most_s:g} s", None, "audio_too_long")
+        if decoding.samples > max_s * SAMPLE_RATE:
+            raise AudioError(f"the recording is longer than {max_s:g} s", None, "audio_too_long")
         shape = (-1, *chunk.shape[1:])
         sound += chunk.tobytes()
     return np.frombuffer(sound, np.int16).reshape(shape)
 
 
-async def _in_time(
-    pcm: NDArray[np.int16], options: DiarizationOptions, settings: DiarizationSettings, diarize: Diarize
-) -> tuple[Turn, ...]:
-    limit = settings.timeout_s + len(pcm) / SAMPLE_RATE
-    timer = asyncio.timeout(limit)
-    work = diarize(pcm, options)
-    del pcm  # it is large, and belongs to who works with it
+async def _with_timeout(work: Awaitable[tuple[Turn, ...]], limit_s: float) -> tuple[Turn, ...]:
+    timer = asyncio.timeout(limit_s)
     try:
         async with timer:
             return await work
     except TimeoutError:
         if timer.expired():
-            raise Unavailable(f"not done within {limit:.0f} s") from None
+            raise Unavailable(f"not finished within {limit_s:.0f} s") from None
         raise

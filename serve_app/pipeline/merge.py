@@ -1,4 +1,4 @@
-"""Texts of windows, put back where they were spoken."""
+"""Merge the texts of windows into a transcript, and its text into deltas."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,14 @@ from serve_app.whisper.window_text import WindowText
 FRAMES_PER_SECOND = 100
 """Whisper's feature frames; `seek` counts them."""
 
-LONG_SILENCE_S, KEPT_SILENCE_S = 1.0, 0.4
-"""At the edges of a segment: longer silence is no part of it, but so much."""
+LONG_SILENCE_S, EDGE_SILENCE_S = 1.0, 0.4
+"""Silence at the edges of a segment that is longer than the first is cut to the second."""
 
 
 def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]) -> Transcript:
-    """One transcript of a recording of `samples` samples from the texts of its windows, in order."""
+    """Return the transcript of a recording of `samples` samples from the texts of its windows, which are in order."""
     segments: list[Segment] = []
-    spoken: dict[str, float] = defaultdict(float)
+    language_s: dict[str, float] = defaultdict(float)
     duration = samples / SAMPLE_RATE
     for window, text in windows:
         offset = window.start / SAMPLE_RATE
@@ -45,10 +45,10 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
             )
         for part in text.parts:
             for segment in part.segments:
-                spoken[part.language] += segment.end - segment.start
+                language_s[part.language] += segment.end - segment.start
     return Transcript(
         task=task,
-        language=max(spoken, key=spoken.__getitem__) if spoken else None,
+        language=max(language_s, key=language_s.__getitem__) if language_s else None,
         duration=round(duration, 3),
         text="".join(segment.text for segment in segments).strip(),
         segments=tuple(segments),
@@ -56,41 +56,41 @@ def merge(task: Task, samples: int, windows: Iterable[tuple[Window, WindowText]]
 
 
 class DeltaBuilder:
-    """A transcript's text while its windows' texts come, in order."""
+    """Builds text deltas from the texts of windows, in order."""
 
     def __init__(self) -> None:
-        self._begun = False
-        self._space = ""  # at the end so far: the transcript may end there, and it ends with a word
+        self._has_text = False
+        self._space = ""  # held back from the last delta: a transcript does not end with a space
 
     def next(self, window: WindowText) -> TextDelta | None:
-        """Return the text that the next window adds."""
+        """Return the text that the next window adds, null if there is none."""
         segments = [segment for segment, _ in window.timed_segments]
         text = self._space + "".join(segment.text for segment in segments)
-        if not self._begun:
+        if not self._has_text:
             text = text.lstrip()
-        said = text.rstrip()
-        self._space = text[len(said) :]
-        self._begun = self._begun or bool(said)
-        if not said:
+        delta = text.rstrip()
+        self._space = text[len(delta) :]
+        self._has_text = self._has_text or bool(delta)
+        if not delta:
             return None
         tokens = [token for segment in segments for token in segment.logprobs or ()]
-        return TextDelta(text=said, logprobs=tuple(tokens) or None)
+        return TextDelta(text=delta, logprobs=tuple(tokens) or None)
 
 
 def _bounds(start: float, end: float, speech: Speech, words: Sequence[Word]) -> tuple[float, float]:
-    """A segment's times without long silence before its speech and after it, where Whisper's timestamps hold some."""
+    """Return the times of a segment without long silence before and after its speech."""
     within = [span for span in speech if span[0] < end and start < span[1]]
     if within:
         first, last = within[0][0], within[-1][1]
-        start = first - KEPT_SILENCE_S if first - start > LONG_SILENCE_S else start
-        end = last + KEPT_SILENCE_S if end - last > LONG_SILENCE_S else end
+        start = first - EDGE_SILENCE_S if first - start > LONG_SILENCE_S else start
+        end = last + EDGE_SILENCE_S if end - last > LONG_SILENCE_S else end
     if words:
         start, end = min(start, words[0].start), max(end, words[-1].end)
     return start, end
 
 
 def _words(words: Sequence[Word], offset: float, duration: float, speech: Speech) -> tuple[Word, ...]:
-    """Words of a window at their times in the recording, without the pauses that attention gave them."""
+    """Return words of a window at their times in the recording, without pauses that attention added to them."""
     moved = [word.moved(offset) for word in words]
     within = [
         word.model_copy(update={"start": min(word.start, duration), "end": min(word.end, duration)}) for word in moved

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+Report = Callable[[float], None]
+"""Takes the share of the recording that is done, from 0 to 1."""
 
-class Reports:
-    """Sends the first report at once, and then the latest every `every_s` seconds: of those in between none."""
+
+class ProgressReporter:
+    """A `Report` that sends the first report at once, and then the latest one every `every_s` seconds."""
 
     def __init__(self, send: Callable[[float], Awaitable[None]], every_s: float) -> None:
         self._send = send
@@ -25,6 +28,6 @@ class Reports:
             await asyncio.sleep(self._every_s)
 
     def close(self) -> None:
-        """The work has ended, which says more than how far it is."""
+        """Drop the reports that were not sent: the work has ended."""
         if self._sending is not None:
             self._sending.cancel()

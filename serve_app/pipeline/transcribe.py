@@ -1,18 +1,17 @@
-"""Transcribe one recording: fetch, decode, cut into blocks of windows, transcribe them, merge.
+"""Transcribe one recording: fetch, decode, cut into blocks of windows, transcribe them, diarize, merge.
 
-The pipeline of a transcriber replica, without Ray: `transcribe_block` is passed in.
+The pipeline of a transcriber replica, without Ray: the calls to the Whisper and diarizer replicas are passed in.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import reduce
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 import aiohttp
 
@@ -20,187 +19,196 @@ from serve_app.audio.decode import Decoding
 from serve_app.audio.vad import SpeechDetector
 from serve_app.audio.windows import Block, Window, cut
 from serve_app.diarization.assign import assign
+from serve_app.errors import NotFound, Unavailable
 from serve_app.models import longest_window_s
 from serve_app.net.download import fetch
+from serve_app.pipeline.block_cache import BlockCache, CachedBlocks
 from serve_app.pipeline.coverage import coverage_warning, speech_without_text
 from serve_app.pipeline.diarize import DiarizationResult, Diarize, check_channels, diarize_recording
 from serve_app.pipeline.merge import DeltaBuilder, merge
-from serve_app.schemas.request import BlobSource, JobRequest, StrictModel, TranscriptionOptions, UrlSource
-from serve_app.schemas.transcript import OnDelta, Transcript
+from serve_app.pipeline.progress import Report
+from serve_app.schemas.job import Job
+from serve_app.schemas.request import BlobSource, TranscriptionOptions, UrlSource
+from serve_app.schemas.transcript import Transcript, TranscriptStream
 from serve_app.settings import AppSettings, ServedModel
 from serve_app.storage.blobs import BlobStore
+from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 
-BlockTranscriber = Callable[[Block, tuple[int, ...] | None], Awaitable[Sequence[WindowText]]]
-"""Takes a block, and the tokens of the text before it: null for the first block."""
+TranscribeBatch = Callable[[str, WindowBatch], Awaitable[Sequence[WindowText]]]
+"""Takes the id of a served model and a batch; returns the text of each window of the batch, in order."""
 
-Report = Callable[[float], None]
-"""Takes the share of the recording that is done, from 0 to 1."""
-
-
-class BlockCache(Protocol):
-    """Saves the texts of blocks, as opaque strings, for a run that may have to be repeated."""
-
-    async def load_blocks(self) -> Mapping[int, str]:
-        """Return the cached blocks of earlier runs by their numbers."""
-
-    async def save_block(self, number: int, content: str) -> None:
-        """Save a block. An exception ends the run."""
+BlockTexts = list[tuple[Window, WindowText]]
+"""The windows of a block, each with its text."""
 
 
-class _CachedBlock(StrictModel):
-    """A block's texts with its model and windows: cuts may differ between machines, and models between runs."""
+class Pipeline:
+    """Transcribes recordings. A transcriber replica makes one.
 
-    model: str
-    windows: tuple[Window, ...]
-    texts: tuple[WindowText, ...]
-
-
-async def transcribe(
-    request: JobRequest,
-    model: ServedModel,
-    settings: AppSettings,
-    blobs: BlobStore,
-    session: aiohttp.ClientSession,
-    transcribe_block: BlockTranscriber,
-    report: Report,
-    block_cache: BlockCache | None = None,
-    on_delta: OnDelta | None = None,
-    diarize: Diarize | None = None,
-) -> Transcript:
-    """Return the transcript of one recording.
-
-    `transcribe_block` transcribes a block of windows by `model`. `session` is a `guarded_session`. Blocks that are in
-    `block_cache` are not transcribed again. With `on_delta`, every window is a block of its own, and its text is
-    passed on as soon as it and all text before it are known. `diarize` runs on the whole recording meanwhile, if the
-    options ask for speakers; its failures are warnings. Temporary files are removed.
-    Raises AudioError and TooLarge for the recording, and what `transcribe_block` and `block_cache` raise.
+    `session` is a `guarded_session`. `diarize` is null where diarization is off.
     """
-    await asyncio.to_thread(settings.spool_dir.mkdir, parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with TemporaryDirectory(dir=settings.spool_dir) as folder:
-        path = Path(folder) / "audio"
-        warnings = await _obtain(request, path, settings, blobs, session)
-        fetched = time.perf_counter()
-        decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
-        async with _beside(path, request.options, settings, diarize) as found:
-            texts = await _transcribe_blocks(
-                decoding,
-                model.checkpoint,
-                settings,
-                request.options.for_decoding,
-                transcribe_block,
-                report,
-                block_cache,
-                on_delta,
+
+    def __init__(
+        self,
+        settings: AppSettings,
+        blobs: BlobStore,
+        session: aiohttp.ClientSession,
+        transcribe_batch: TranscribeBatch,
+        diarize: Diarize | None = None,
+    ) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._session = session
+        self._transcribe_batch = transcribe_batch
+        self._diarize = diarize
+
+    async def transcribe(
+        self,
+        job: Job,
+        stream: bool = False,
+        report: Report = lambda progress: None,
+        block_cache: BlockCache | None = None,
+    ) -> TranscriptStream:
+        """Yield the transcript of a job's recording; with `stream`, its text deltas before.
+
+        With `stream` every window is a block of its own, and its text is yielded as soon as it and all text before
+        it are known. Blocks that are in `block_cache` are not transcribed again. If the options ask for speakers, the
+        whole recording is diarized meanwhile; failures of that are warnings. Temporary files are removed.
+        Raises AudioError and TooLarge for the recording, Unavailable if the model is not served here, and what
+        `transcribe_batch` and `block_cache` raise.
+        """
+        model, options, spool_dir = self._served_model(job), job.request.options, self._settings.spool_dir
+        await asyncio.to_thread(spool_dir.mkdir, parents=True, exist_ok=True)
+        started = time.perf_counter()
+        with TemporaryDirectory(dir=spool_dir) as folder:
+            path = Path(folder) / "audio"
+            warnings = await self._obtain(job, path)
+            fetched = time.perf_counter()
+            decoding = Decoding(
+                path, self._settings.limits, "url" if isinstance(job.request.source, UrlSource) else "file"
             )
-            timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
-            apart = await found if found else None
-    transcript = merge(request.options.task, decoding.samples, texts)
-    warnings += decoding.warnings
-    if warning := coverage_warning(speech_without_text(texts)):
-        warnings.append(warning)
-    if apart:
-        warnings += apart.warnings
-        timings["diarize"] = apart.seconds
-        if apart.turns is not None:
-            transcript = await asyncio.to_thread(assign, transcript, apart.turns)
-        if request.options.timestamps != "word":
-            transcript = transcript.wordless
-    return transcript.model_copy(update={"warnings": tuple(warnings), "timings": timings})
+            async with self._diarize_meanwhile(job, path) as diarization:
+                texts: BlockTexts = []
+                deltas = DeltaBuilder()
+                async with aclosing(self._transcribe_blocks(job, model, decoding, stream, block_cache)) as blocks:
+                    async for block in blocks:
+                        texts += block
+                        report(decoding.share_read * block[-1][0].end / decoding.samples)
+                        if stream:
+                            for delta in filter(None, (deltas.next(text) for _, text in block)):
+                                yield delta
+                timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
+                speakers = await diarization if diarization else None
+        transcript = merge(options.task, decoding.samples, texts)
+        warnings += decoding.warnings
+        if warning := coverage_warning(speech_without_text(texts)):
+            warnings.append(warning)
+        if speakers:
+            warnings += speakers.warnings
+            timings["diarize"] = speakers.seconds
+            transcript = await _assign_speakers(transcript, speakers, options)
+        yield transcript.model_copy(update={"warnings": tuple(warnings), "timings": timings})
 
+    async def _obtain(self, job: Job, path: Path) -> list[str]:
+        """Download or copy the recording to `path`. Return warnings."""
+        source = job.request.source
+        if isinstance(source, UrlSource):
+            settings = self._settings
+            warning = await fetch(self._session, source.url, path, settings.limits, settings.network.max_redirects)
+            return [warning] if warning else []
+        assert isinstance(source, BlobSource), "the service makes a blob of every upload"
+        await self._blobs.copy(source.key, path)
+        return []
 
-@asynccontextmanager
-async def _beside(
-    path: Path, options: TranscriptionOptions, settings: AppSettings, diarize: Diarize | None
-) -> AsyncIterator[asyncio.Task[DiarizationResult] | None]:
-    """Start diarization if requested; it is cancelled when the block ends."""
-    if options.diarization is None:
-        yield None
-        return
-    assert diarize is not None, "the service refuses diarization when it is off"
-    await asyncio.to_thread(check_channels, path, options.diarization, settings)
-    task = asyncio.create_task(diarize_recording(path, options.diarization, settings, diarize))
-    try:
-        yield task
-    finally:
-        task.cancel()
-
-
-async def _obtain(
-    request: JobRequest, path: Path, settings: AppSettings, blobs: BlobStore, session: aiohttp.ClientSession
-) -> list[str]:
-    """Download or copy the recording to `path`. Return warnings."""
-    if isinstance(request.source, UrlSource):
-        warning = await fetch(session, request.source.url, path, settings.limits, settings.network.max_redirects)
-        return [warning] if warning else []
-    assert isinstance(request.source, BlobSource), "the service makes a blob of every upload"
-    await blobs.copy(request.source.key, path)
-    return []
-
-
-async def _transcribe_blocks(
-    decoding: Decoding,
-    checkpoint: str,
-    settings: AppSettings,
-    options: TranscriptionOptions,
-    transcribe_block: BlockTranscriber,
-    report: Report,
-    block_cache: BlockCache | None,
-    on_delta: OnDelta | None,
-) -> list[tuple[Window, WindowText]]:
-    """Return the text of every window, in order. Blocks are transcribed while later ones are decoded."""
-    sequential = options.condition_on_previous_text  # each block needs the text of the one before it
-    block_s = 0.0 if on_delta else settings.windows.block_s
-    max_s = settings.windows.max_s or longest_window_s(checkpoint)
-    vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
-    blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
-    deltas = DeltaBuilder()
-    cached = await block_cache.load_blocks() if block_cache else {}
-    in_flight: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
-    texts: list[tuple[Window, WindowText]] = []
-    context: tuple[int, ...] = ()
-
-    def max_in_flight() -> int:
-        """Return the number of blocks that may be in flight now."""
-        if sequential:
-            return 1
-        if on_delta:  # few at first: windows that are decoded together are done together
-            return min(settings.windows.streamed_in_flight, 2 + 2 * len(texts))
-        return settings.windows.blocks_in_flight
-
-    async def finish_oldest(more: bool) -> None:
-        nonlocal context
-        number, windows, task = in_flight.popleft()
-        found = await task
-        texts.extend(zip(windows, found, strict=True))
-        if on_delta:
-            for piece in filter(None, map(deltas.next, found)):
-                on_delta(piece)
-        context = reduce(next_prompt_tokens, (text for _, text in texts[-len(windows) :]), context)
-        report(decoding.share_read * windows[-1].end / decoding.samples)
-        if block_cache and number not in cached and (more or in_flight):  # after the last the whole transcript is saved
-            content = _CachedBlock(model=checkpoint, windows=windows, texts=tuple(found))
-            await block_cache.save_block(number, content.model_dump_json())
-
-    def start(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
-        if number in cached:
-            content = _CachedBlock.model_validate_json(cached[number])
-            if (content.model, content.windows) == (checkpoint, block.windows):
-                return asyncio.ensure_future(asyncio.sleep(0, content.texts))
-        previous = None if number == 0 else context if sequential else ()
-        return asyncio.ensure_future(transcribe_block(block, previous))
-
-    try:
-        # Decoding and the VAD keep a core busy: in a thread, a block at a time.
-        numbers = count()
-        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            while in_flight and (len(in_flight) >= max_in_flight() or in_flight[0][2].done()):
-                await finish_oldest(more=True)
-            in_flight.append((number := next(numbers), block.windows, start(number, block)))
-        while in_flight:
-            await finish_oldest(more=False)
-    finally:
-        for _, _, task in in_flight:
+    @asynccontextmanager
+    async def _diarize_meanwhile(self, job: Job, path: Path) -> AsyncIterator[asyncio.Task[DiarizationResult] | None]:
+        """Start diarization if requested; it is cancelled when the context ends."""
+        options = job.request.options.diarization
+        if options is None:
+            yield None
+            return
+        assert self._diarize is not None, "the service refuses diarization when it is off"
+        await asyncio.to_thread(check_channels, path, options, self._settings)
+        task = asyncio.create_task(diarize_recording(path, options, job.is_interactive, self._settings, self._diarize))
+        try:
+            yield task
+        finally:
             task.cancel()
-    return texts
+
+    async def _transcribe_blocks(
+        self, job: Job, model: ServedModel, decoding: Decoding, stream: bool, block_cache: BlockCache | None
+    ) -> AsyncGenerator[BlockTexts]:
+        """Yield the texts of each block, in order. Blocks are transcribed while later ones are decoded."""
+        options = job.request.options.for_decoding
+        is_sequential = options.condition_on_previous_text  # each block needs the text of the one before it
+        blocks = self._cut(decoding, model, options, stream)
+        cached = await CachedBlocks.load(block_cache, model.checkpoint)
+        in_flight: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
+        finished = 0
+        context: tuple[int, ...] = ()
+
+        def max_in_flight() -> int:
+            if is_sequential:
+                return 1
+            if stream:  # few at first: windows that are decoded together are done together
+                return min(self._settings.windows.streamed_in_flight, 2 + 2 * finished)
+            return self._settings.windows.blocks_in_flight
+
+        def start(number: int, block: Block) -> asyncio.Future[Sequence[WindowText]]:
+            texts = cached.find(number, block.windows)
+            if texts is not None:
+                return asyncio.ensure_future(asyncio.sleep(0, texts))
+            previous = None if number == 0 else context if is_sequential else ()
+            windows = tuple(block.pcm_windows)
+            batch = WindowBatch(block.pcm, windows, options, job.id, job.is_interactive, previous)
+            return asyncio.ensure_future(self._transcribe_batch(model.id, batch))
+
+        async def finish_oldest(is_last: bool = False) -> BlockTexts:
+            nonlocal finished, context
+            number, windows, future = in_flight.popleft()
+            texts = await future
+            pairs = list(zip(windows, texts, strict=True))
+            finished += 1
+            context = reduce(next_prompt_tokens, texts, context)
+            if not is_last:  # after the last block the whole transcript is saved
+                await cached.save(number, windows, texts)
+            return pairs
+
+        try:
+            # Decoding and the VAD keep a core busy: in a thread, a block at a time.
+            for number in count():
+                if (block := await asyncio.to_thread(next, blocks, None)) is None:
+                    break
+                while in_flight and (len(in_flight) >= max_in_flight() or in_flight[0][-1].done()):
+                    yield await finish_oldest()
+                in_flight.append((number, block.windows, start(number, block)))
+            while in_flight:
+                yield await finish_oldest(is_last=len(in_flight) == 1)
+        finally:
+            for *_, future in in_flight:
+                future.cancel()
+
+    def _served_model(self, job: Job) -> ServedModel:
+        try:
+            return self._settings.served_model(job.request.model)
+        except NotFound as error:
+            # It was accepted by an ingress with other settings: one of the two is just being replaced.
+            raise Unavailable(error.message, error.param, error.code) from None
+
+    def _cut(
+        self, decoding: Decoding, model: ServedModel, options: TranscriptionOptions, stream: bool
+    ) -> Iterator[Block]:
+        """Cut a recording into blocks: of one window each with `stream`."""
+        settings = self._settings
+        vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
+        max_window_s = settings.windows.max_s or longest_window_s(model.checkpoint)
+        return cut(decoding, SpeechDetector(), vad, max_window_s, 0.0 if stream else settings.windows.block_s)
+
+
+async def _assign_speakers(
+    transcript: Transcript, result: DiarizationResult, options: TranscriptionOptions
+) -> Transcript:
+    """Return the transcript with its speakers, and without words that were not requested."""
+    if result.turns is not None:
+        transcript = await asyncio.to_thread(assign, transcript, result.turns)
+    return transcript if options.timestamps == "word" else transcript.wordless

@@ -1,6 +1,6 @@
 """Jobs: their states, errors and events, and pages of jobs."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -99,6 +99,16 @@ class Job(StrictModel):
     error: JobError | None = None
     timings: dict[str, float] = Field(default_factory=dict)
     webhook: WebhookState | None = None
+
+    @classmethod
+    def running(cls, id: str, request: JobRequest, mode: Mode = "sync") -> Self:
+        """Return a running job that is not stored anywhere."""
+        return cls(id=id, state=JobState.RUNNING, mode=mode, request=request, created_at=datetime.now(UTC))
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a client waits for it, or asked for a high priority: its windows are decoded before others."""
+        return self.mode == "sync" or self.request.priority == "high"
 
 
 class JobEvent(StrictModel):

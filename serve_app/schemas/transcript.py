@@ -1,6 +1,6 @@
 """Transcripts, from which every format is rendered."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
 from typing import Self
 
 from pydantic import Field
@@ -82,14 +82,10 @@ class Turn(StrictModel):
 
 
 class TextDelta(StrictModel):
-    """The next piece of a transcript's text, as soon as it is known: all of them together are `Transcript.text`."""
+    """The next piece of a transcript's text. The deltas of a stream together are `Transcript.text`."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] | None = None
-
-
-OnDelta = Callable[[TextDelta], None]
-"""Takes a transcript's text piece by piece, in order."""
 
 
 class Transcript(StrictModel):
@@ -114,3 +110,19 @@ class Transcript(StrictModel):
         """The same without its words, for who did not ask for them."""
         segments = tuple(segment.model_copy(update={"words": None}) for segment in self.segments)
         return self.model_copy(update={"segments": segments})
+
+
+TranscriptStream = AsyncGenerator[TextDelta | Transcript]
+"""Text deltas in order, if they were requested, and then the transcript, which is always the last item.
+
+Cancelling the consumer, or closing the generator, cancels the work.
+"""
+
+
+async def final_transcript(stream: TranscriptStream) -> Transcript:
+    """Return the transcript at the end of a stream."""
+    last: TextDelta | Transcript | None = None
+    async for item in stream:  # to its very end: closing it earlier would cancel it
+        last = item
+    assert isinstance(last, Transcript), "a stream ends with the transcript"
+    return last

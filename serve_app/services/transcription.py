@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from serve_app.errors import RequestTimeout, Unavailable, UploadNotFound
 from serve_app.net.ssrf import check_url
 from serve_app.schemas.job import DeliveryView, Job, JobError, JobEvent, JobPage, JobState, WebhookState
 from serve_app.schemas.request import BlobSource, JobRequest, UploadSource, UrlSource
-from serve_app.schemas.transcript import OnDelta, Transcript
+from serve_app.schemas.transcript import Transcript, TranscriptStream
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.storage.signed_uploads import Uploads
@@ -50,9 +50,9 @@ class Jobs(Protocol):
 
 
 class Transcribe(Protocol):
-    """The transcriber, here or in its deployment."""
+    """The transcriber, in this process or in its deployment. With `stream`, text deltas precede the transcript."""
 
-    async def __call__(self, job: Job, tell: OnDelta | None = None) -> Transcript: ...
+    def __call__(self, job: Job, stream: bool = False) -> TranscriptStream: ...
 
 
 class Service:
@@ -108,16 +108,17 @@ class Service:
         return await self.jobs.result(job.id)
 
     async def transcribe(
-        self, request: JobRequest, owner: str = "", job_id: str | None = None, tell: OnDelta | None = None
-    ) -> Transcript:
-        """Transcribe now; a caller that is cancelled cancels the work. `tell` hears the text as it becomes known.
+        self, request: JobRequest, owner: str = "", job_id: str | None = None, stream: bool = False
+    ) -> TranscriptStream:
+        """Transcribe now: yield text deltas if `stream`, then the transcript, once the job's end is recorded.
 
         `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
-        succeeded, and Reused for another request.
+        succeeded, Reused for another request, and RequestTimeout after `limits.request_timeout_s`.
         """
         async with self._claim_audio(request) as request:
             if job_id is not None and await self.jobs.known(request, job_id, owner, None):
-                return await self.jobs.result(job_id)
+                yield await self.jobs.result(job_id)
+                return
             announced = asyncio.ensure_future(self.jobs.announce(request, job_id or uuid4().hex, owner))
             try:
                 job = await asyncio.shield(announced)
@@ -125,10 +126,16 @@ class Service:
                 await asyncio.shield(self._abandon(announced))
                 raise
         limit = self.settings.limits.request_timeout_s
+        transcript: Transcript | None = None
         try:
-            async with asyncio.timeout(limit):
-                transcript = await self._transcribe(job, tell)
-        except asyncio.CancelledError:
+            async with aclosing(_with_timeout(self._transcribe(job, stream), limit)) as items:
+                async for item in items:
+                    if isinstance(item, Transcript):
+                        transcript = item
+                    else:
+                        yield item
+            assert transcript is not None, "a stream ends with the transcript"
+        except (asyncio.CancelledError, GeneratorExit):
             await asyncio.shield(self._abandon(announced))
             raise
         except TimeoutError:
@@ -139,7 +146,7 @@ class Service:
             await self._record(self.jobs.fail(job.id, JobError.of(error)))
             raise
         await self._record(self.jobs.finish(job.id, transcript))
-        return transcript
+        yield transcript
 
     async def _record(self, end: Awaitable[None]) -> None:
         """Have a synchronous job's end listed; a list that is away costs no client its answer."""
@@ -181,3 +188,18 @@ class Service:
             check_url(request.source.url, "url")
         options = await asyncio.to_thread(validate_diarization, request.options, self.settings)
         return request.model_copy(update={"model": model.id, "options": options})
+
+
+async def _with_timeout(stream: TranscriptStream, limit_s: float) -> TranscriptStream:
+    """Yield the items of a stream; raise TimeoutError if it has not ended in time.
+
+    Each item has a timeout of its own, because each may be awaited in another task.
+    """
+    deadline = asyncio.get_running_loop().time() + limit_s
+    async with aclosing(stream):
+        while True:
+            async with asyncio.timeout_at(deadline):
+                item = await anext(stream, None)
+            if item is None:
+                return
+            yield item

@@ -33,5 +33,5 @@ def test_every_model_has_a_deployment_whose_name_can_be_told_from_its_id() -> No
 
 def test_two_models_cannot_share_a_deployment() -> None:
     settings = AppSettings.model_validate(ARGS | {"models": [{"id": "de/calls"}, {"id": "de-calls"}]})
-    with pytest.raises(ValueError, match="models: 'de-calls' would have the deployment of 'de/calls'"):
+    with pytest.raises(ValueError, match="models: 'de-calls' and 'de/calls' would share the deployment"):
         build(settings)

@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ from deployments.config import parse
 from deployments.job_manager import NAMESPACE
 from deployments.launcher import deploy, wait_until_running
 from serve_app.errors import NotFound, Unavailable
-from serve_app.schemas.job import Job, JobState
+from serve_app.schemas.job import Job
 from serve_app.schemas.request import JobRequest, TranscriptionOptions, UrlSource
 from tests.cluster import Running
 from tests.deployments.test_service import DATA, SAID, job_ended, transcribe
@@ -107,6 +106,6 @@ def test_python_callers_choose_too(http: httpx.Client) -> None:
 def test_a_job_that_other_settings_accepted_is_not_refused_for_good(http: httpx.Client) -> None:
     transcriber = serve.get_deployment_handle("Transcriber", APP)
     request = JobRequest(source=UrlSource(url="http://127.0.0.1:9/a.mp3"), model="gone")
-    job = Job(id="1", state=JobState.RUNNING, mode="sync", request=request, created_at=datetime.now(UTC))
+    job = Job.running("1", request)
     with pytest.raises(Unavailable, match="'gone' is not served"):
-        transcriber.transcribe.remote(job).result()
+        list(transcriber.options(stream=True).transcribe.remote(job))

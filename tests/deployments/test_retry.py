@@ -1,20 +1,148 @@
-"""Calls that are sent again."""
+"""Streams that are restarted when their replica is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.exceptions import ActorDiedError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import ReplicaUnavailableError
 
-from deployments.retry import _ReplayFilter
-from serve_app.errors import Unavailable
-from serve_app.schemas.transcript import TextDelta
+from deployments.retry import ATTEMPTS, MAX_REPLICA_FAILURES, call_with_retry, skip_sent_deltas, transcriber_client
+from serve_app.errors import NotDelivered, Unavailable
+from serve_app.schemas.job import Job
+from serve_app.schemas.request import JobRequest, UrlSource
+from serve_app.schemas.transcript import TextDelta, Transcript, TranscriptStream
+
+UNDELIVERED = ReplicaUnavailableError(DeploymentID("Transcriber", "whisper"))
+JOB = Job.running("job", JobRequest(source=UrlSource(url="http://example.com/a.mp3")))
 
 
-def test_a_transcriber_that_takes_over_says_nothing_twice() -> None:
-    heard: list[str] = []
-    tell = _ReplayFilter(lambda said: heard.append(said.text))
-    for run in (["one", " two"], ["one"], ["one", " two", " three"]):
-        tell.begin()
-        for text in run:
-            tell(TextDelta(text=text))
-    assert heard == ["one", " two", " three"]
-    tell.begin()
-    with pytest.raises(Unavailable, match="something else"):
-        tell(TextDelta(text="eins"))
+def transcript(texts: list[str]) -> Transcript:
+    return Transcript(task="transcribe", language="en", duration=1, text="".join(texts), segments=())
+
+
+async def stream_of(texts: list[str], lost_after: int | None = None) -> TranscriptStream:
+    """A stream of these deltas, which breaks off after so many."""
+    for text in texts[:lost_after]:
+        yield TextDelta(text=text)
+    if lost_after is not None:
+        raise ActorDiedError
+    yield transcript(texts)
+
+
+@given(st.lists(st.sampled_from(["one", " two", " three"]), max_size=8), st.lists(st.integers(0, 8), max_size=4))
+def test_however_often_a_stream_is_restarted_each_delta_is_sent_once(texts: list[str], losses: list[int]) -> None:
+    async def run() -> list[Any]:
+        received, sent = [], []  # type: ignore[var-annotated]
+        for lost_after in [*(min(loss, len(texts)) for loss in losses), None]:
+            try:
+                async for item in skip_sent_deltas(stream_of(texts, lost_after), sent):
+                    received.append(item)
+            except ActorDiedError:
+                assert lost_after is not None
+        return received
+
+    *deltas, last = asyncio.run(run())
+    assert [delta.text for delta in deltas] == texts
+    assert last == transcript(texts)
+
+
+@pytest.mark.parametrize("texts", [["one", " too"], ["one"]], ids=["another text", "a shorter text"])
+async def test_a_restarted_stream_with_another_text_is_an_error(texts: list[str]) -> None:
+    with pytest.raises(Unavailable, match="differs"):
+        await anext(skip_sent_deltas(stream_of(texts), ["one", " two"]))
+
+
+class Replicas:
+    """A deployment's handle: each call gets the next of some streams, or is never delivered."""
+
+    def __init__(self, *streams: TranscriptStream | Exception) -> None:
+        self._streams = iter(streams)
+        self.cancelled = 0
+        self.calls = 0
+        self.transcribe = self
+
+    def options(self, stream: bool) -> "Replicas":
+        assert stream
+        return self
+
+    def remote(self, job: Job, stream: bool) -> "Response":
+        self.calls += 1
+        return Response(self, next(self._streams))
+
+
+class Response:
+    def __init__(self, replicas: Replicas, stream: TranscriptStream | Exception) -> None:
+        self._replicas = replicas
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        if isinstance(self._stream, Exception):
+            raise self._stream
+        async for item in self._stream:
+            yield item
+
+    def cancel(self) -> None:
+        self._replicas.cancelled += 1
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.retry.wait_exponential_jitter", lambda **_: lambda state: 0.0)
+
+
+async def test_a_stream_goes_on_at_another_replica() -> None:
+    texts = ["one", " two", " three"]
+    replicas = Replicas(stream_of(texts, 1), UNDELIVERED, stream_of(texts, 2), stream_of(texts))
+    items = [item async for item in transcriber_client(replicas)(JOB, True)]
+    assert items == [*(TextDelta(text=text) for text in texts), transcript(texts)]
+    assert (replicas.calls, replicas.cancelled) == (4, 0)
+
+
+async def test_a_job_that_takes_replicas_down_is_given_up() -> None:
+    replicas = Replicas(*(stream_of(["one"], 0) for _ in range(MAX_REPLICA_FAILURES)))
+    with pytest.raises(Unavailable) as error:
+        await anext(transcriber_client(replicas)(JOB))
+    assert not isinstance(error.value, NotDelivered)
+
+
+async def test_a_job_that_reaches_no_replica_is_not_delivered() -> None:
+    replicas = Replicas(*(UNDELIVERED for _ in range(ATTEMPTS)))
+    with pytest.raises(NotDelivered, match="the transcriber is unavailable"):
+        await anext(transcriber_client(replicas)(JOB))
+
+
+async def test_an_error_of_the_callee_is_not_retried() -> None:
+    async def fail() -> None:
+        nonlocal calls
+        calls += 1
+        raise OSError("on fire")
+
+    calls = 0
+    with pytest.raises(OSError, match="on fire"):
+        await call_with_retry("the callee", fail)
+    assert calls == 1
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_consumer_that_stops_cancels_the_call(closed: bool) -> None:
+    async def stuck() -> TranscriptStream:
+        yield TextDelta(text="one")
+        await asyncio.sleep(3600)
+
+    replicas = Replicas(stuck())
+    stream = transcriber_client(replicas)(JOB, True)
+    assert await anext(stream) == TextDelta(text="one")
+    if closed:
+        await stream.aclose()
+    else:
+        consumer = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+    assert (replicas.calls, replicas.cancelled) == (1, 1)

@@ -83,6 +83,23 @@ def kill(title: str) -> int:
     return pid
 
 
+def windows_done() -> int:
+    done: int = serve.get_deployment_handle("Whisper", "whisper").stats.remote().result().windows
+    return done
+
+
+def assert_cancelled(limit: int) -> None:
+    """Fail unless the Whisper replica soon has no more windows, before it has done so many."""
+    whisper = serve.get_deployment_handle("Whisper", "whisper")
+    idle_since = time.monotonic()
+    while time.monotonic() < idle_since + 1:
+        stats = whisper.stats.remote().result()
+        assert stats.windows < limit
+        if stats.waiting or stats.decoding:
+            idle_since = time.monotonic()
+        time.sleep(0.05)
+
+
 def test_a_file_is_transcribed_and_its_job_is_listed(http: httpx.Client, running: Running) -> None:
     assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
@@ -166,12 +183,13 @@ def test_a_killed_job_manager_comes_back_with_its_jobs(http: httpx.Client) -> No
 
 
 def test_tasks_are_all_jobs_and_can_be_cancelled(http: httpx.Client) -> None:
-    long = (DATA / "en.mp3").read_bytes() * 500
+    long, done = (DATA / "en.mp3").read_bytes() * 500, windows_done()
     job = http.post("/v1/jobs", files={"file": long}).json()
     assert job["id"] in http.get("/tasks").json()["tasks"]
     assert http.get(f"/status/{job['id']}").json() == {"status": "processing"}
     assert http.delete(f"/cancel/{job['id']}").json() == {"status": "cancelled"}
     assert job["id"] not in http.get("/tasks").json()["tasks"]
+    assert_cancelled(done + 100)
     refused = http.post("/", json={"url": "http://127.0.0.1:9/a.mp3", "managed_task_id": job["id"]})
     assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, "managed_task_id")
 
@@ -200,7 +218,7 @@ def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
     assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
 
 
-def test_a_text_is_streamed_while_it_is_heard(http: httpx.Client) -> None:
+def test_a_text_is_streamed_while_it_is_transcribed(http: httpx.Client) -> None:
     begun = time.monotonic()
     events = [(time.monotonic() - begun, event) for event in streamed(http, minutes_of_speech(5))]
     (first, _), (last, done) = events[0], events[-1]
@@ -214,7 +232,7 @@ def test_a_text_is_streamed_while_it_is_heard(http: httpx.Client) -> None:
     assert len(events) > 20
 
 
-def test_a_killed_transcriber_says_no_word_of_a_stream_twice(http: httpx.Client) -> None:
+def test_a_killed_transcriber_repeats_no_delta_of_a_stream(http: httpx.Client) -> None:
     sound = minutes_of_speech(10)
     whole = http.post("/v1/audio/transcriptions", files={"file": sound}, data={"model": "whisper-1"}).json()["text"]
     said, killed = "", False
@@ -230,12 +248,13 @@ def test_a_killed_transcriber_says_no_word_of_a_stream_twice(http: httpx.Client)
     assert http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]["status"] == "succeeded"
 
 
-def test_who_goes_away_from_a_stream_cancels_the_work(http: httpx.Client) -> None:
-    stream = streamed(http, minutes_of_speech(10))
+def test_a_client_that_leaves_a_stream_cancels_the_work(http: httpx.Client) -> None:
+    stream, done = streamed(http, minutes_of_speech(10)), windows_done()
     assert next(stream)["type"] == "transcript.text.delta"
     stream.close()
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert job_ended(http, job["id"])["status"] == "cancelled"
+    assert_cancelled(done + 50)
 
 
 def test_python_callers_hand_over_sound_bytes_or_a_url(running: Running) -> None:

@@ -70,18 +70,18 @@ async def test_what_work_raises_is_raised() -> None:
 async def test_a_step_that_hangs_is_noticed_and_idling_is_not() -> None:
     worker = Worker(lambda: None, 0.2)
     await asyncio.sleep(0.4)
-    worker.check()
+    worker.check_health()
     go = threading.Event()
     task = asyncio.create_task(worker.submit(lambda beat: go.wait(10), True))
     await asyncio.sleep(0.05)
-    worker.check()
+    worker.check_health()
     await asyncio.sleep(0.4)
     with pytest.raises(RuntimeError, match="has not come on"):
-        worker.check()
+        worker.check_health()
     go.set()
     await task
     await asyncio.sleep(0.05)
-    worker.check()
+    worker.check_health()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -92,4 +92,4 @@ async def test_a_thread_that_could_not_begin_is_noticed() -> None:
     worker = Worker(fail, 60)
     await asyncio.sleep(0.1)
     with pytest.raises(RuntimeError, match="ended"):
-        worker.check()
+        worker.check_health()

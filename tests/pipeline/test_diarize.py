@@ -12,36 +12,25 @@ from numpy.typing import NDArray
 from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.windows import Block
 from serve_app.errors import AudioError, Unavailable
-from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.diarize import Diarize
-from serve_app.pipeline.transcribe import BlockTranscriber, transcribe
-from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions
-from serve_app.schemas.transcript import Transcript, Turn, Word
-from serve_app.settings import AppSettings
-from serve_app.storage.blobs import BlobStore
+from serve_app.pipeline.transcribe import TranscribeBatch
+from serve_app.schemas.request import DiarizationOptions, TranscriptionOptions
+from serve_app.schemas.transcript import Transcript, Turn, Word, final_transcript
+from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowSegment, WindowText
 from tests.diarization.conversation import conversation
+from tests.pipeline.helpers import NO_TEXT, settings_of, transcribe
 
 TURNS = (Turn(start=0.0, end=2.0, speaker="SPEAKER_00"), Turn(start=2.0, end=9.0, speaker="Ann"))
 
 
-async def one_word(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+async def one_word(model: str, batch: WindowBatch) -> Sequence[WindowText]:
     """Windows of one word each, which takes a while."""
     await asyncio.sleep(0.3)
     word = Word(start=0.1, end=0.4, text=" one", tokens=(1,), probability=1)
     segment = WindowSegment(start=0.0, end=2.0, text=" one", tokens=(1,), words=(word,))
-    text = WindowText(
-        language="en",
-        text="one",
-        segments=(segment,),
-        tokens=(1,),
-        avg_logprob=0,
-        no_speech_prob=0,
-        compression_ratio=1,
-    )
-    return [text] * len(block.windows)
+    return [NO_TEXT.model_copy(update={"segments": (segment,), "tokens": (1,)})] * len(batch.windows)
 
 
 def wav(sound: NDArray[np.int16], channels: int = 1) -> bytes:
@@ -55,43 +44,34 @@ async def run(
     sound: bytes,
     diarize: Diarize | None,
     options: dict[str, Any],
-    recognise: BlockTranscriber = one_word,
+    transcribe_batch: TranscribeBatch = one_word,
     **diarization: Any,
 ) -> Transcript:
-    settings = AppSettings(
-        data_dir=folder, windows={"max_s": 2}, diarization={"pipeline": "diarization-nano", **diarization}
-    )
-    blobs = BlobStore(settings.blob_root)
-
-    async def chunks():  # type: ignore[no-untyped-def]
-        yield sound
-
-    request = JobRequest(source=await blobs.write(chunks()), options=TranscriptionOptions.model_validate(options))
-    async with guarded_session(settings.network) as session:
-        model = settings.served_model(None)
-        return await transcribe(
-            request, model, settings, blobs, session, recognise, lambda share: None, diarize=diarize
-        )
+    settings = settings_of(folder, windows={"max_s": 2}, diarization={"pipeline": "diarization-nano", **diarization})
+    asked = TranscriptionOptions.model_validate(options)
+    return await final_transcript(transcribe(settings, sound, transcribe_batch, options=asked, diarize=diarize))
 
 
 async def test_words_get_speakers_while_the_text_is_found(tmp_path: Path) -> None:
     heard: list[NDArray[np.int16]] = []
     both = asyncio.Barrier(2)
 
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         assert options.num_speakers == 2
         heard.append(pcm)
         await both.wait()
         return TURNS
 
-    async def meanwhile(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
-        if block.start < 2 * SAMPLE_RATE:
+    async def meanwhile(model: str, batch: WindowBatch) -> Sequence[WindowText]:
+        if batch.previous_tokens is None:
             await both.wait()
-        return await one_word(block, previous)
+        return await one_word(model, batch)
 
     sound = conversation(12)
     async with asyncio.timeout(20):
-        transcript = await run(tmp_path, wav(sound), diarize, {"diarization": {"num_speakers": 2}}, recognise=meanwhile)
+        transcript = await run(
+            tmp_path, wav(sound), diarize, {"diarization": {"num_speakers": 2}}, transcribe_batch=meanwhile
+        )
     assert np.array_equal(heard[0], sound)
     assert heard[0].dtype == np.int16
     assert transcript.turns == TURNS
@@ -120,20 +100,20 @@ async def test_the_text_does_not_wait_for_speakers_nobody_asked_for(tmp_path: Pa
     ],
 )
 async def test_what_fails_is_a_warning(tmp_path: Path, raised: Exception, said: str) -> None:
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         raise raised
 
     transcript = await run(tmp_path, wav(conversation(5)), diarize, {"diarization": {}})
     assert transcript.text
     assert transcript.turns is None
-    assert transcript.warnings == (f"speakers could not be told apart: {said}",)
+    assert transcript.warnings == (f"diarization failed: {said}",)
     assert all(segment.speaker is None and segment.words is None for segment in transcript.segments)
 
 
 async def test_what_takes_too_long_is_given_up_with_a_warning(tmp_path: Path) -> None:
     cancelled = False
 
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         nonlocal cancelled
         try:
             await asyncio.sleep(60)
@@ -143,42 +123,42 @@ async def test_what_takes_too_long_is_given_up_with_a_warning(tmp_path: Path) ->
         return ()
 
     transcript = await run(tmp_path, wav(conversation(1.5)), diarize, {"diarization": {}}, timeout_s=0.1)
-    assert transcript.warnings == ("speakers could not be told apart: not done within 2 s",)
+    assert transcript.warnings == ("diarization failed: not finished within 2 s",)
     assert cancelled
 
 
 async def test_a_recording_that_is_too_long_for_it_goes_without(tmp_path: Path) -> None:
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         raise AssertionError("too long")
 
     transcript = await run(tmp_path, wav(conversation(12)), diarize, {"diarization": {}}, max_audio_s=10)
-    assert transcript.warnings == ("speakers could not be told apart: the recording is longer than 10 s",)
+    assert transcript.warnings == ("diarization failed: the recording is longer than 10 s",)
     assert transcript.text
 
 
 async def test_a_text_that_fails_gives_the_speakers_up(tmp_path: Path) -> None:
     cancelled = asyncio.Event()
 
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         try:
             await asyncio.sleep(60)
         finally:
             cancelled.set()
         return ()
 
-    async def fail(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+    async def fail(model: str, batch: WindowBatch) -> Sequence[WindowText]:
         await asyncio.sleep(0.3)
         raise OSError("on fire")
 
     with pytest.raises(OSError, match="on fire"):
-        await run(tmp_path, wav(conversation(4)), diarize, {"diarization": {}}, recognise=fail)
+        await run(tmp_path, wav(conversation(4)), diarize, {"diarization": {}}, transcribe_batch=fail)
     await asyncio.wait_for(cancelled.wait(), 1)
 
 
 async def test_separate_channels_are_heard_apart(tmp_path: Path) -> None:
     heard: list[NDArray[np.int16]] = []
 
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         heard.append(pcm)
         return TURNS
 
@@ -193,7 +173,7 @@ async def test_separate_channels_are_heard_apart(tmp_path: Path) -> None:
 async def test_channels_that_are_no_speakers_are_refused_before_any_work(
     tmp_path: Path, channels: int, code: str
 ) -> None:
-    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
+    async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions, interactive: bool) -> tuple[Turn, ...]:
         raise AssertionError("refused")
 
     sound = wav(np.repeat(conversation(3)[:, None], channels, axis=1), channels)

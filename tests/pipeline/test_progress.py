@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from serve_app.pipeline.progress import Reports
+from serve_app.pipeline.progress import ProgressReporter
 
 
 async def test_the_first_report_is_sent_at_once_and_then_the_latest() -> None:
@@ -13,7 +13,7 @@ async def test_the_first_report_is_sent_at_once_and_then_the_latest() -> None:
     async def send(progress: float) -> None:
         sent.append((clock(), progress))
 
-    report = Reports(send, 0.1)
+    report = ProgressReporter(send, 0.1)
     for step in range(1, 61):
         report(step / 60)
         await asyncio.sleep(0.005)
@@ -37,7 +37,7 @@ async def test_work_that_has_ended_reports_no_more(every_s: float) -> None:
         sent.append(progress)
         await away.wait()
 
-    report = Reports(send, every_s)
+    report = ProgressReporter(send, every_s)
     report.close()
     report(0.1)
     await asyncio.sleep(0.01)

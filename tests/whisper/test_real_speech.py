@@ -21,9 +21,9 @@ from serve_app.audio.windows import Block, Window, cut
 from serve_app.pipeline.coverage import speech_without_text
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import LimitSettings, VadSettings, WhisperSettings
-from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText
 
 SPEECH = Path(__file__).parents[3] / "shared" / "data" / "speech"
@@ -44,9 +44,8 @@ def blocks(pcm: Any) -> list[Block]:
 
 
 async def decoded(engine: Engine, block: Block, **options: Any) -> list[tuple[Window, WindowText]]:
-    texts = await transcribe_windows(
-        *(engine, block.pcm, block.pcm_windows, TranscriptionOptions(**options), "job"), interactive=True, previous=None
-    )
+    batch = WindowBatch(block.pcm, tuple(block.pcm_windows), TranscriptionOptions(**options), "job")
+    texts = await engine.transcribe(batch)
     return list(zip(block.windows, texts, strict=True))
 
 

@@ -13,6 +13,7 @@ from serve_app.http.dependencies import JobIdPath, OwnerDep, ServiceDep
 from serve_app.http.prefer import PreferencesDep
 from serve_app.rendering.formats import chunked
 from serve_app.schemas.job import Job, JobState
+from serve_app.schemas.transcript import final_transcript
 from serve_app.services.transcription import Service
 
 VERDA_HEADER = "x-inference-id"
@@ -36,7 +37,7 @@ async def transcribe(
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
     if not (body.is_async or preferences.respond_async):
-        transcript = await service.transcribe(body.to_job_request(), owner, job_id=task_id)
+        transcript = await final_transcript(service.transcribe(body.to_job_request(), owner, job_id=task_id))
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
     result = await preferences.wait_for(service, await service.submit(body.to_job_request(), task_id, owner))
     response.headers.update(result.headers | {"Location": f"/status/{task_id}"})

@@ -17,6 +17,7 @@ from serve_app.http.error_format import message_with_field
 from serve_app.http.prefer import PreferencesDep
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UrlSource
+from serve_app.schemas.transcript import final_transcript
 from serve_app.services.transcription import Service
 
 router = APIRouter(tags=["octoai"], route_class=ERROR_FORMAT.route)
@@ -53,7 +54,7 @@ async def infer(
                 return JSONResponse(future.model_dump(), 201, headers | {"Location": poll_url})
             transcript = await service.outcome(result.job)
         else:
-            transcript = await service.transcribe(job_request, owner, request_id)
+            transcript = await final_transcript(service.transcribe(job_request, owner, request_id))
     except ServiceError as error:
         return render(error, request_id)
     return JSONResponse(Prediction.of(transcript).model_dump(), headers=headers)

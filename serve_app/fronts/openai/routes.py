@@ -1,7 +1,8 @@
 """OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/models`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Path, Response
@@ -21,10 +22,9 @@ from serve_app.http.error_handlers import as_service_error
 from serve_app.http.multipart import FormRoute, reject_repeated_fields
 from serve_app.http.prefer import Preferences, PreferencesDep
 from serve_app.jobs.view import to_view
-from serve_app.pipeline.streaming import stream_results
 from serve_app.rendering.formats import Format
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
-from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
+from serve_app.schemas.transcript import TextDelta, Transcript, TranscriptStream, final_transcript
 from serve_app.services.transcription import Service
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
@@ -70,15 +70,11 @@ async def _answer(
             answer = transcript_response(await service.outcome(result.job), form.response_format)
         answer.headers.update(headers)
         return answer
+    items = service.transcribe(request, owner, stream=form.stream)
     if not form.stream:
         with with_openai_param_names():
-            return transcript_response(await service.transcribe(request, owner), form.response_format)
-
-    async def work(tell: OnDelta) -> Transcript:
-        return await service.transcribe(request, owner, tell=tell)
-
-    told = stream_results(work)
-    first = asyncio.ensure_future(anext(told))
+            return transcript_response(await final_transcript(items), form.response_format)
+    first = asyncio.ensure_future(anext(items))
     try:
         # What goes wrong before there is a text has a status of its own, unless that takes too long for a proxy.
         done, _ = await asyncio.wait({first}, timeout=sse.KEEP_ALIVE_S)
@@ -88,22 +84,23 @@ async def _answer(
     with with_openai_param_names():
         for early in done:
             early.result()
-    events = sse.with_keep_alive(_events(first, told, form.response_format))
+    events = sse.with_keep_alive(_events(first, items, form.response_format))
     return EventSourceResponse(events, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
 
 
 async def _events(
-    first: Awaitable[TextDelta | Transcript], rest: AsyncIterator[TextDelta | Transcript], form: Format
+    first: Awaitable[TextDelta | Transcript], rest: TranscriptStream, form: Format
 ) -> AsyncGenerator[bytes]:
     """A text as OpenAI's events."""
     try:
-        with with_openai_param_names():
-            item = await first
-        for event in encode_item(item, form):
-            yield event
-        async for item in rest:
+        async with aclosing(rest):
+            with with_openai_param_names():
+                item = await first
             for event in encode_item(item, form):
                 yield event
+            async for item in rest:
+                for event in encode_item(item, form):
+                    yield event
     except Exception as error:
         yield encode_event(
             {"type": "error"} | error_body(as_service_error(error, "a streamed text")).model_dump(), "error"

@@ -20,6 +20,7 @@ from serve_app.http.prefer import preference_applied_header
 from serve_app.rendering.speaker_labels import speaker_text
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import JobRequest, Webhook
+from serve_app.schemas.transcript import final_transcript
 from serve_app.services.transcription import Service
 
 _STATUSES = {
@@ -48,7 +49,7 @@ async def generate(
     if parameters.mode in ("respond-async", "respond-async-proxy"):
         job = await _submit(service, parameters, body.to_job_request(), owner)
         return await _respond_async(service, parameters, job)
-    transcript = await service.transcribe(body.to_job_request(), owner)
+    transcript = await final_transcript(service.transcribe(body.to_job_request(), owner))
     return JSONResponse({"result": speaker_text(transcript)}, headers=preference_applied_header(parameters.mode))
 
 

@@ -1,4 +1,4 @@
-"""A transcript, jobs and errors: the examples of the OpenAPI document, which every front renders in its formats."""
+"""A job, a transcript and errors, as the OpenAPI document shows them: every front renders them as its own."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -84,16 +84,16 @@ ERRORS = {
     for error in (
         InvalidRequest("temperature: Input should be less than or equal to 1", "temperature", "less_than_equal"),
         Unauthorized("a valid API key is required", None, "invalid_api_key"),
-        Forbidden("expires: the URL has expired; create another upload", "expires", "url_expired"),
-        NotFound("there is no job 'call-18'; ended jobs are deleted after a while", "job_id", "not_found"),
+        Forbidden("expires: the URL has expired; ask for another", "expires", "url_expired"),
+        NotFound("there is no job 'call-18'; jobs that ended are forgotten after a while", "job_id", "not_found"),
         RequestTimeout("not finished within 3600 s: submit long recordings to /v1/jobs"),
-        Conflict("the job is running: only a job that succeeded has a transcript", "job_id", "running"),
+        Conflict("the job is running: only one that succeeded has a transcript", "job_id", "running"),
         TooLarge("the request body is over the limit of 536870912 bytes", None, "body_too_large"),
         UnsupportedMediaType("charset 'latin-1': send text as utf-8", "content-type"),
         Reused("there is a job 'call-17' already, for another request", "id", "id_reused"),
         HeadTooLarge("the URL and headers are over the limit of 65536 bytes"),
         Overloaded("10000 jobs are waiting already, the most allowed; try again later", None, "queue_full"),
-        Unavailable("the job manager is unavailable for the moment: try again", None, "unavailable"),
+        Unavailable("the job manager is unavailable: try again", None, "unavailable"),
     )
 }
-"""An example of an error for every status."""
+"""One of every status, as our own code raises it."""

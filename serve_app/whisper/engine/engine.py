@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,10 +20,12 @@ from serve_app.models import LONGEST_WINDOW_S
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.decoding.decoder import Decoder, SequenceState
 from serve_app.whisper.engine.aligner_stage import Aligner
+from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.encoder_stage import EncoderStage, EncodingBatch
 from serve_app.whisper.engine.scheduler import Batching, Scheduler, WindowRequest
 from serve_app.whisper.engine.window_task import WindowTask, prompt_tokens
 from serve_app.whisper.model.whisper_model import WhisperModel
+from serve_app.whisper.protocol import EngineStats, WindowBatch
 from serve_app.whisper.window_text import WindowText
 
 MAX_FAILURES = 8
@@ -32,38 +34,10 @@ MAX_FAILURES = 8
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class EngineStats:
-    """Counters of an engine since it started, and the current length of its queue.
-
-    `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` windows went through the
-    encoder. `tries`: decoding attempts. `continued`: further stretches that were decoded because a text ended before
-    the speech in its window did. `uncovered_s`: seconds of detected speech that have no text nevertheless. `steps` of
-    the decoder computed `rows` rows in total. `waiting` windows are queued now, and `decoding` windows have rows.
-    """
-
-    windows: int = 0
-    failed: int = 0
-    tokens: int = 0
-    encoded: int = 0
-    tries: int = 0
-    continued: int = 0
-    uncovered_s: float = 0.0
-    steps: int = 0
-    rows: int = 0
-    waiting: int = 0
-    decoding: int = 0
-
-    @property
-    def mean_batch_size(self) -> float:
-        """Average number of rows of a step."""
-        return self.rows / self.steps if self.steps else 0.0
-
-
 class Engine:
-    """Decodes windows of many jobs by continuous batching. Thread-safe.
+    """Decodes windows of many jobs by continuous batching: a `TranscriptionEngine`. Thread-safe.
 
-    `watchdog_s`: the engine is unhealthy when no step has ended for this long; see `check`.
+    `watchdog_s`: the engine is unhealthy when no step has ended for this long; see `check_health`.
     """
 
     def __init__(self, model: WhisperModel, batching: Batching | None = None, watchdog_s: float = 60.0) -> None:
@@ -87,6 +61,10 @@ class Engine:
         )  # when the thread last came on; it is not expected to while there is nothing to do
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
+
+    async def transcribe(self, batch: WindowBatch) -> list[WindowText]:
+        """Return the text of each window of a batch, in order. Cancelling aborts its windows; see `submit`."""
+        return await transcribe_windows(self, batch)
 
     def submit(
         self,
@@ -145,7 +123,7 @@ class Engine:
     def batching(self) -> Batching:
         return self._batching
 
-    def check(self) -> None:
+    def check_health(self) -> None:
         """Raise RuntimeError if the engine is unhealthy: its thread has ended or hangs, or every window fails."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has ended")

@@ -1,4 +1,4 @@
-"""Blocks of windows through a real engine, watched at its door."""
+"""Batches of windows through a real engine."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from serve_app.audio.windows import Window
 from serve_app.schemas.request import TranscriptionOptions
-from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.engine import Engine
+from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText, next_prompt_tokens
 
 Windows = dict[str, NDArray[np.int16]]
@@ -19,8 +19,8 @@ TEXTS = ["three one four one five nine", "zwei sieben eins acht zwei acht"]
 
 
 @pytest.fixture
-def told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """What each window that is submitted was told."""
+def contexts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The previous tokens of each window that is submitted."""
     seen: list[tuple[int, ...]] = []
     submit = engine.submit
 
@@ -37,33 +37,33 @@ async def run(
 ) -> Sequence[WindowText]:
     pcm = np.concatenate([windows["en.mp3"], windows["de.opus"]])
     first = len(windows["en.mp3"])
-    return await transcribe_windows(
-        *(engine, pcm, [Window(0, first), Window(first, len(pcm))], TranscriptionOptions(**options), "job"),
-        interactive=True,
-        previous=previous,
-    )
+    both = Window(0, first), Window(first, len(pcm))
+    batch = WindowBatch(pcm, both, TranscriptionOptions(**options), "job", previous_tokens=previous)
+    return await engine.transcribe(batch)
 
 
-async def test_windows_know_nothing_of_each_other(engine: Engine, windows: Windows, told: list[Any]) -> None:
+async def test_windows_are_independent(engine: Engine, windows: Windows, contexts: list[Any]) -> None:
     texts = await run(engine, windows, None)
     assert [text.text for text in texts] == TEXTS
-    assert told == [(), ()]
+    assert contexts == [(), ()]
 
 
 async def test_the_initial_prompt_is_before_the_first_window_of_all(
-    engine: Engine, windows: Windows, told: list[Any]
+    engine: Engine, windows: Windows, contexts: list[Any]
 ) -> None:
     await run(engine, windows, None, initial_prompt="one two")
     await run(engine, windows, (), initial_prompt="one two")
-    assert told == [engine.tokenize("one two"), (), (), ()]
+    assert contexts == [engine.tokenize("one two"), (), (), ()]
 
 
-async def test_each_window_is_told_the_one_before(engine: Engine, windows: Windows, told: list[Any]) -> None:
+async def test_each_window_is_prompted_with_the_text_before(
+    engine: Engine, windows: Windows, contexts: list[Any]
+) -> None:
     texts = await run(engine, windows, (331, 339), condition_on_previous_text=True)
-    assert told == [(331, 339), (331, 339, *texts[0].tokens)]
+    assert contexts == [(331, 339), (331, 339, *texts[0].tokens)]
 
 
-async def test_cancelling_gives_all_windows_up(engine: Engine, windows: Windows) -> None:
+async def test_cancelling_aborts_all_windows(engine: Engine, windows: Windows) -> None:
     task = asyncio.create_task(run(engine, windows, None))
     await asyncio.sleep(0)
     task.cancel()
@@ -73,7 +73,7 @@ async def test_cancelling_gives_all_windows_up(engine: Engine, windows: Windows)
     assert not engine._pending
 
 
-def test_hot_text_is_not_handed_on() -> None:
+def test_text_of_a_high_temperature_is_no_prompt() -> None:
     text = WindowText(
         language="en", text="", segments=(), tokens=(7,), avg_logprob=0, no_speech_prob=0, compression_ratio=0
     )

@@ -348,15 +348,15 @@ def test_closing_cancels_what_has_not_ended_and_ends_the_thread(nano: WhisperMod
 def test_an_engine_whose_every_window_fails_calls_itself_ill(nano: WhisperModel, windows: Windows) -> None:
     engine = Engine(nano)
     for _ in range(MAX_FAILURES):
-        engine.check()
+        engine.check_health()
         assert engine.submit(windows["en.mp3"], BROKEN, "bad").exception(60)
     with pytest.raises(RuntimeError, match="all failed"):
-        engine.check()
+        engine.check_health()
     engine.submit(windows["en.mp3"], DETECT, "good").result(60)
-    engine.check()
+    engine.check_health()
     engine.close()
     with pytest.raises(RuntimeError, match="has ended"):
-        engine.check()
+        engine.check_health()
 
 
 def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperModel, windows: Windows) -> None:
@@ -402,7 +402,7 @@ def test_a_window_whose_words_cannot_be_timed_fails_alone(
     with pytest.raises(torch.OutOfMemoryError):
         timed.result(60)
     assert engine.submit(windows["en.mp3"], DETECT, "next").result(60).text == "three one four one five nine"
-    engine.check()
+    engine.check_health()
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -426,15 +426,15 @@ def test_an_engine_whose_device_hangs_calls_itself_ill(
         return encode(features)
 
     engine = Engine(nano, watchdog_s=0.2)
-    engine.check()
+    engine.check_health()
     monkeypatch.setattr(nano, "encode", hang)
     future = engine.submit(windows["en.mp3"], TranscriptionOptions(), "job")
     assert hanging.wait(60)
     time.sleep(0.3)
     with pytest.raises(RuntimeError, match="hangs"):
-        engine.check()
+        engine.check_health()
     go_on.set()
     assert future.result().text
     time.sleep(0.3)  # with nothing to do
-    engine.check()
+    engine.check_health()
     engine.close()
