@@ -30,7 +30,7 @@ from pydub import AudioSegment
 
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.windows import Block
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import transcribe
@@ -191,7 +191,7 @@ async def _once(data: bytes):  # type: ignore[no-untyped-def]
 
 def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
     """Recordings one after the other, with pauses, and now and then at once."""
-    voices = [np.concatenate(list(Decoding(file, LimitSettings()))) // 2 for file in files]
+    voices = [np.concatenate(list(AudioDecoder(file, LimitSettings()))) // 2 for file in files]
     chance = np.random.default_rng(0)
     sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
     at = 0

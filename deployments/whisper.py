@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.cores import spin_briefly
+from serve_app.cores import limit_openmp_spinning
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import ServedModel, WhisperSettings
 from serve_app.whisper.engine.scheduler import Batching
@@ -26,7 +26,7 @@ class Whisper:
     """Windows of all requests for one model meet in this replica's engine and leave it as text."""
 
     def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path) -> None:
-        spin_briefly()  # before torch is imported
+        limit_openmp_spinning()  # before torch is imported
         from serve_app.models.resolve import resolve_checkpoint
         from serve_app.whisper.engine.engine import Engine
         from serve_app.whisper.model.whisper_model import WhisperModel
@@ -65,4 +65,4 @@ class Whisper:
 
     def check_health(self) -> None:
         """Raise when the engine's thread is gone or hangs: Serve then replaces the replica."""
-        self.engine.check()
+        self.engine.check_health()

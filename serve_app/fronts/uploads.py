@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from starlette.datastructures import UploadFile
 
-from serve_app.audio.inline import from_base64
+from serve_app.audio.inline import decode_base64
 from serve_app.schemas.request import BlobSource
 from serve_app.storage.blobs import BlobStore
 
@@ -23,7 +23,7 @@ async def store(blobs: BlobStore, file: UploadFile) -> BlobSource:
 
 async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
     """Keep base64 audio, bare or in a data URL, as a blob."""
-    data = from_base64(text, param)
+    data = decode_base64(text, param)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data

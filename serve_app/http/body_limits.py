@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import HeadTooLarge, InvalidRequest, TooLarge, UnsupportedMediaType
+from serve_app.errors import HeadersTooLarge, InvalidRequest, TooLarge, UnsupportedMediaType
 from serve_app.http.error_format import ErrorRenderer
 from serve_app.http.error_handlers import BODY_TOO_LARGE
 
@@ -56,7 +56,7 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         if head_bytes(scope) > MAX_HEAD_BYTES:
-            head_too_large = HeadTooLarge(f"the URL and headers are over the limit of {MAX_HEAD_BYTES} bytes")
+            head_too_large = HeadersTooLarge(f"the URL and headers are over the limit of {MAX_HEAD_BYTES} bytes")
             return await self._refuse(scope, head_too_large)(scope, receive, send)
         headers = Headers(scope=scope)
         charset = charset_of(headers.get("content-type", ""))

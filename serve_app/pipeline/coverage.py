@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span, total
+from serve_app.audio.spans import Span, total_length
 from serve_app.audio.windows import Window
 from serve_app.whisper.engine.seek import uncovered_speech
 from serve_app.whisper.window_text import WindowText
@@ -29,7 +29,7 @@ def speech_without_text(windows: Iterable[tuple[Window, WindowText]]) -> list[Sp
 
 def coverage_warning(missed: list[Span]) -> str | None:
     """Return a warning that lists stretches of speech without text; null when they are too little to mention."""
-    seconds = total(missed) / SAMPLE_RATE
+    seconds = total_length(missed) / SAMPLE_RATE
     if seconds <= TOLERATED_S:
         return None
     listed = [f"{span.start / SAMPLE_RATE:.1f} to {span.end / SAMPLE_RATE:.1f} s" for span in missed[:MAX_LISTED]]

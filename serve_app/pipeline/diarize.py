@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.errors import AudioError, ServiceError, Unavailable
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.schemas.transcript import Turn
@@ -37,7 +37,7 @@ def check_channels(path: Path, options: DiarizationOptions, settings: AppSetting
     """Raise AudioError for a recording that has no channel for each speaker, when it should. Not for an event loop."""
     if options.channels != "separate":
         return
-    channels, most = Decoding(path, settings.limits).channels, settings.diarization.max_channels
+    channels, most = AudioDecoder(path, settings.limits).channels, settings.diarization.max_channels
     if channels < 2:
         raise AudioError(
             f"{FIELD}: the recording has a single channel: 'separate' needs one channel per speaker, use 'mixed'",
@@ -76,7 +76,7 @@ async def _decoded(path: Path, options: DiarizationOptions, settings: AppSetting
     """The whole recording, once more: the other decoding keeps step with the text."""
     separate = options.channels == "separate"
     most_s = settings.diarization.max_audio_s
-    decoding = Decoding(path, settings.limits, separate=separate)
+    decoding = AudioDecoder(path, settings.limits, separate_channels=separate)
     chunks = iter(decoding)
     sound = bytearray()  # grows in place
     shape: tuple[int, ...] = (-1,)
@@ -87,7 +87,7 @@ async def _decoded(path: Path, options: DiarizationOptions, settings: AppSetting
                 FIELD,
                 "channels_change",
             )
-        if decoding.samples > most_s * SAMPLE_RATE:
+        if decoding.samples_read > most_s * SAMPLE_RATE:
             raise AudioError(f"the recording is longer than {most_s:g} s", None, "audio_too_long")
         shape = (-1, *chunk.shape[1:])
         sound += chunk.tobytes()

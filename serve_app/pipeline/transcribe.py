@@ -16,9 +16,9 @@ from typing import Protocol
 
 import aiohttp
 
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import SpeechDetector
-from serve_app.audio.windows import Block, Window, cut
+from serve_app.audio.windows import Block, Window, cut_into_blocks
 from serve_app.diarization.assign import assign
 from serve_app.models import longest_window_s
 from serve_app.net.download import fetch
@@ -82,7 +82,7 @@ async def transcribe(
         path = Path(folder) / "audio"
         warnings = await _obtain(request, path, settings, blobs, session)
         fetched = time.perf_counter()
-        decoding = Decoding(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
+        decoding = AudioDecoder(path, settings.limits, "url" if isinstance(request.source, UrlSource) else "file")
         async with _beside(path, request.options, settings, diarize) as found:
             texts = await _transcribe_blocks(
                 decoding,
@@ -96,7 +96,7 @@ async def transcribe(
             )
             timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
             apart = await found if found else None
-    transcript = merge(request.options.task, decoding.samples, texts)
+    transcript = merge(request.options.task, decoding.samples_read, texts)
     warnings += decoding.warnings
     if warning := coverage_warning(speech_without_text(texts)):
         warnings.append(warning)
@@ -140,7 +140,7 @@ async def _obtain(
 
 
 async def _transcribe_blocks(
-    decoding: Decoding,
+    decoding: AudioDecoder,
     checkpoint: str,
     settings: AppSettings,
     options: TranscriptionOptions,
@@ -154,7 +154,7 @@ async def _transcribe_blocks(
     block_s = 0.0 if on_delta else settings.windows.block_s
     max_s = settings.windows.max_s or longest_window_s(checkpoint)
     vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
-    blocks = cut(decoding, SpeechDetector(), vad, max_s, block_s)
+    blocks = cut_into_blocks(decoding, SpeechDetector(), vad, max_s, block_s)
     deltas = DeltaBuilder()
     cached = await block_cache.load_blocks() if block_cache else {}
     in_flight: deque[tuple[int, tuple[Window, ...], asyncio.Future[Sequence[WindowText]]]] = deque()
@@ -178,7 +178,7 @@ async def _transcribe_blocks(
             for piece in filter(None, map(deltas.next, found)):
                 on_delta(piece)
         context = reduce(next_prompt_tokens, (text for _, text in texts[-len(windows) :]), context)
-        report(decoding.share_read * windows[-1].end / decoding.samples)
+        report(decoding.fraction_read * windows[-1].end / decoding.samples_read)
         if block_cache and number not in cached and (more or in_flight):  # after the last the whole transcript is saved
             content = _CachedBlock(model=checkpoint, windows=windows, texts=tuple(found))
             await block_cache.save_block(number, content.model_dump_json())

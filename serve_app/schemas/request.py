@@ -19,7 +19,7 @@ WebhookDialect = Literal["native", "insanely_fast", "verda"]
 MODEL_DEFAULT_TOKENS = -1
 """In `suppress_tokens`: the list of the model's generation config."""
 
-MAX_PROMPT = 10_000
+MAX_PROMPT_CHARS = 10_000
 """Characters of a text that conditions windows; far fewer find room before a window's own."""
 
 MAX_HYPOTHESES = 16
@@ -128,7 +128,9 @@ class WhisperOptions(StrictModel):
         description="ISO-639-1 code or English name of the spoken language; null: detect it in every window.",
     )
     initial_prompt: str | None = Field(
-        None, max_length=MAX_PROMPT, description="Text that conditions the first window, as if it had been said before."
+        None,
+        max_length=MAX_PROMPT_CHARS,
+        description="Text that conditions the first window, as if it had been said before.",
     )
     suppress_tokens: tuple[int, ...] = Field(
         (MODEL_DEFAULT_TOKENS,),
@@ -205,10 +207,10 @@ class TranscriptionOptions(WhisperOptions):
         "segment", description="`word` adds every word's time; `none` decodes without timestamps, a segment a window."
     )
     prompt: str | None = Field(
-        None, max_length=MAX_PROMPT, description="Text that conditions every window; its last 223 tokens do."
+        None, max_length=MAX_PROMPT_CHARS, description="Text that conditions every window; its last 223 tokens do."
     )
     hotwords: str | None = Field(
-        None, max_length=MAX_PROMPT, description="Words to expect, before the prompt of every window."
+        None, max_length=MAX_PROMPT_CHARS, description="Words to expect, before the prompt of every window."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a window at most; null: what the model can.")
     batch_size: int | None = Field(
@@ -228,7 +230,7 @@ class TranscriptionOptions(WhisperOptions):
         return value
 
     @classmethod
-    def of(cls, body: WhisperOptions) -> Self:
+    def from_body(cls, body: WhisperOptions) -> Self:
         """The options in a front's body, which may have more fields than these."""
         return cls(**body.model_dump(include=set(cls.model_fields)))
 
@@ -242,14 +244,14 @@ class TranscriptionOptions(WhisperOptions):
     @property
     def redacted(self) -> Self:
         """Return the options as clients see them: of known speakers only the names."""
-        return self.with_clips([""] * len(self.clips))
+        return self.with_reference_clips([""] * len(self.reference_clips))
 
     @property
-    def clips(self) -> tuple[str, ...]:
+    def reference_clips(self) -> tuple[str, ...]:
         """Known speakers' clips."""
         return () if self.diarization is None else tuple(one.reference for one in self.diarization.known_speakers)
 
-    def with_clips(self, clips: Sequence[str]) -> Self:
+    def with_reference_clips(self, clips: Sequence[str]) -> Self:
         """The options with other clips of the same known speakers."""
         if self.diarization is None or not clips:
             return self
@@ -308,9 +310,9 @@ class JobRequest(StrictModel):
         None, description="Id of the model that `options.model` leads to, once the service has accepted the request."
     )
 
-    def with_clips(self, clips: Sequence[str]) -> Self:
+    def with_reference_clips(self, clips: Sequence[str]) -> Self:
         """The request with other clips of the same known speakers."""
-        return self.model_copy(update={"options": self.options.with_clips(clips)})
+        return self.model_copy(update={"options": self.options.with_reference_clips(clips)})
 
     @property
     def fingerprint(self) -> str:

@@ -113,7 +113,7 @@ class Service:
         """Transcribe now; a caller that is cancelled cancels the work. `tell` hears the text as it becomes known.
 
         `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
-        succeeded, and Reused for another request.
+        succeeded, and IdempotencyConflict for another request.
         """
         async with self._claim_audio(request) as request:
             if job_id is not None and await self.jobs.known(request, job_id, owner, None):
@@ -176,7 +176,7 @@ class Service:
     async def _validate(self, request: JobRequest) -> JobRequest:
         """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
         model = self.settings.served_model(request.options.model)
-        self.cards[model.id].check(request.options)
+        self.cards[model.id].validate_options(request.options)
         if isinstance(request.source, UrlSource):
             check_url(request.source.url, "url")
         options = await asyncio.to_thread(validate_diarization, request.options, self.settings)

@@ -8,7 +8,7 @@ from serve_app.schemas.request import StrictModel
 from serve_app.schemas.transcript import TokenLogprob, Word
 from serve_app.whisper.model.tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
-RESET_ABOVE = 0.5
+PROMPT_RESET_TEMPERATURE = 0.5
 """Text found at a higher temperature is not handed on to the next window (openai-whisper's `transcribe`)."""
 
 MAX_PROMPT_TOKENS = 224
@@ -71,7 +71,7 @@ class WindowText(StrictModel):
         return sorted(found, key=lambda pair: pair[0].start)
 
     @property
-    def worded(self) -> "WindowText":
+    def without_symbol_segments(self) -> "WindowText":
         """The text without segments of dots or notes alone, which stand for sound and not for speech."""
         segments = tuple(segment for segment in self.segments if any(map(str.isalnum, segment.text)))
         if len(segments) == len(self.segments):
@@ -132,5 +132,5 @@ def compression_ratio(text: str) -> float:
 def next_prompt_tokens(previous: Sequence[int], text: WindowText) -> tuple[int, ...]:
     """Return the prompt tokens of the next window: the text so far, or none after decoding at a high temperature."""
     for part in text.parts:
-        previous = () if part.temperature > RESET_ABOVE else (*previous, *part.tokens)[-MAX_PROMPT_TOKENS:]
+        previous = () if part.temperature > PROMPT_RESET_TEMPERATURE else (*previous, *part.tokens)[-MAX_PROMPT_TOKENS:]
     return tuple(previous)

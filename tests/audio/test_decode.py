@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import CHUNK_SAMPLES, Decoding
+from serve_app.audio.decode import AudioDecoder
+from serve_app.audio.resample import CHUNK_SAMPLES
 from serve_app.errors import AudioError, TooLarge
 from serve_app.settings import LimitSettings
 from tests.audio.sounds import peak_hertz, tone, write
@@ -51,11 +52,11 @@ CONTAINERS = {
 
 
 def decode(path: Path, max_audio_s: float = 3600.0) -> tuple[NDArray[np.int16], list[str]]:
-    decoding = Decoding(path, LimitSettings(max_audio_s=max_audio_s))
+    decoding = AudioDecoder(path, LimitSettings(max_audio_s=max_audio_s))
     chunks = list(decoding)
     assert all(chunk.dtype == np.int16 and chunk.ndim == 1 and 0 < len(chunk) <= CHUNK_SAMPLES for chunk in chunks)
     pcm = np.concatenate(chunks)
-    assert decoding.samples == len(pcm)
+    assert decoding.samples_read == len(pcm)
     return pcm, decoding.warnings
 
 
@@ -150,8 +151,8 @@ def test_a_stream_that_begins_midway(tmp_path: Path) -> None:
 
 
 def test_how_much_of_the_file_was_read(tmp_path: Path) -> None:
-    decoding = Decoding(write(tmp_path / "audio", "flac", "flac", tone(60)), LimitSettings())
-    shares = [decoding.share_read for _ in decoding]
+    decoding = AudioDecoder(write(tmp_path / "audio", "flac", "flac", tone(60)), LimitSettings())
+    shares = [decoding.fraction_read for _ in decoding]
     assert shares == sorted(shares)
     assert shares[0] < 0.3
     assert shares[-1] == 1.0
@@ -190,7 +191,7 @@ def wav(data: bytes, channels: int = 1, rate: int = SAMPLE_RATE, claimed: int | 
 def test_what_is_not_audio(content: bytes, code: str, tmp_path: Path) -> None:
     path = tmp_path / "audio"
     path.write_bytes(content)
-    decoding = Decoding(path, LimitSettings(), param="url")
+    decoding = AudioDecoder(path, LimitSettings(), param="url")
     with pytest.raises(AudioError) as caught:
         list(decoding)
     assert (caught.value.code, caught.value.param, caught.value.status) == (code, "url", 400)
@@ -202,18 +203,18 @@ def test_a_film_without_sound(tmp_path: Path) -> None:
         container.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
         container.mux(video.encode(None))
     with pytest.raises(AudioError, match="no audio stream") as caught:
-        list(Decoding(tmp_path / "film", LimitSettings()))
+        list(AudioDecoder(tmp_path / "film", LimitSettings()))
     assert caught.value.code == "no_audio_stream"
 
 
 def test_a_recording_that_is_too_long(tmp_path: Path) -> None:
     path = write(tmp_path / "audio", "flac", "flac", tone(60))
     assert len(decode(path, 60.0)[0]) == 60 * SAMPLE_RATE
-    decoding = Decoding(path, LimitSettings(max_audio_s=20), param="upload_id")
+    decoding = AudioDecoder(path, LimitSettings(max_audio_s=20), param="upload_id")
     with pytest.raises(TooLarge, match="longer than 20 s") as caught:
         list(decoding)
     assert caught.value.param == "upload_id"
-    assert decoding.samples <= 25 * SAMPLE_RATE
+    assert decoding.samples_read <= 25 * SAMPLE_RATE
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_a_file_that_breaks_off_gives_what_is_there(kind: str, options: dict[str
     pcm, warnings = decode(path)
     assert len(pcm) == pytest.approx(10 * SAMPLE_RATE, abs=1 * SAMPLE_RATE)
     assert len(warnings) == 1
-    assert "breaks off after" in warnings[0]
+    assert "truncated: it ends after" in warnings[0]
 
 
 def test_damage_midway_is_told(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_playlists_open_nothing(name: str, tmp_path: Path) -> None:
     with av.open(str(playlist), options={"safe": "0", "allowed_extensions": "ALL"}) as container:
         assert next(container.decode(audio=0)).samples  # FFmpeg by itself does open it
     with pytest.raises(AudioError) as caught:
-        list(Decoding(playlist, LimitSettings()))
+        list(AudioDecoder(playlist, LimitSettings()))
     assert caught.value.code == "not_audio"
 
 
@@ -294,14 +295,14 @@ def test_either_barrier_holds_alone(barrier: str, tmp_path: Path, monkeypatch: p
         playlist = tmp_path / name
         playlist.write_text(text.format(path=secret))
         with pytest.raises(AudioError):
-            list(Decoding(playlist, LimitSettings()))
+            list(AudioDecoder(playlist, LimitSettings()))
     assert len(used) == 2
 
 
 FUZZ = """
 import random, sys
 from pathlib import Path
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.errors import ServiceError
 from serve_app.settings import LimitSettings
 rng, work = random.Random(7), Path(sys.argv[1])
@@ -316,7 +317,7 @@ for whole in sorted(work.glob("whole-*")):
     for cut in cuts:
         (work / "hostile").write_bytes(cut)
         try:
-            for chunk in Decoding(work / "hostile", LimitSettings(max_audio_s=60)):
+            for chunk in AudioDecoder(work / "hostile", LimitSettings(max_audio_s=60)):
                 pass
         except ServiceError:
             pass
@@ -341,13 +342,13 @@ def test_hostile_files_do_no_harm(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for chunk in (decoding := Decoding(Path(sys.argv[1]), LimitSettings())):
+for chunk in (decoding := AudioDecoder(Path(sys.argv[1]), LimitSettings())):
     pass
-assert not any("breaks off" in warning for warning in decoding.warnings), decoding.warnings
-print(decoding.samples, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+assert not any("truncated" in warning for warning in decoding.warnings), decoding.warnings
+print(decoding.samples_read, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 

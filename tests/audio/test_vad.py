@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegment, SpeechSegmenter
-from serve_app.audio.windows import cut
+from serve_app.audio.windows import cut_into_blocks
 from serve_app.settings import LimitSettings, VadSettings
 from tests.audio.sounds import tone
 
@@ -22,7 +22,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 def read(path: Path) -> NDArray[np.int16]:
-    return np.concatenate(list(Decoding(path, LimitSettings())))
+    return np.concatenate(list(AudioDecoder(path, LimitSettings())))
 
 
 @pytest.fixture(scope="module", params=["en.mp3", "de.opus"])
@@ -121,7 +121,7 @@ NOT_SPEECH = {
 
 @pytest.mark.parametrize("kind", NOT_SPEECH)
 def test_what_is_not_speech_has_no_windows(kind: str) -> None:
-    assert list(cut([NOT_SPEECH[kind]], SpeechDetector(), VadSettings(), 10, 300)) == []
+    assert list(cut_into_blocks([NOT_SPEECH[kind]], SpeechDetector(), VadSettings(), 10, 300)) == []
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
@@ -134,7 +134,9 @@ def test_words_between_pauses_are_in_windows(voice: str, text: str, gain: float,
     words = words[loud[0] : loud[-1]]
     pause = noise(0, 4, 0.0003)
     windows = [
-        w for block in cut([pause, words, pause], SpeechDetector(), VadSettings(), 10, 300) for w in block.windows
+        w
+        for block in cut_into_blocks([pause, words, pause], SpeechDetector(), VadSettings(), 10, 300)
+        for w in block.windows
     ]
     covered = sum(min(w.end, len(pause) + len(words)) - max(w.start, len(pause)) for w in windows)
     assert covered >= 0.99 * len(words)

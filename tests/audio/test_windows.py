@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechSegmenter
-from serve_app.audio.windows import Block, Window, cut
+from serve_app.audio.windows import Block, Window, cut_into_blocks
 from serve_app.settings import VadSettings
 
 VAD = VadSettings(threshold=0.5, min_speech_ms=100, min_silence_ms=200, pad_ms=250)
@@ -46,7 +46,7 @@ def blocks_of(
 ) -> list[Block]:
     pcm = recording(samples)
     pieces = (pcm[start : start + chunk] for start in range(0, samples, chunk))
-    return list(cut(pieces, Scripted(probabilities), vad, max_window_s, block_s))
+    return list(cut_into_blocks(pieces, Scripted(probabilities), vad, max_window_s, block_s))
 
 
 def windows_of(blocks: list[Block]) -> list[Window]:
@@ -185,7 +185,8 @@ def test_blocks_come_while_the_recording_goes_on() -> None:
             yield pcm[start:read]
 
     delays = [
-        (read - block.windows[-1].end) / SAMPLE_RATE for block in cut(reading(), Scripted(frames), VAD, 10.0, 30.0)
+        (read - block.windows[-1].end) / SAMPLE_RATE
+        for block in cut_into_blocks(reading(), Scripted(frames), VAD, 10.0, 30.0)
     ]
     assert len(delays) >= 4
     assert max(delays) < 10 + 30 + 5

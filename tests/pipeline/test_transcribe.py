@@ -9,7 +9,7 @@ import pytest
 from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.windows import Block, Window
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import BlockCache, transcribe
@@ -53,7 +53,7 @@ async def run(  # type: ignore[no-untyped-def]
 
 
 def minutes_of_speech(count: int) -> bytes:
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     segment = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     sound: bytes = (segment * (count * 60 * SAMPLE_RATE // len(pcm))).export(format="wav").read()
     return sound

@@ -50,7 +50,7 @@ def test_a_fronts_body_has_the_options_and_more() -> None:
     class Body(TranscriptionOptions):
         audio: str
 
-    assert TranscriptionOptions.of(Body(audio="a", language="german")) == TranscriptionOptions(language="de")
+    assert TranscriptionOptions.from_body(Body(audio="a", language="german")) == TranscriptionOptions(language="de")
 
 
 @pytest.mark.parametrize(("given", "tokens"), [("-1", (-1,)), ("3, 4", (3, 4)), ("", ()), ([5], (5,))])

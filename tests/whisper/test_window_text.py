@@ -25,7 +25,7 @@ SPECIAL = SpecialTokens(
     tasks={},
     suppressed=(),
     suppressed_at_begin=(),
-    max_initial_timestamp=None,
+    max_initial_timestamp_index=None,
 )
 BLANK = 0
 

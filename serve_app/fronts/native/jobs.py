@@ -184,7 +184,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
         raise invalid(error) from None
-    options = TranscriptionOptions.of(body)
+    options = TranscriptionOptions.from_body(body)
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
@@ -208,7 +208,7 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
         except ValidationError as error:
             raise invalid(error) from None
         source = await store(service.blobs, file)
-        options = TranscriptionOptions.of(body)
+        options = TranscriptionOptions.from_body(body)
         return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 

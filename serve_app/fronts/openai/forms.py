@@ -24,7 +24,7 @@ from serve_app.http.error_handlers import invalid
 from serve_app.rendering.formats import SPEAKERS, SUBTITLES, SpeechFormat
 from serve_app.schemas.request import (
     MAX_KNOWN_SPEAKERS,
-    MAX_PROMPT,
+    MAX_PROMPT_CHARS,
     Milliseconds,
     Probability,
     Timestamps,
@@ -75,8 +75,8 @@ ChunkingStrategy = Annotated[
 
 
 def _check_length(words: list[str]) -> list[str]:
-    if len(_SEPARATOR.join(words)) > MAX_PROMPT:
-        raise ValueError(f"at most {MAX_PROMPT} characters are allowed in all")
+    if len(_SEPARATOR.join(words)) > MAX_PROMPT_CHARS:
+        raise ValueError(f"at most {MAX_PROMPT_CHARS} characters are allowed in all")
     return words
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from serve_app.errors import Conflict, NotFound, Reused, ServiceError
+from serve_app.errors import Conflict, IdempotencyConflict, NotFound, ServiceError
 from serve_app.fronts import health
 from serve_app.http.dependencies import OwnerDep, ServiceDep
 from serve_app.http.error_format import Detail, ErrorFormat
@@ -109,7 +109,7 @@ class GenerateBody(TranscriptionOptions):
 
     def request(self, webhook: Webhook | None = None) -> JobRequest:
         """The same, as what every front parses into."""
-        options = TranscriptionOptions.of(self)
+        options = TranscriptionOptions.from_body(self)
         return JobRequest(source=UrlSource(url=self.url), options=options, webhook=webhook, dialect="verda")
 
 
@@ -231,8 +231,10 @@ async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, 
 async def _submit(service: Service, call: Call, request: JobRequest, owner: str) -> Job:
     try:
         return await service.submit(request, call.inference_id, owner)
-    except Reused:
-        raise Reused(f"{ID}: {call.inference_id!r} is another request's: choose a new one", ID, "id_reused") from None
+    except IdempotencyConflict:
+        raise IdempotencyConflict(
+            f"{ID}: {call.inference_id!r} is another request's: choose a new one", ID, "id_reused"
+        ) from None
 
 
 async def _background(service: Service, call: Call, job: Job) -> Response:

@@ -106,7 +106,7 @@ class Decoder:
         counts = [request.search.rows for request in requests]
         self._slots.set_cross_attention(first, states)
         languages = [request.language for request in requests]
-        unknown = self._tokens.multilingual and None in languages
+        unknown = self._tokens.is_multilingual and None in languages
         if unknown and any(request.prompt for request in requests):
             # A prompt would bias language detection towards its own language.
             alone = self._slots.prefill(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
@@ -120,7 +120,7 @@ class Decoder:
             self._tokens.prefix(language, request.task, request.with_timestamps)
             for request, language in zip(requests, languages, strict=True)
         ]
-        if self._tokens.multilingual:
+        if self._tokens.is_multilingual:
             self._slots.prefill(first, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
         # The last token of the prefix is not prefilled: the first step reads it.
         self._slots.expand_rows(first, counts, max(map(len, starts)) + max(map(len, steering)))

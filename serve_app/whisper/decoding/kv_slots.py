@@ -68,7 +68,7 @@ class KVSlots:
         self._inverse_temperature = torch.ones(capacity, 1, device=device)
         self._noise = torch.zeros(capacity, model.vocabulary, device=device)
         self._self_kv = model.new_kv_cache(capacity, model.positions)
-        self._cross_kv = model.new_kv_cache(capacity, model.sound_positions)
+        self._cross_kv = model.new_kv_cache(capacity, model.audio_positions)
         # The index in `_cross_kv` of each row in use; null: each row has its own, in order.
         self._cross_kv_index: list[int] | None = [] if record is None else None
         self._run: Callable[[Shape], StepOutput] = self._step

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from serve_app.whisper.model.tokens import SpecialTokens
 
-NONE = -1
+NO_TOKEN = -1
 """No token yet."""
 
 FORBIDDEN = float("-inf")
@@ -24,7 +24,7 @@ class TokenHistory:
     """The state of each row that the filters need; tokens are those generated, without the prefix.
 
     `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of shape (rows,),
-    NONE where there is none. `with_timestamps`: bool (rows,). `suppressed`: float32 (rows, vocabulary), minus
+    NO_TOKEN where there is none. `with_timestamps`: bool (rows,). `suppressed`: float32 (rows, vocabulary), minus
     infinity for tokens that are never allowed, else 0.
     """
 
@@ -37,7 +37,7 @@ class TokenHistory:
     @classmethod
     def empty(cls, rows: int, vocabulary: int, device: torch.device) -> Self:
         """Return rows without tokens, with timestamps, and with nothing suppressed."""
-        last, before, timestamp = torch.full((3, rows), NONE, device=device)
+        last, before, timestamp = torch.full((3, rows), NO_TOKEN, device=device)
         return cls(
             last=last,
             before=before,
@@ -70,14 +70,14 @@ class LogitFilters:
         self._first_timestamp = tokens.first_timestamp
         self._end = tokens.end
         self._timestamps = torch.arange(tokens.first_timestamp, vocabulary, device=device)
-        latest = tokens.max_initial_timestamp
+        latest = tokens.max_initial_timestamp_index
         self._max_initial = vocabulary if latest is None else tokens.first_timestamp + latest
         self._not_at_begin = torch.tensor(tokens.suppressed_at_begin, dtype=torch.long, device=device)
 
     def reset(self, history: TokenHistory, with_timestamps: bool, suppressed: Iterable[int]) -> None:
         """Reset rows: `suppressed` are the tokens that are never allowed in them."""
         for part in (history.last, history.before, history.timestamp):
-            part.fill_(NONE)
+            part.fill_(NO_TOKEN)
         history.with_timestamps.fill_(with_timestamps)
         history.suppressed.fill_(0)
         history.suppressed[:, [*suppressed, *((self._no_timestamps,) if with_timestamps else ())]] = FORBIDDEN
@@ -86,18 +86,18 @@ class LogitFilters:
         """Set rows to the tokens they have generated so far, at least one each."""
         for part, values in (
             (history.last, [text[-1] for text in texts]),
-            (history.before, [text[-2] if len(text) > 1 else NONE for text in texts]),
+            (history.before, [text[-2] if len(text) > 1 else NO_TOKEN for text in texts]),
             (history.timestamp, [self._latest(text) for text in texts]),
         ):
             part[rows] = torch.tensor(values, device=part.device)
 
     def _latest(self, text: Sequence[int]) -> int:
-        return next((token for token in reversed(text) if token >= self._first_timestamp), NONE)
+        return next((token for token in reversed(text) if token >= self._first_timestamp), NO_TOKEN)
 
     def apply(self, logits: Tensor, history: TokenHistory) -> None:
         """Set the logits of forbidden tokens to minus infinity, in place: float32 (rows, vocabulary)."""
         logits += history.suppressed
-        logits[:, self._not_at_begin] += _penalty(history.last == NONE)
+        logits[:, self._not_at_begin] += _penalty(history.last == NO_TOKEN)
         self._forbid_by_timestamps(logits, history)
 
         # If all timestamps together are more probable than any text token, the next token is a timestamp.
@@ -112,9 +112,9 @@ class LogitFilters:
     def _forbid_by_timestamps(self, logits: Tensor, history: TokenHistory) -> None:
         """Timestamps come in pairs, never decrease, and start the window's text."""
         first, end, timed = self._first_timestamp, self._end, history.with_timestamps
-        at_begin = (history.last == NONE) & timed
+        at_begin = (history.last == NO_TOKEN) & timed
         after_timestamp = (history.last >= first) & timed
-        complete = after_timestamp & ((history.before == NONE) | (history.before >= first))
+        complete = after_timestamp & ((history.before == NO_TOKEN) | (history.before >= first))
         half = after_timestamp & ~complete
 
         # After the timestamp that ends a segment: the one that starts the next, or the end of the text.
@@ -122,7 +122,7 @@ class LogitFilters:
         logits[:, end:first] += _penalty(at_begin)
         # After the timestamp that starts a segment: text. The next timestamp is later, so that no segment is empty.
         earliest = torch.where(half, history.timestamp, history.timestamp + 1)
-        latest = torch.where(at_begin, self._max_initial, logits.shape[1]).where(~complete, NONE)
+        latest = torch.where(at_begin, self._max_initial, logits.shape[1]).where(~complete, NO_TOKEN)
         outside = (self._timestamps < earliest[:, None]) | (self._timestamps > latest[:, None])
         logits[:, first:].masked_fill_(outside & timed[:, None], FORBIDDEN)
 

@@ -9,7 +9,7 @@ import torch
 from serve_app.whisper.engine.window_task import WindowTask
 from serve_app.whisper.model.whisper_model import WhisperModel
 
-CUDA_BATCH, CPU_BATCH = 8, 1
+CUDA_BATCH_SIZE, CPU_BATCH_SIZE = 8, 1
 """Windows encoded at a time: enough to fill the device, few enough that decoding steps and urgent windows are not
 delayed."""
 
@@ -38,7 +38,7 @@ class EncoderStage:
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
-        self.batch_size = CUDA_BATCH if model.device.type == "cuda" else CPU_BATCH
+        self.batch_size = CUDA_BATCH_SIZE if model.device.type == "cuda" else CPU_BATCH_SIZE
         """Windows encoded at a time."""
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
@@ -48,7 +48,7 @@ class EncoderStage:
         fresh = [task for task in tasks if task.states is None]
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             if fresh:
-                states = self._model.encode(self._model.features([task.sound for task in fresh]))
+                states = self._model.encode(self._model.features([task.audio for task in fresh]))
                 for task, own in zip(fresh, states.split(1), strict=True):
                     task.states = own
             done = None

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span, total
+from serve_app.audio.spans import Span, total_length
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.models import LONGEST_WINDOW_S
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.decoding.decoder import Decoder, SequenceState
-from serve_app.whisper.engine.aligner_stage import Aligner
+from serve_app.whisper.engine.aligner_stage import AlignerStage
 from serve_app.whisper.engine.encoder_stage import EncoderStage, EncodingBatch
 from serve_app.whisper.engine.scheduler import Batching, Scheduler, WindowRequest
 from serve_app.whisper.engine.window_task import WindowTask, prompt_tokens
@@ -46,8 +46,8 @@ class EngineStats:
     failed: int = 0
     tokens: int = 0
     encoded: int = 0
-    tries: int = 0
-    continued: int = 0
+    attempts: int = 0
+    remaining_clips: int = 0
     uncovered_s: float = 0.0
     steps: int = 0
     rows: int = 0
@@ -72,15 +72,15 @@ class Engine:
         self._batching = batching or Batching()
         self._scheduler: Scheduler[WindowTask] = Scheduler()
         self._decoder = Decoder(model, self._batching.max_batch_size)
-        self._encoder = EncoderStage(model)
-        self._aligner = Aligner(model)
-        self._encoding: EncodingBatch | None = None
-        self._decoding: dict[SequenceState, WindowTask] = {}
-        self._pending: dict[WindowTask, WindowRequest] = {}
-        self._changed = threading.Condition()
+        self._encoder_stage = EncoderStage(model)
+        self._aligner_stage = AlignerStage(model)
+        self._encoding_batch: EncodingBatch | None = None
+        self._decoding_tasks: dict[SequenceState, WindowTask] = {}
+        self._requests: dict[WindowTask, WindowRequest] = {}
+        self._condition = threading.Condition()
         self._stats = EngineStats()
         self._closed = False
-        self._failures = 0  # in a row
+        self._consecutive_failures = 0  # in a row
         self._bulk_blocked_until = 0.0
         self._last_heartbeat = (
             math.inf
@@ -106,7 +106,7 @@ class Engine:
         Raises InvalidRequest for options that the model does not support, ValueError for other sound, and Unavailable
         after `close`.
         """
-        self._model.card.check(options)
+        self._model.card.validate_options(options)
         if pcm.dtype != np.int16 or pcm.ndim != 1 or not 0 < len(pcm) <= LONGEST_WINDOW_S * SAMPLE_RATE:
             raise ValueError(
                 f"a window is mono int16 of at most {LONGEST_WINDOW_S:g} s: got {pcm.dtype} of shape {pcm.shape}"
@@ -122,20 +122,20 @@ class Engine:
         found = None if speech is None else tuple(speech)
         task = WindowTask(pcm, options, prompt_tokens(self._model, options), tuple(previous), self._model, found)
         request = WindowRequest(job, task.seconds, task.rows, interactive, options.batch_size)
-        with self._changed:
+        with self._condition:
             if self._closed:
                 raise Unavailable("the engine is closed")
-            self._pending[task] = request
+            self._requests[task] = request
             self._scheduler.add(request, task, time.monotonic())
-            self._changed.notify()
+            self._condition.notify()
         task.future.add_done_callback(lambda future: self._cancel_queued(task) if future.cancelled() else None)
         return task.future
 
     def reconfigure(self, batching: Batching) -> None:
         """Change the options of batching. Another number of rows takes effect when all running windows have ended."""
-        with self._changed:
+        with self._condition:
             self._batching = batching
-            self._changed.notify()
+            self._condition.notify()
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text that precedes a window."""
@@ -145,35 +145,35 @@ class Engine:
     def batching(self) -> Batching:
         return self._batching
 
-    def check(self) -> None:
+    def check_health(self) -> None:
         """Raise RuntimeError if the engine is unhealthy: its thread has ended or hangs, or every window fails."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has ended")
         stuck_s = time.monotonic() - self._last_heartbeat
         if stuck_s > self._watchdog_s:
             raise RuntimeError(f"the engine thread has made no progress for {stuck_s:.0f} s: the device hangs")
-        if self._failures >= MAX_FAILURES:
-            raise RuntimeError(f"the last {self._failures} windows all failed: the device is unhealthy")
+        if self._consecutive_failures >= MAX_FAILURES:
+            raise RuntimeError(f"the last {self._consecutive_failures} windows all failed: the device is unhealthy")
 
     def stats(self) -> EngineStats:
         """Return the current counters."""
-        with self._changed:
-            return replace(self._stats, waiting=len(self._scheduler), decoding=len(self._decoding))
+        with self._condition:
+            return replace(self._stats, waiting=len(self._scheduler), decoding=len(self._decoding_tasks))
 
     def close(self) -> None:
         """Cancel all unfinished windows and stop the thread."""
-        with self._changed:
+        with self._condition:
             self._closed = True
-            self._changed.notify()
+            self._condition.notify()
         self._thread.join()
-        for task in list(self._pending):
+        for task in list(self._requests):
             task.future.cancel()
             self._untrack(task)
 
     def _cancel_queued(self, task: WindowTask) -> None:
-        with self._changed:
+        with self._condition:
             waiting = self._scheduler.discard(task)
-            self._changed.notify()
+            self._condition.notify()
         if waiting:  # else the thread finds it cancelled
             self._untrack(task)
 
@@ -183,45 +183,45 @@ class Engine:
             self._last_heartbeat = time.monotonic()
             if taken:
                 self._run_with_isolation(taken, partial(self._start_encoding, taken))
-            if self._encoding and (self._encoding.is_ready() or not self._decoder.has_work):
-                encoding, self._encoding = self._encoding, None
+            if self._encoding_batch and (self._encoding_batch.is_ready() or not self._decoder.has_work):
+                encoding, self._encoding_batch = self._encoding_batch, None
                 self._run_with_isolation(encoding.tasks, partial(self._finish_encoding, encoding))
             self._abort_cancelled()
             if self._decoder.has_work:
-                self._run_with_isolation(list(self._decoding.values()), self._run_step)
-            if self._aligner.is_due(idle=not self._decoder.has_work):
-                self._run_with_isolation(self._aligner.waiting, self._run_aligner)
+                self._run_with_isolation(list(self._decoding_tasks.values()), self._run_step)
+            if self._aligner_stage.is_due(idle=not self._decoder.has_work):
+                self._run_with_isolation(self._aligner_stage.waiting, self._run_aligner)
 
     def _schedule(self) -> list[WindowTask] | None:
         """Return the windows to start next. Blocks while there is nothing to do; returns None when closed."""
-        with self._changed:
+        with self._condition:
             while not self._closed:
                 if self._batching.max_batch_size != self._decoder.size and not self._decoder.has_work:
                     self._decoder = Decoder(self._model, self._batching.max_batch_size)
                 taken = []
                 # One encoder batch at a time, so that the most urgent windows are chosen anew for the next.
-                if not self._encoding and self._batching.max_batch_size == self._decoder.size and self._has_room:
+                if not self._encoding_batch and self._batching.max_batch_size == self._decoder.size and self._has_room:
                     now = time.monotonic()
                     # While an interactive window is decoded, encoding others takes at most half of the time.
-                    interactive_only = now < self._bulk_blocked_until and self._scheduler.serves_interactive
+                    interactive_only = now < self._bulk_blocked_until and self._scheduler.is_serving_interactive
                     taken = self._scheduler.schedule(
-                        self._batching, now, self._encoder.batch_size, only_interactive=interactive_only
+                        self._batching, now, self._encoder_stage.batch_size, interactive_only=interactive_only
                     )
-                if taken or self._encoding or self._decoder.has_work or self._aligner.waiting:
+                if taken or self._encoding_batch or self._decoder.has_work or self._aligner_stage.waiting:
                     return taken
                 self._last_heartbeat = math.inf
-                self._changed.wait()
+                self._condition.wait()
         return None
 
     @property
     def _has_room(self) -> bool:
         """Whether enough rows are free: encoding windows one by one takes a device twice as long as in batches."""
         return not self._decoder.has_work or self._decoder.free_rows >= min(
-            self._encoder.batch_size, self._decoder.size // 8
+            self._encoder_stage.batch_size, self._decoder.size // 8
         )
 
     def _start_encoding(self, tasks: Sequence[WindowTask]) -> None:
-        self._encoding = self._encoder.start(tasks)
+        self._encoding_batch = self._encoder_stage.start(tasks)
         self._add_stats(encoded=sum(1 for task in tasks if not task.attempts))
 
     def _finish_encoding(self, encoding: EncodingBatch) -> None:
@@ -237,54 +237,54 @@ class Engine:
         attempts = self._decoder.add_sequences(
             torch.cat([task.states for task in tasks if task.states is not None]), instructions
         )
-        self._decoding.update(zip(attempts, tasks, strict=True))
-        self._add_stats(tries=len(tasks))
+        self._decoding_tasks.update(zip(attempts, tasks, strict=True))
+        self._add_stats(attempts=len(tasks))
 
     def _run_step(self) -> None:
         rows = self._decoder.size - self._decoder.free_rows
         for attempt in self._decoder.step():
-            task = self._decoding.pop(attempt)
+            task = self._decoding_tasks.pop(attempt)
             assert attempt.result is not None
             ended = task.add_result(attempt.result)
             self._release_rows(task)
             if not ended:
                 self._requeue(task)
-            elif task.best.tokens and (task.options.timestamps == "word" or task.end_unknown):
-                self._aligner.add(task)
+            elif task.best_attempt.tokens and (task.options.timestamps == "word" or task.has_unknown_end):
+                self._aligner_stage.add(task)
             else:
-                self._finish_clip(task, task.text())
+                self._finish_clip(task, task.clip_text())
         self._add_stats(steps=1, rows=rows)
 
     def _run_aligner(self) -> None:
-        for task, text, end_s in self._aligner.run():
+        for task, text, end_s in self._aligner_stage.run():
             self._finish_clip(task, text, end_s)
 
     def _finish_clip(self, task: WindowTask, text: WindowText, end_s: float | None = None) -> None:
         """Record the text of a stretch, then queue the window again for speech without text, or resolve it."""
         if task.finish_clip(text, end_s):
-            self._add_stats(continued=1)
+            self._add_stats(remaining_clips=1)
             self._requeue(task)
         else:
             self._resolve(task)
 
     def _requeue(self, task: WindowTask) -> None:
         """Queue a window again, for its next temperature or its next stretch."""
-        with self._changed:
-            self._pending[task] = request = replace(self._pending[task], rows=task.rows, seconds=task.seconds)
+        with self._condition:
+            self._requests[task] = request = replace(self._requests[task], rows=task.rows, seconds=task.seconds)
             self._scheduler.add(request, task, time.monotonic(), is_retry=True)
 
     def _resolve(self, task: WindowTask) -> None:
-        self._failures = 0
+        self._consecutive_failures = 0
         if self._untrack(task):
             text = task.result()
             tokens = sum(len(part.tokens) for part in text.parts)
-            self._add_stats(windows=1, tokens=tokens, uncovered_s=total(task.uncovered) / SAMPLE_RATE)
+            self._add_stats(windows=1, tokens=tokens, uncovered_s=total_length(task.uncovered) / SAMPLE_RATE)
             task.future.set_result(text)
 
     def _untrack(self, task: WindowTask) -> bool:
         """Remove a window from the engine. Return whether its future still wants a result."""
-        with self._changed:
-            pending = self._pending.pop(task, None)
+        with self._condition:
+            pending = self._requests.pop(task, None)
         return pending is not None and task.future.set_running_or_notify_cancel()
 
     def _release_if_cancelled(self, task: WindowTask) -> bool:
@@ -295,13 +295,13 @@ class Engine:
         return task.future.cancelled()
 
     def _abort_cancelled(self) -> None:
-        for attempt, task in list(self._decoding.items()):
+        for attempt, task in list(self._decoding_tasks.items()):
             if self._release_if_cancelled(task):
-                del self._decoding[attempt]
+                del self._decoding_tasks[attempt]
                 self._decoder.abort(attempt)
 
     def _release_rows(self, task: WindowTask) -> None:
-        with self._changed:
+        with self._condition:
             self._scheduler.release(task)
 
     def _run_with_isolation(self, tasks: Sequence[WindowTask], act: Callable[[], None]) -> None:
@@ -321,31 +321,31 @@ class Engine:
             self._run_with_isolation([task], partial(self._run_isolated, task))
 
     def _remove_tasks(self, tasks: Sequence[WindowTask]) -> None:
-        self._encoding = None
-        self._aligner.waiting = [task for task in self._aligner.waiting if task not in tasks]
-        for attempt in [attempt for attempt, task in self._decoding.items() if task in tasks]:
-            del self._decoding[attempt]
+        self._encoding_batch = None
+        self._aligner_stage.waiting = [task for task in self._aligner_stage.waiting if task not in tasks]
+        for attempt in [attempt for attempt, task in self._decoding_tasks.items() if task in tasks]:
+            del self._decoding_tasks[attempt]
             self._decoder.abort(attempt)
 
     def _run_isolated(self, task: WindowTask) -> None:
         """Run the remaining steps of one window."""
-        with self._changed:
+        with self._condition:
             self._scheduler.discard(task)  # it may have been queued for another try before the others failed
-        if not task.ended:
-            self._finish_encoding(self._encoder.start([task]))
-            while task in self._decoding.values():
+        if not task.is_finished:
+            self._finish_encoding(self._encoder_stage.start([task]))
+            while task in self._decoding_tasks.values():
                 self._run_step()
-        elif task in self._pending:
-            self._aligner.add(task)
+        elif task in self._requests:
+            self._aligner_stage.add(task)
             self._run_aligner()
 
     def _reject(self, task: WindowTask, failure: Exception) -> None:
-        self._failures += 1
+        self._consecutive_failures += 1
         self._release_rows(task)
         if self._untrack(task):
             self._add_stats(failed=1)
             task.future.set_exception(failure)
 
     def _add_stats(self, **more: float) -> None:
-        with self._changed:
+        with self._condition:
             self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})

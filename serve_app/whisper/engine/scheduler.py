@@ -10,7 +10,7 @@ from serve_app.schemas.request import StrictModel
 
 WindowT = TypeVar("WindowT")
 
-LEAST_COST_S = 1.0
+MIN_COST_S = 1.0
 """The least cost of a window in seconds of audio: every window is encoded as 30 s, however short it is."""
 
 
@@ -47,7 +47,7 @@ class WindowRequest:
     seconds: float
     rows: int = 1
     interactive: bool = True
-    limit: int | None = None
+    max_rows_per_job: int | None = None
 
 
 @dataclass
@@ -55,22 +55,22 @@ class _Job(Generic[WindowT]):
     """A job with waiting or running windows. Its queues map each window to when it was queued, oldest first."""
 
     retries: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
-    fresh: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
-    seconds: float = 0.0  # of sound that waits
-    rows: int = 0  # held
-    admitted: float = float("-inf")  # when it was last given a row
+    new: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
+    waiting_seconds: float = 0.0  # of sound that waits
+    rows_in_use: int = 0  # held
+    last_admitted: float = float("-inf")  # when it was last given a row
 
     @property
-    def waits(self) -> bool:
-        return bool(self.retries or self.fresh)
+    def has_waiting(self) -> bool:
+        return bool(self.retries or self.new)
 
     @property
-    def next(self) -> WindowT:
-        return next(iter(self.retries or self.fresh))
+    def next_window(self) -> WindowT:
+        return next(iter(self.retries or self.new))
 
     @property
-    def since(self) -> float:
-        return min(next(iter(queue.values())) for queue in (self.retries, self.fresh) if queue)
+    def waiting_since(self) -> float:
+        return min(next(iter(queue.values())) for queue in (self.retries, self.new) if queue)
 
 
 class Scheduler(Generic[WindowT]):
@@ -104,8 +104,8 @@ class Scheduler(Generic[WindowT]):
         The caller checks that the engine has enough rows.
         """
         job = self._jobs.setdefault(request.job, _Job())
-        (job.retries if is_retry else job.fresh)[window] = now
-        job.seconds += request.seconds
+        (job.retries if is_retry else job.new)[window] = now
+        job.waiting_seconds += request.seconds
         self._waiting[window] = request
 
     def discard(self, window: WindowT) -> bool:
@@ -116,12 +116,12 @@ class Scheduler(Generic[WindowT]):
         return True
 
     @property
-    def serves_interactive(self) -> bool:
+    def is_serving_interactive(self) -> bool:
         """Whether an interactive window is running."""
         return any(request.interactive for request in self._running.values())
 
     def schedule(
-        self, batching: Batching, now: float, limit: int | None = None, only_interactive: bool = False
+        self, batching: Batching, now: float, limit: int | None = None, interactive_only: bool = False
     ) -> list[WindowT]:
         """Return the windows to run now, at most `limit`. Each uses its rows until it is released.
 
@@ -135,27 +135,31 @@ class Scheduler(Generic[WindowT]):
         rows do not starve it. A window with more rows than its job's limit runs while its job uses none, one with more
         rows than the batch while nobody does: no window waits for ever, whatever the settings become.
         """
-        taken: list[WindowT] = []
+        scheduled: list[WindowT] = []
         size = batching.max_batch_size
         if self._rows_in_use >= size:
-            return taken
-        cap = batching.rows_per_job(len(self._jobs))
-        ranks = {name: self._rank(job, batching, now) for name, job in self._jobs.items() if self._may_take(job, cap)}
-        while ranks and len(taken) != limit:
+            return scheduled
+        rows_per_job = batching.rows_per_job(len(self._jobs))
+        ranks = {
+            name: self._rank(job, batching, now)
+            for name, job in self._jobs.items()
+            if self._is_within_limit(job, rows_per_job)
+        }
+        while ranks and len(scheduled) != limit:
             name = max(ranks, key=ranks.__getitem__)
-            if only_interactive and not ranks[name][0]:
+            if interactive_only and not ranks[name][0]:
                 break
             job = self._jobs[name]
-            window = job.next
+            window = job.next_window
             if self._rows_in_use + min(self._waiting[window].rows, size) > size:
                 break
             self._admit(window, now)
-            taken.append(window)
-            if self._may_take(job, cap):
+            scheduled.append(window)
+            if self._is_within_limit(job, rows_per_job):
                 ranks[name] = self._rank(job, batching, now)
             else:
                 del ranks[name]
-        return taken
+        return scheduled
 
     def release(self, window: WindowT) -> None:
         """Free the rows of a running window. Does nothing for one that is not running."""
@@ -163,7 +167,7 @@ class Scheduler(Generic[WindowT]):
         if request is None:
             return
         self._rows_in_use -= request.rows
-        self._jobs[request.job].rows -= request.rows
+        self._jobs[request.job].rows_in_use -= request.rows
         self._remove_idle_job(request)
 
     def clear(self) -> list[WindowT]:
@@ -173,41 +177,41 @@ class Scheduler(Generic[WindowT]):
             self.discard(window)
         return windows
 
-    def _may_take(self, job: _Job[WindowT], cap: int) -> bool:
+    def _is_within_limit(self, job: _Job[WindowT], rows_per_job: int) -> bool:
         """Return whether the job's limit allows its next window."""
-        if not job.waits:
+        if not job.has_waiting:
             return False
-        request = self._waiting[job.next]
-        limit = cap if request.limit is None else min(cap, request.limit)
-        return job.rows == 0 or job.rows + request.rows <= limit
+        request = self._waiting[job.next_window]
+        limit = rows_per_job if request.max_rows_per_job is None else min(rows_per_job, request.max_rows_per_job)
+        return job.rows_in_use == 0 or job.rows_in_use + request.rows <= limit
 
     def _rank(self, job: _Job[WindowT], batching: Batching, now: float) -> tuple[bool, float, float]:
         """Return the rank of a job's next window; the highest is next: interactive, then response ratio, then cost."""
-        request = self._waiting[job.next]
-        waited, cost = now - job.since, max(job.seconds, LEAST_COST_S)
-        overdue = now - max(job.since, job.admitted) - batching.bulk_patience_s
+        request = self._waiting[job.next_window]
+        waited, cost = now - job.waiting_since, max(job.waiting_seconds, MIN_COST_S)
+        overdue = now - max(job.waiting_since, job.last_admitted) - batching.bulk_patience_s
         promoted = not request.interactive and overdue >= 0
         if promoted:
-            waited, cost = overdue, max(request.seconds, LEAST_COST_S)
+            waited, cost = overdue, max(request.seconds, MIN_COST_S)
         return request.interactive or promoted, (waited + cost) / cost, -cost
 
     def _admit(self, window: WindowT, now: float) -> None:
         request = self._dequeue(window)
         job = self._jobs[request.job]
-        job.rows += request.rows
-        job.admitted = now
+        job.rows_in_use += request.rows
+        job.last_admitted = now
         self._rows_in_use += request.rows
         self._running[window] = request
 
     def _dequeue(self, window: WindowT) -> WindowRequest:
         request = self._waiting.pop(window)
         job = self._jobs[request.job]
-        del (job.retries if window in job.retries else job.fresh)[window]
-        job.seconds -= request.seconds
+        del (job.retries if window in job.retries else job.new)[window]
+        job.waiting_seconds -= request.seconds
         return request
 
     def _remove_idle_job(self, request: WindowRequest) -> None:
         """Remove a job without waiting or running windows."""
         job = self._jobs[request.job]
-        if not job.waits and job.rows == 0:
+        if not job.has_waiting and job.rows_in_use == 0:
             del self._jobs[request.job]

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span, clip, total
+from serve_app.audio.spans import Span, clip_spans, total_length
 from serve_app.errors import InvalidRequest
 from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, TranscriptionOptions
 from serve_app.schemas.transcript import TokenLogprob
 from serve_app.whisper.decoding.decoder import DecodeRequest, DecodingResult
 from serve_app.whisper.decoding.fallback import fallback_verdict, max_speech_tokens, trim_repetition
 from serve_app.whisper.decoding.search import SearchConfig
-from serve_app.whisper.engine.seek import MAX_STRETCHES, remaining_clips, speech_end, uncovered_speech
+from serve_app.whisper.engine.seek import MAX_CLIPS, remaining_clips, speech_end, uncovered_speech
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import (
     WindowSegment,
@@ -27,7 +27,7 @@ from serve_app.whisper.window_text import (
     window_segments,
 )
 
-LONG_ENOUGH_TO_TELL_S = 5.0
+MIN_LANGUAGE_DETECTION_S = 5.0
 """In a second or two of sound Whisper often takes any language for English."""
 
 
@@ -69,14 +69,14 @@ class WindowTask:
     states: Tensor | None = None
     attempts: list[DecodingAttempt] = field(default_factory=list)
     clip: Span = field(init=False)
-    clips: list[Span] = field(default_factory=list)
+    remaining_clips: list[Span] = field(default_factory=list)
     texts: list[WindowText] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clip = Span(0, len(self.pcm))
 
     @property
-    def sound(self) -> NDArray[np.int16]:
+    def audio(self) -> NDArray[np.int16]:
         """The samples of the current stretch."""
         return self.pcm[self.clip.start : self.clip.end]
 
@@ -108,10 +108,10 @@ class WindowTask:
             limit=options.max_new_tokens or card.positions,
             max_speech_tokens=max_speech_tokens(self.seconds),
             # Derived from the audio alone, so that sampling is batch-invariant.
-            seed=zlib.crc32(self.sound.tobytes(), round(1000 * self.temperature)),
+            seed=zlib.crc32(self.audio.tobytes(), round(1000 * self.temperature)),
         )
         return DecodeRequest(
-            prompt=card.tokens.prompt(card.prompt_positions, self.prompt, self._prompt()),
+            prompt=card.tokens.prompt(card.max_prompt_tokens, self.prompt, self._previous_tokens()),
             language=card.tokens.languages.get(self._language or ""),
             task=options.task,
             with_timestamps=options.timestamps != "none",
@@ -124,11 +124,11 @@ class WindowTask:
         tokens = decoded.text.tokens
         if decoded.text.is_repetitive:
             tokens = trim_repetition(tokens, self.model.card.tokens.end)
-        likely = self._logprobs(decoded) if self.options.logprobs else None
+        likely = self._token_logprobs(decoded) if self.options.logprobs else None
         segments = window_segments(tokens, self.model.card.tokens, self.seconds, self.model.detokenize, likely)
         average = decoded.text.sum_logprob / (len(decoded.text.tokens) + 1)
         repetition = compression_ratio("".join(segment.text for segment in segments).strip())
-        speech_s = None if self.speech is None else total(clip(self.speech, self.clip)) / SAMPLE_RATE
+        speech_s = None if self.speech is None else total_length(clip_spans(self.speech, self.clip)) / SAMPLE_RATE
         verdict = fallback_verdict(
             self.options,
             average,
@@ -142,55 +142,55 @@ class WindowTask:
             tokens, segments = (), ()
         good = verdict != "failed"
         self.attempts.append(DecodingAttempt(decoded, tokens, segments, self.temperature, average, repetition, good))
-        return self.ended
+        return self.is_finished
 
     @property
-    def ended(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no further attempt is needed."""
         return bool(self.attempts) and (
             self.attempts[-1].passed or len(self.attempts) == len(self.options.temperatures)
         )
 
     @property
-    def best(self) -> DecodingAttempt:
+    def best_attempt(self) -> DecodingAttempt:
         """The attempt whose text is returned."""
         return max(self.attempts, key=lambda found: found.rank)
 
     @property
-    def end_unknown(self) -> bool:
+    def has_unknown_end(self) -> bool:
         """Whether the text has no timestamp at its end, so that only word timestamps can tell where it ends."""
-        tokens, special = self.best.tokens, self.model.card.tokens
-        return self._may_go_on and bool(tokens) and tokens[-1] < special.first_timestamp
+        tokens, special = self.best_attempt.tokens, self.model.card.tokens
+        return self._decodes_remaining_clips and bool(tokens) and tokens[-1] < special.first_timestamp
 
     def finish_clip(self, text: WindowText, end_s: float | None = None) -> bool:
         """Record the text of the current stretch and move to the next one. Return whether there is one.
 
         `end_s`: the end of the last word in seconds of the stretch, if known.
         """
-        text = text.worded
+        text = text.without_symbol_segments
         found: list[Span] = []
-        if self._may_go_on:
-            ended = _ending(text, end_s) if end_s is not None and self.end_unknown else text
-            covered = [_span(segment, self.clip.start) for segment in ended.segments]
+        if self._decodes_remaining_clips:
+            ended = _with_end(text, end_s) if end_s is not None and self.has_unknown_end else text
+            covered = [_segment_span(segment, self.clip.start) for segment in ended.segments]
             found = remaining_clips(self.clip, covered, self.speech or ())
             text = ended if found else text
         self.texts.append(text.moved(self.clip.start / SAMPLE_RATE))
-        self.clips += found
-        if not self.clips or len(self.texts) == MAX_STRETCHES:
+        self.remaining_clips += found
+        if not self.remaining_clips or len(self.texts) == MAX_CLIPS:
             return False
-        self.clip, self.states, self.attempts = self.clips.pop(0), None, []
+        self.clip, self.states, self.attempts = self.remaining_clips.pop(0), None, []
         return True
 
     def result(self) -> WindowText:
         """Return the window's text, once every stretch has been decoded, with segments extended to their speech."""
-        first, *rest = map(self._to_speech_ends, self.texts) if self._may_go_on else self.texts
+        first, *rest = map(self._extend_to_speech, self.texts) if self._decodes_remaining_clips else self.texts
         return first.model_copy(update={"rest": tuple(rest)})
 
-    def _to_speech_ends(self, text: WindowText) -> WindowText:
-        starts = [_span(segment, 0).start for other in self.texts for segment in other.segments]
+    def _extend_to_speech(self, text: WindowText) -> WindowText:
+        starts = [_segment_span(segment, 0).start for other in self.texts for segment in other.segments]
         segments = []
         for segment in text.segments:
-            span = _span(segment, 0)
+            span = _segment_span(segment, 0)
             following = min((start for start in starts if start >= span.end), default=len(self.pcm))
             end = speech_end(span, following, self.speech or ())
             if end > span.end:
@@ -201,11 +201,11 @@ class WindowTask:
     @property
     def uncovered(self) -> list[Span]:
         """Detected speech that no text covers, once every stretch has been decoded."""
-        covered = [_span(segment, 0) for segment, _ in self.result().timed_segments]
+        covered = [_segment_span(segment, 0) for segment, _ in self.result().timed_segments]
         return uncovered_speech(self.speech or (), covered)
 
     @property
-    def _may_go_on(self) -> bool:
+    def _decodes_remaining_clips(self) -> bool:
         """Whether speech that the text leaves out is decoded: not if the client limits the number of tokens."""
         return bool(self.speech) and self.options.max_new_tokens is None
 
@@ -215,11 +215,11 @@ class WindowTask:
 
         Further stretches of a window have the language of its first text, unless they are long enough to detect one.
         """
-        if self.options.language is not None or not self.texts or self.seconds > LONG_ENOUGH_TO_TELL_S:
+        if self.options.language is not None or not self.texts or self.seconds > MIN_LANGUAGE_DETECTION_S:
             return self.options.language
         return self.texts[0].language
 
-    def _prompt(self) -> Sequence[int]:
+    def _previous_tokens(self) -> Sequence[int]:
         """Return the tokens of the text before the stretch, if it is part of the prompt."""
         if not self.options.condition_on_previous_text:
             return self.previous if not self.texts else ()
@@ -228,12 +228,12 @@ class WindowTask:
             previous = next_prompt_tokens(previous, text)
         return previous
 
-    def text(self) -> WindowText:
+    def clip_text(self) -> WindowText:
         """Return the text of the stretch that was decoded, without word timestamps."""
-        best, special = self.best, self.model.card.tokens
+        best, special = self.best_attempt, self.model.card.tokens
         language = best.result.language
         return WindowText(
-            language="en" if language is None else special.language_of(language),
+            language="en" if language is None else special.language_code(language),
             text="".join(segment.text for segment in best.segments).strip(),
             segments=best.segments,
             tokens=best.tokens,
@@ -243,7 +243,7 @@ class WindowTask:
             temperature=best.temperature,
         )
 
-    def _logprobs(self, decoded: DecodingResult) -> list[TokenLogprob]:
+    def _token_logprobs(self, decoded: DecodingResult) -> list[TokenLogprob]:
         return [
             TokenLogprob(
                 token=self.model.detokenize([token]), logprob=logprob, bytes=tuple(self.model.token_bytes(token))
@@ -252,7 +252,7 @@ class WindowTask:
         ]
 
 
-def _ending(text: WindowText, end_s: float) -> WindowText:
+def _with_end(text: WindowText, end_s: float) -> WindowText:
     """Return the text with its last segment ending at `end_s`."""
     if not text.segments:
         return text
@@ -261,7 +261,7 @@ def _ending(text: WindowText, end_s: float) -> WindowText:
     return text.model_copy(update={"segments": (*before, last)})
 
 
-def _span(segment: WindowSegment, first: int) -> Span:
+def _segment_span(segment: WindowSegment, first: int) -> Span:
     """Return a segment's times in samples, offset by `first`."""
     return Span(first + round(segment.start * SAMPLE_RATE), first + round(segment.end * SAMPLE_RATE))
 
@@ -271,7 +271,7 @@ def prompt_tokens(model: WhisperModel, options: TranscriptionOptions) -> tuple[i
 
     Raises InvalidRequest for too many hotwords.
     """
-    room = model.card.prompt_positions
+    room = model.card.max_prompt_tokens
     hotwords = model.tokenize(options.hotwords or "")
     if len(hotwords) > room:
         raise InvalidRequest(f"hotwords must be at most {room} tokens long, not {len(hotwords)}", "hotwords")

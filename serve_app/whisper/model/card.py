@@ -25,7 +25,7 @@ class ModelCard:
     id: str
     source: str
     tokens: SpecialTokens
-    translates: bool
+    can_translate: bool
     vocabulary: int
     positions: int
     alignment_heads: tuple[tuple[int, int], ...]
@@ -49,10 +49,10 @@ class ModelCard:
         if config.get("model_type") != "whisper":
             raise CheckpointError(f"{name} is a {config.get('model_type')!r} model: a Whisper checkpoint is needed")
         generation = read_json(source, "generation_config.json")
-        return cls.of(id or name, source, config, generation)
+        return cls.from_config(id or name, source, config, generation)
 
     @classmethod
-    def of(cls, name: str, source: str, config: Mapping[str, Any], generation: Mapping[str, Any]) -> Self:
+    def from_config(cls, name: str, source: str, config: Mapping[str, Any], generation: Mapping[str, Any]) -> Self:
         """The card of a checkpoint with these `config.json` and `generation_config.json`."""
         tokens = SpecialTokens.from_generation_config(generation)
         layers, heads = config["decoder_layers"], config["decoder_attention_heads"]
@@ -62,7 +62,7 @@ class ModelCard:
             id=name,
             source=source,
             tokens=tokens,
-            translates=tokens.multilingual and not _pruned(config),
+            can_translate=tokens.is_multilingual and not _is_pruned(config),
             vocabulary=config["vocab_size"],
             positions=config["max_target_positions"],
             alignment_heads=tuple((layer, head) for layer, head in generation.get("alignment_heads") or upper),
@@ -71,27 +71,27 @@ class ModelCard:
         )
 
     @property
-    def prompt_positions(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """Tokens that may go before a window's own: half the decoder, less one (223 of 448)."""
         return self.positions // 2 - 1
 
-    def check(self, options: TranscriptionOptions) -> None:
+    def validate_options(self, options: TranscriptionOptions) -> None:
         """Raise InvalidRequest, naming the field, for what this model can't do."""
         if options.language is not None and options.language not in self.languages:
             raise InvalidRequest(
                 f"{self.id} does not support {language_name(options.language)} ({options.language}): "
                 f"use one of {', '.join(self.languages)}"
-                + (", or none to have it detected" if self.tokens.multilingual else ""),
+                + (", or none to have it detected" if self.tokens.is_multilingual else ""),
                 "language",
             )
-        if options.task == "translate" and not self.translates:
+        if options.task == "translate" and not self.can_translate:
             raise InvalidRequest(f"{self.id} can't translate: use task transcribe", "task")
         for token in options.suppress_tokens:
             if token >= self.vocabulary:
                 raise InvalidRequest(
                     f"{self.id} has tokens 0 to {self.vocabulary - 1}: there is no {token}", "suppress_tokens"
                 )
-        room = self._room(options)
+        room = self._max_text_tokens(options)
         if options.max_new_tokens is not None and options.max_new_tokens > room:
             raise InvalidRequest(
                 f"max_new_tokens must be at most {room}: {self.id} has {self.positions} positions, "
@@ -99,14 +99,14 @@ class ModelCard:
                 "max_new_tokens",
             )
 
-    def _room(self, options: TranscriptionOptions) -> int:
+    def _max_text_tokens(self, options: TranscriptionOptions) -> int:
         """Tokens a window's text may have, when what goes before takes all it may."""
         has_prompt = options.prompt or options.initial_prompt or options.hotwords or options.condition_on_previous_text
-        steering = 4 if self.tokens.multilingual else 2  # the tokens of SpecialTokens.prefix at most
-        return self.positions - steering - (1 + self.prompt_positions if has_prompt else 0)
+        steering = 4 if self.tokens.is_multilingual else 2  # the tokens of SpecialTokens.prefix at most
+        return self.positions - steering - (1 + self.max_prompt_tokens if has_prompt else 0)
 
 
-def _pruned(config: Mapping[str, Any]) -> bool:
+def _is_pruned(config: Mapping[str, Any]) -> bool:
     """Return whether most decoder layers were removed: OpenAI's turbo (4 of 32) and distil-whisper were
     then tuned on transcription alone, and answer `translate` in the spoken language."""
     return bool(config["decoder_layers"] * 2 < config["encoder_layers"])

@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT = 2**30
 
 
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
     """Have this process keep what it frees, instead of handing it back to the kernel; only glibc is told so.
 
     Activations are freed and asked for again layer by layer, and every page the kernel gives has to be cleared first:

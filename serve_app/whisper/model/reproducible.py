@@ -12,7 +12,7 @@ machine. Measured on a Sapphire Rapids core: products of 16 or 1500 rows take as
 """
 
 
-def make_products_reproducible() -> None:
+def enable_reproducible_matmul() -> None:
     """Have MKL round a row alike in a product of any number of rows. Call it before the process multiplies anything.
 
     A mode that the environment already names is left alone, and so are CPUs of other makers: MKL's strict mode is

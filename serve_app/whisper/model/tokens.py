@@ -21,7 +21,7 @@ class SpecialTokens:
     Every Whisper vocabulary ends `<|startofprev|> <|nospeech|> <|notimestamps|> <|0.00|> <|0.02|> …`,
     so the ids around `no_timestamps` follow from it. `languages` (by ISO-639-1 code) and `tasks`
     are empty for an English-only checkpoint, whose prefix is `<|startoftranscript|>` alone.
-    `max_initial_timestamp` counts timestamp tokens after `<|0.00|>`; null: no limit.
+    `max_initial_timestamp_index` counts timestamp tokens after `<|0.00|>`; null: no limit.
     """
 
     start: int
@@ -31,10 +31,10 @@ class SpecialTokens:
     tasks: Mapping[str, int]
     suppressed: tuple[int, ...]
     suppressed_at_begin: tuple[int, ...]
-    max_initial_timestamp: int | None
+    max_initial_timestamp_index: int | None
 
     @property
-    def start_of_previous(self) -> int:
+    def start_of_prev(self) -> int:
         return self.no_timestamps - 2
 
     @property
@@ -46,10 +46,10 @@ class SpecialTokens:
         return self.no_timestamps + 1
 
     @property
-    def multilingual(self) -> bool:
+    def is_multilingual(self) -> bool:
         return bool(self.languages)
 
-    def language_of(self, token: int) -> str:
+    def language_code(self, token: int) -> str:
         """The ISO-639-1 code of a language token; KeyError when it is none."""
         return {token: code for code, token in self.languages.items()}[token]
 
@@ -62,7 +62,7 @@ class SpecialTokens:
         for part in parts:
             left = room - len(kept)
             kept += part[-left:] if left else []
-        return (self.start_of_previous, *kept) if kept else ()
+        return (self.start_of_prev, *kept) if kept else ()
 
     def prefix(self, language: int | None, task: Task, with_timestamps: bool) -> tuple[int, ...]:
         """Return the start tokens: `<|startoftranscript|>`, language, task, and `<|notimestamps|>` if requested."""
@@ -91,5 +91,5 @@ class SpecialTokens:
             tasks=dict(config["task_to_id"]) if multilingual else {},
             suppressed=tuple(config.get("suppress_tokens") or ()),
             suppressed_at_begin=tuple(config.get("begin_suppress_tokens") or ()),
-            max_initial_timestamp=config.get("max_initial_timestamp_index"),
+            max_initial_timestamp_index=config.get("max_initial_timestamp_index"),
         )

@@ -16,17 +16,17 @@ from serve_app.whisper.model.attention import attention, group_rows_by_cross_kv,
 from serve_app.whisper.model.card import ModelCard
 from serve_app.whisper.model.checkpoint import read_json, read_tokenizer, read_weights
 from serve_app.whisper.model.features import FRAMES_PER_STATE, LogMel
-from serve_app.whisper.model.malloc import keep_freed_memory
+from serve_app.whisper.model.malloc import retain_freed_memory
 from serve_app.whisper.model.network import Attention, Network
-from serve_app.whisper.model.reproducible import make_products_reproducible
+from serve_app.whisper.model.reproducible import enable_reproducible_matmul
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 """The value that transformers' encoder clamps float16 states to, against overflow."""
 
 _PRINTABLE_BYTES = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 
-BYTE_OF = {chr(byte): byte for byte in _PRINTABLE_BYTES}
-BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE_BYTES}))}
+BYTE_DECODER = {chr(byte): byte for byte in _PRINTABLE_BYTES}
+BYTE_DECODER |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE_BYTES}))}
 """The byte that each letter of a byte-level vocabulary stands for: itself, or where that is no visible character
 the next beyond 255 (openai/gpt-2, `bytes_to_unicode`)."""
 
@@ -50,9 +50,9 @@ class WhisperModel:
         self._encoder, self._decoder = network.encoder.to(device), network.decoder.to(device)
         self._embeddings = self._decoder.embed_tokens.weight
         self.dtype = self._embeddings.dtype
-        self.sound_positions = self._encoder.embed_positions.num_embeddings
+        self.audio_positions = self._encoder.embed_positions.num_embeddings
         """Encoder states of a window."""
-        self._log_mel = LogMel(self._encoder.conv1.in_channels, FRAMES_PER_STATE * self.sound_positions, device)
+        self._log_mel = LogMel(self._encoder.conv1.in_channels, FRAMES_PER_STATE * self.audio_positions, device)
         self._tokenizer = tokenizer
         # Special tokens written out in a text are text.
         self._tokenizer.encode_special_tokens = True
@@ -73,8 +73,8 @@ class WhisperModel:
         if dtype == "auto":
             dtype = "float16" if device == "cuda" else "bfloat16" if bfloat16_is_fast() else "float32"
         if device == "cpu":
-            keep_freed_memory()
-            make_products_reproducible()
+            retain_freed_memory()
+            enable_reproducible_matmul()
         network = Network.from_weights(
             read_json(card.source, "config.json"), read_weights(card.source), getattr(torch, dtype)
         )
@@ -93,8 +93,8 @@ class WhisperModel:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of a text token, which may be part of a character."""
         piece = str(self._tokenizer.id_to_token(token))
-        known = all(letter in BYTE_OF for letter in piece)
-        return bytes(BYTE_OF[letter] for letter in piece) if known else piece.encode()
+        known = all(letter in BYTE_DECODER for letter in piece)
+        return bytes(BYTE_DECODER[letter] for letter in piece) if known else piece.encode()
 
     @torch.inference_mode()
     def features(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:
@@ -184,7 +184,7 @@ class WhisperModel:
         return cast(Tensor, self._decoder.layer_norm(hidden))
 
     @torch.inference_mode()
-    def align(self, states: Tensor, tokens: Tensor) -> Tensor:
+    def alignment_weights(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Return the cross-attention weights of the checkpoint's alignment heads for tokens `(rows, count)`.
 
         float32 `(rows, heads, count, positions)`. Layers after the last alignment head are not run.

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi import checks as of_documents
 
 from serve_app.asgi import create_app
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.fronts.verda.routes import ID
 from serve_app.http.openapi.document import operations
 from serve_app.settings import AppSettings, LimitSettings
@@ -63,7 +63,7 @@ schema = schemathesis.openapi.from_dict(
 @pytest.fixture(scope="module")
 def recording() -> bytes:
     """A second of speech."""
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
     sound = io.BytesIO()
     AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1).export(sound, format="wav")
     return sound.getvalue()

@@ -52,10 +52,10 @@ def generate(model: WhisperModel, instruction: DecodeRequest, **sound: Any) -> t
     """transformers' tokens, their summed log-probability, and the language token."""
     special = model.card.tokens
     options: dict[str, Any] = {}
-    if special.multilingual:
+    if special.is_multilingual:
         options["task"] = instruction.task
         if instruction.language is not None:
-            options["language"] = special.language_of(instruction.language)
+            options["language"] = special.language_code(instruction.language)
     if instruction.prompt:
         options["prompt_ids"] = torch.tensor(instruction.prompt)
     made = reference(model).generate(
@@ -67,7 +67,7 @@ def generate(model: WhisperModel, instruction: DecodeRequest, **sound: Any) -> t
         output_scores=True,
     )
     start = len(instruction.prompt)
-    language = int(made.sequences[0, start + 1]) if special.multilingual else None
+    language = int(made.sequences[0, start + 1]) if special.is_multilingual else None
     tokens = made.sequences[
         0, start + len(special.prefix(language, instruction.task, instruction.with_timestamps)) :
     ].tolist()
@@ -93,14 +93,14 @@ def results(attempts: Sequence[SequenceState]) -> list[DecodingResult]:
 def mixed(model: WhisperModel, count: int) -> list[DecodeRequest]:
     """Every language and none, both tasks, prompts of every length."""
     special = model.card.tokens
-    room = model.card.prompt_positions
+    room = model.card.max_prompt_tokens
     prompts = [special.prompt(room, model.tokenize(text)) for text in PROMPTS]
     languages = [None, *list(special.languages.values())[:4]]
     return [
         DecodeRequest(
             prompt=prompts[index % 3],
             language=languages[index % len(languages)],
-            task="translate" if special.multilingual and index % 4 == 3 else "transcribe",
+            task="translate" if special.is_multilingual and index % 4 == 3 else "transcribe",
             suppressed=special.suppressed,
         )
         for index in range(count)
@@ -137,7 +137,7 @@ def test_nano_with_a_language_given(nano: WhisperModel, nano_states: Tensor, tas
 
 def test_nano_detecting_languages(nano: WhisperModel, nano_states: Tensor) -> None:
     ours = assert_as_transformers(nano, nano_states, [DecodeRequest()] * len(nano_states))
-    codes = [nano.card.tokens.language_of(decoded.language) for decoded in ours[:4] if decoded.language is not None]
+    codes = [nano.card.tokens.language_code(decoded.language) for decoded in ours[:4] if decoded.language is not None]
     assert codes == ["en", "de", "fr", "es"]
 
 

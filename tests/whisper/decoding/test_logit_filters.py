@@ -28,7 +28,7 @@ def special(latest: int | None) -> SpecialTokens:
         tasks={"transcribe": 25, "translate": 24},
         suppressed=(3, 21, 26),
         suppressed_at_begin=(5, END),
-        max_initial_timestamp=latest,
+        max_initial_timestamp_index=latest,
     )
 
 

@@ -70,7 +70,7 @@ async def test_cancelling_gives_all_windows_up(engine: Engine, windows: Windows)
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.sleep(0.5)
-    assert not engine._pending
+    assert not engine._requests
 
 
 def test_hot_text_is_not_handed_on() -> None:

@@ -39,7 +39,7 @@ def together(
     engine: Engine, windows: Sequence[NDArray[np.int16]], options: Sequence[TranscriptionOptions], job: str = "job"
 ) -> "list[Future[WindowText]]":
     """Submit windows before the engine sees the first: its thread needs the lock."""
-    with engine._changed:
+    with engine._condition:
         return [engine.submit(window, each, job) for window, each in zip(windows, options, strict=True)]
 
 
@@ -112,7 +112,7 @@ def test_every_window_is_encoded_once(nano: WhisperModel, windows: Windows, enco
     assert sum(encoded) == len(futures)
     stats = engine.stats()
     assert (stats.windows, stats.encoded, stats.failed, stats.waiting) == (12, 12, 0, 0)
-    assert stats.tries == 8 + 4 * 6, "the third of each four was tried at every temperature"
+    assert stats.attempts == 8 + 4 * 6, "the third of each four was tried at every temperature"
     assert stats.tokens == sum(len(future.result().tokens) for future in futures)
     assert 1 < stats.mean_batch_size <= 5
     engine.close()
@@ -123,12 +123,12 @@ def test_only_a_window_that_fails_is_tried_hotter(engine: Engine, windows: Windo
     good, bad = together(engine, [windows["en.mp3"]] * 2, [DETECT, picky])
     assert good.result(60).temperature == 0
     assert bad.result(60).text == "three one four one five nine", "the best try is kept"
-    assert engine.stats().tries == 1 + 6
+    assert engine.stats().attempts == 1 + 6
     again = engine.submit(
         windows["en.mp3"], picky.model_copy(update={"temperature_increment_on_fallback": None}), "job"
     )
     assert again.result(60).temperature == 0
-    assert engine.stats().tries == 8
+    assert engine.stats().attempts == 8
 
 
 def test_a_window_that_seems_silent_has_no_text(engine: Engine, windows: Windows) -> None:
@@ -226,7 +226,7 @@ def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows
         future.add_done_callback(lambda _: finished.append(job))
         return future
 
-    with engine._changed:
+    with engine._condition:
         futures = [submit("long") for _ in range(6)] + [submit("short")]
     assert not wait(futures, 60).not_done
     assert "short" in finished[:2]
@@ -234,7 +234,7 @@ def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows
 
 
 def test_cancelling_frees_the_place_in_the_queue(engine: Engine, windows: Windows, encoded: list[int]) -> None:
-    with engine._changed:
+    with engine._condition:
         futures = together(engine, [windows["en.mp3"]] * 3, [DETECT] * 3)
         assert futures[1].cancel()
         assert engine.stats().waiting == 2
@@ -259,7 +259,7 @@ def test_cancelling_frees_the_rows_of_a_window_that_is_decoded(engine: Engine, w
     assert futures[2].result(10).text == "three one four one five nine"
     assert engine.stats().windows == 1
     assert engine._scheduler.rows_in_use == 0
-    assert not engine._pending
+    assert not engine._requests
 
 
 def test_a_broken_window_fails_alone(engine: Engine, windows: Windows) -> None:
@@ -333,7 +333,7 @@ def test_sound_of_the_wrong_kind_is_refused(engine: Engine, pcm: Any) -> None:
 
 def test_closing_cancels_what_has_not_ended_and_ends_the_thread(nano: WhisperModel, windows: Windows) -> None:
     engine = Engine(nano)
-    with engine._changed:
+    with engine._condition:
         future = engine.submit(windows["en.mp3"], DETECT, "job")
         engine._closed = True  # before the thread sees the window
     engine.close()
@@ -348,15 +348,15 @@ def test_closing_cancels_what_has_not_ended_and_ends_the_thread(nano: WhisperMod
 def test_an_engine_whose_every_window_fails_calls_itself_ill(nano: WhisperModel, windows: Windows) -> None:
     engine = Engine(nano)
     for _ in range(MAX_FAILURES):
-        engine.check()
+        engine.check_health()
         assert engine.submit(windows["en.mp3"], BROKEN, "bad").exception(60)
     with pytest.raises(RuntimeError, match="all failed"):
-        engine.check()
+        engine.check_health()
     engine.submit(windows["en.mp3"], DETECT, "good").result(60)
-    engine.check()
+    engine.check_health()
     engine.close()
     with pytest.raises(RuntimeError, match="has ended"):
-        engine.check()
+        engine.check_health()
 
 
 def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperModel, windows: Windows) -> None:
@@ -367,8 +367,8 @@ def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperMod
     admit = engine._start_decoding
 
     def noted(encoding: Any) -> None:
-        beside = engine._scheduler.serves_interactive and not any(
-            engine._pending[work].interactive for work in encoding.tasks
+        beside = engine._scheduler.is_serving_interactive and not any(
+            engine._requests[work].interactive for work in encoding.tasks
         )
         admit(encoding)
         let_in.append((beside, encoding.started, time.monotonic()))
@@ -397,12 +397,12 @@ def test_a_window_whose_words_cannot_be_timed_fails_alone(
     def failing() -> Any:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(engine._aligner, "run", failing)
+    monkeypatch.setattr(engine._aligner_stage, "run", failing)
     timed = engine.submit(windows["en.mp3"], TranscriptionOptions(timestamps="word"), "job")
     with pytest.raises(torch.OutOfMemoryError):
         timed.result(60)
     assert engine.submit(windows["en.mp3"], DETECT, "next").result(60).text == "three one four one five nine"
-    engine.check()
+    engine.check_health()
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -426,15 +426,15 @@ def test_an_engine_whose_device_hangs_calls_itself_ill(
         return encode(features)
 
     engine = Engine(nano, watchdog_s=0.2)
-    engine.check()
+    engine.check_health()
     monkeypatch.setattr(nano, "encode", hang)
     future = engine.submit(windows["en.mp3"], TranscriptionOptions(), "job")
     assert hanging.wait(60)
     time.sleep(0.3)
     with pytest.raises(RuntimeError, match="hangs"):
-        engine.check()
+        engine.check_health()
     go_on.set()
     assert future.result().text
     time.sleep(0.3)  # with nothing to do
-    engine.check()
+    engine.check_health()
     engine.close()

@@ -78,20 +78,20 @@ def test_no_more_are_taken_than_asked_for_and_the_next_choice_is_made_anew(sched
 
 def test_only_interactive_windows_are_taken_when_it_is_so_wanted(scheduler: Scheduler[Window]) -> None:
     queued(scheduler, WindowRequest("bulk", 10, interactive=False), count=3)
-    assert scheduler.schedule(FOUR, 1, only_interactive=True) == []
-    assert not scheduler.serves_interactive
+    assert scheduler.schedule(FOUR, 1, interactive_only=True) == []
+    assert not scheduler.is_serving_interactive
     (clip,) = queued(scheduler, WindowRequest("clip", 3), now=1)
-    assert scheduler.schedule(FOUR, 2, only_interactive=True) == [clip]
-    assert scheduler.serves_interactive
+    assert scheduler.schedule(FOUR, 2, interactive_only=True) == [clip]
+    assert scheduler.is_serving_interactive
     scheduler.release(clip)
-    assert not scheduler.serves_interactive
+    assert not scheduler.is_serving_interactive
     patience = FOUR.bulk_patience_s
-    assert jobs(scheduler.schedule(FOUR, patience, limit=1, only_interactive=True)) == ["bulk"], "none is starved"
+    assert jobs(scheduler.schedule(FOUR, patience, limit=1, interactive_only=True)) == ["bulk"], "none is starved"
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(1, 1), (2, 2), (9, 3)])
 def test_the_smaller_of_cap_and_limit_binds(scheduler: Scheduler[Window], limit: int, rows: int) -> None:
-    queued(scheduler, WindowRequest("a", 10, limit=limit), count=6)
+    queued(scheduler, WindowRequest("a", 10, max_rows_per_job=limit), count=6)
     assert len(scheduler.schedule(Batching(max_batch_size=4, max_rows_per_job=3), 0)) == rows
 
 
@@ -290,7 +290,7 @@ class Admission(RuleBasedStateMachine):
         claim = window.claim
         held, size = self.rows(claim.job), self.batching.max_batch_size
         default = size if known == 1 else max(1, size * 3 // 4)
-        caps = (self.batching.max_rows_per_job or default, claim.limit)
+        caps = (self.batching.max_rows_per_job or default, claim.max_rows_per_job)
         return held == 0 or all(cap is None or held + claim.rows <= cap for cap in caps)
 
     def fits_the_batch(self, window: Window) -> bool:

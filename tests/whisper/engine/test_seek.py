@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.audio.spans import Span, clip, subtract, total
+from serve_app.audio.spans import Span, clip_spans, subtract_spans, total_length
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.seek import (
-    LEAD,
-    LEAST_SPEECH_BETWEEN,
-    MAX_STRETCHES,
+    LEAD_IN_SAMPLES,
+    MAX_CLIPS,
+    MIN_UNCOVERED_BETWEEN_SAMPLES,
     remaining_clips,
     speech_end,
     uncovered_speech,
@@ -32,7 +32,7 @@ def test_the_rest_after_a_pair_of_timestamps_in_the_middle_of_speech() -> None:
 
 def test_the_rest_begins_shortly_before_the_next_speech() -> None:
     assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 12, 20, 29)) == [
-        Span(20 * SECOND - LEAD, 30 * SECOND)
+        Span(20 * SECOND - LEAD_IN_SAMPLES, 30 * SECOND)
     ]
 
 
@@ -89,7 +89,7 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
     decoded: list[tuple[Span, list[Span]]] = []
     going_on = True
     while going_on:
-        assert len(decoded) < MAX_STRETCHES, "it goes on for ever"
+        assert len(decoded) < MAX_CLIPS, "it goes on for ever"
         heard = data.draw(segments(work.seconds))
         start = work.clip.start
         covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in heard]
@@ -97,15 +97,17 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
         going_on = work.finish_clip(text(heard))
 
     texts = [span for _, covered in decoded for span in covered]
-    assert total(texts) == total(subtract([WINDOW], subtract([WINDOW], texts))), "a second has two texts"
-    if work.clips:
-        assert len(decoded) == MAX_STRETCHES
+    assert total_length(texts) == total_length(subtract_spans([WINDOW], subtract_spans([WINDOW], texts))), (
+        "a second has two texts"
+    )
+    if work.remaining_clips:
+        assert len(decoded) == MAX_CLIPS
         return
     silent = [clip for clip, covered in decoded if not covered]
-    for gap in subtract([WINDOW], texts):
-        left = subtract(clip(found, gap), silent)
+    for gap in subtract_spans([WINDOW], texts):
+        left = subtract_spans(clip_spans(found, gap), silent)
         # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
-        assert total(left) <= LEAST_SPEECH_BETWEEN
+        assert total_length(left) <= MIN_UNCOVERED_BETWEEN_SAMPLES
     said = [segment for segment, _ in work.result().timed_segments]
     assert said == sorted(said, key=lambda segment: segment.start)
     assert len(said) == len(texts)
@@ -127,8 +129,8 @@ def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
     decoded = 1
     while work.finish_clip(text([(0, 0.02)])):
         decoded += 1
-    assert decoded == MAX_STRETCHES
-    assert total(work.uncovered) > 29 * SECOND
+    assert decoded == MAX_CLIPS
+    assert total_length(work.uncovered) > 29 * SECOND
 
 
 def test_a_little_speech_right_behind_a_segment_is_its_own() -> None:

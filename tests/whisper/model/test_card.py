@@ -48,7 +48,7 @@ def card(
 
 def refused(card: ModelCard, **options: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        card.check(TranscriptionOptions(**options))
+        card.validate_options(TranscriptionOptions(**options))
     return caught.value
 
 
@@ -57,7 +57,7 @@ def test_nano(nano_card: ModelCard) -> None:
     assert nano_card.languages == ("de", "en", "es", "fr")
     for language in (None, "German", "es"):
         for task in ("transcribe", "translate"):
-            nano_card.check(TranscriptionOptions(language=language, task=task))
+            nano_card.validate_options(TranscriptionOptions(language=language, task=task))
 
 
 def test_a_language_the_model_does_not_know_is_named(nano_card: ModelCard) -> None:
@@ -70,27 +70,27 @@ def test_a_language_the_model_does_not_know_is_named(nano_card: ModelCard) -> No
 def test_an_english_only_checkpoint_knows_english_and_transcribes(tmp_path: Path) -> None:
     english = card(tmp_path, ENGLISH)
     assert english.languages == ("en",)
-    english.check(TranscriptionOptions())
-    english.check(TranscriptionOptions(language="english"))
+    english.validate_options(TranscriptionOptions())
+    english.validate_options(TranscriptionOptions(language="english"))
     assert refused(english, language="de").param == "language"
     assert refused(english, task="translate").param == "task"
 
 
 @pytest.mark.parametrize(
-    ("layers", "translates"), [((32, 32), True), ((4, 3), True), ((32, 4), False), ((32, 2), False)]
+    ("layers", "can_translate"), [((32, 32), True), ((4, 3), True), ((32, 4), False), ((32, 2), False)]
 )
-def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, int], translates: bool) -> None:
+def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, int], can_translate: bool) -> None:
     """As whisper-large-v3-turbo (4 of 32 layers) and distil-whisper (2)."""
     made = card(tmp_path, MULTILINGUAL, layers)
     assert made.languages == ("en", "ja", "yue")
-    assert made.translates is translates
-    if not translates:
+    assert made.can_translate is can_translate
+    if not can_translate:
         assert refused(made, task="translate").param == "task"
 
 
 def test_special_tokens_of_large_v3(tmp_path: Path) -> None:
     tokens = card(tmp_path, MULTILINGUAL).tokens
-    assert (tokens.start_of_previous, tokens.no_speech, tokens.first_timestamp) == (50362, 50363, 50365)
+    assert (tokens.start_of_prev, tokens.no_speech, tokens.first_timestamp) == (50362, 50363, 50365)
     assert tokens.prefix(tokens.languages["ja"], "translate", with_timestamps=True) == (50258, 50266, 50359)
     assert tokens.prefix(tokens.languages["ja"], "transcribe", with_timestamps=False) == (50258, 50266, 50360, 50364)
     assert tokens.prefix(None, "transcribe", with_timestamps=True) == (50258,)
@@ -155,7 +155,7 @@ def test_alignment_heads_are_the_checkpoints_or_the_upper_half(tmp_path: Path) -
 def test_a_token_that_is_not_there_is_named(nano_card: ModelCard) -> None:
     error = refused(nano_card, suppress_tokens=(-1, 2015))
     assert (error.param, "0 to 2014: there is no 2015" in error.message) == ("suppress_tokens", True)
-    nano_card.check(TranscriptionOptions(suppress_tokens=(-1, 2014)))
+    nano_card.validate_options(TranscriptionOptions(suppress_tokens=(-1, 2014)))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_token_that_is_not_there_is_named(nano_card: ModelCard) -> None:
 def test_more_tokens_than_there_is_room_for_are_refused(
     nano_card: ModelCard, options: dict[str, Any], most: int
 ) -> None:
-    nano_card.check(TranscriptionOptions(**options, max_new_tokens=most))
+    nano_card.validate_options(TranscriptionOptions(**options, max_new_tokens=most))
     error = refused(nano_card, **options, max_new_tokens=most + 1)
     assert (error.param, f"must be at most {most}: " in error.message) == (
         "max_new_tokens",

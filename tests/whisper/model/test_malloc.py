@@ -8,8 +8,8 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from serve_app.whisper.model.malloc import keep_freed_memory
-if {keep}: keep_freed_memory()
+from serve_app.whisper.model.malloc import retain_freed_memory
+if {keep}: retain_freed_memory()
 def work(): [torch.ones(size * 1_000_000) for size in (3, 1, 2, 10)]
 for _ in range(10): work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

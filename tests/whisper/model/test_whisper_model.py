@@ -9,7 +9,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from serve_app.models import model_source
 from serve_app.settings import WhisperSettings
-from serve_app.whisper.model.whisper_model import BYTE_OF, WhisperModel, bfloat16_is_fast
+from serve_app.whisper.model.whisper_model import BYTE_DECODER, WhisperModel, bfloat16_is_fast
 from tests.whisper.reference import reference
 
 
@@ -33,7 +33,7 @@ def test_a_step_over_ragged_rows_gives_the_logits_of_a_full_pass(large_layout: W
     model = large_layout
     states = model.encode(model.features([(rng.normal(size=16_000) * 900).astype(np.int16) for _ in range(3)]))
     tokens = torch.tensor(rng.integers(0, 50_000, size=(3, 9)))
-    said, heard = model.new_kv_cache(3, model.positions), model.new_kv_cache(3, model.sound_positions)
+    said, heard = model.new_kv_cache(3, model.positions), model.new_kv_cache(3, model.audio_positions)
     model.write_cross_kv(states, heard)
     model.decode_step(said, heard, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
     starts = torch.tensor([1, 4, 2])  # the first and last rows' further tokens were padding, written again here
@@ -66,7 +66,7 @@ def test_alignment_heads_look_where_those_of_transformers_do(
         expected = reference(nano, "eager")(
             encoder_outputs=(states,), decoder_input_ids=tokens, output_attentions=True
         ).cross_attentions
-    looks = nano.align(states, tokens)
+    looks = nano.alignment_weights(states, tokens)
     assert looks.shape == (2, len(nano.card.alignment_heads), 6, 1500)
     for index, (layer, head) in enumerate(nano.card.alignment_heads):
         torch.testing.assert_close(looks[:, index], expected[layer][:, head], rtol=1e-3, atol=1e-5)
@@ -103,4 +103,4 @@ def test_a_prompt_cannot_steer_the_decoder(nano: WhisperModel) -> None:
 
 
 def test_letters_of_a_vocabulary_are_bytes() -> None:
-    assert {byte: letter for letter, byte in BYTE_OF.items()} == bytes_to_unicode()
+    assert {byte: letter for letter, byte in BYTE_DECODER.items()} == bytes_to_unicode()
