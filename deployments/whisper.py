@@ -19,7 +19,7 @@ from serve_app.whisper.window_text import WindowText
 
 if TYPE_CHECKING:
     from serve_app.audio.windows import Window
-    from serve_app.whisper.engine.engine import EngineStats
+    from serve_app.whisper.engine.stats import EngineStats
 
 
 class Whisper:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.decoding.fallback import (
-    LEAST_REPEATED,
-    LEAST_REPEATS,
+    MIN_REPEATED_TOKENS,
+    MIN_REPETITIONS,
     fallback_verdict,
     max_speech_tokens,
     repetition_period,
@@ -35,9 +35,9 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
         ({"no_speech_threshold": None}, {"no_speech_prob": 1.0, "avg_logprob": -1.1}, "failed"),
         ({"no_speech_threshold": 0.05}, {"avg_logprob": -1.1}, "silence"),
         ({}, {"speech_s": 0.4}, "good"),
-        ({}, {"is_rest": True, "no_speech_prob": 0.29}, "good"),
-        ({}, {"is_rest": True, "no_speech_prob": 0.31}, "silence"),
-        ({"no_speech_threshold": None}, {"is_rest": True, "no_speech_prob": 0.31}, "good"),
+        ({}, {"is_remaining_clip": True, "no_speech_prob": 0.29}, "good"),
+        ({}, {"is_remaining_clip": True, "no_speech_prob": 0.31}, "silence"),
+        ({"no_speech_threshold": None}, {"is_remaining_clip": True, "no_speech_prob": 0.31}, "good"),
         ({}, {"speech_s": 0.4, "no_speech_prob": 0.39}, "good"),
         ({}, {"speech_s": 0.4, "no_speech_prob": 0.41}, "silence"),
         ({}, {"speech_s": 1.4, "no_speech_prob": 0.41}, "good"),
@@ -58,11 +58,11 @@ texts = st.lists(st.integers(0, END - 1), max_size=12)
 @given(before=texts, loop=st.lists(st.integers(0, END - 1), min_size=1, max_size=8), times=st.integers(0, 12))
 def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times: int) -> None:
     found = repetition_period([*before, *loop * times])
-    if times > LEAST_REPEATS and len(loop) * times >= LEAST_REPEATED + len(loop):
+    if times > MIN_REPETITIONS and len(loop) * times >= MIN_REPEATED_TOKENS + len(loop):
         assert found is not None
         assert len(loop) % found == 0 or found <= len(loop)
     if found:
-        tail = [*before, *loop * times][-max(LEAST_REPEATS * found, LEAST_REPEATED) :]
+        tail = [*before, *loop * times][-max(MIN_REPETITIONS * found, MIN_REPEATED_TOKENS) :]
         assert all(tail[i] == tail[i + found] for i in range(len(tail) - found))
 
 

@@ -1,4 +1,4 @@
-"""Results do not depend on what else is in the batch, by any instructions that this CPU has.
+"""Results do not depend on what else is in the batch, with any instruction set of this CPU.
 
 The instructions are chosen when a process first multiplies: each case is a process of its own.
 """

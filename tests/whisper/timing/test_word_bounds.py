@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.schemas.transcript import Word
-from serve_app.whisper.timing.word_bounds import LEAST_S, MARGIN_S, MAX_MEDIAN_S, PAUSE_S, Speech, bound_words
+from serve_app.whisper.timing.word_bounds import MARGIN_S, MAX_MEDIAN_S, MIN_WORD_S, PAUSE_S, Speech, bound_words
 
 
 def word(start: float, end: float, text: str = " one") -> Word:
@@ -33,7 +33,7 @@ def test_words_keep_order_and_never_become_nothing(words: list[Word], speech: li
     assert [one.text for one in bounded] == [one.text for one in words]
     for before, after in zip(words, bounded, strict=True):
         assert before.start <= after.start <= after.end
-        assert after.end - after.start >= min(before.end - before.start, LEAST_S) - 0.0011
+        assert after.end - after.start >= min(before.end - before.start, MIN_WORD_S) - 0.0011
     assert all(left.end <= right.start for left, right in pairwise(bounded))
     assert not words or bounded[-1].end <= words[-1].end
 
@@ -44,7 +44,7 @@ def test_a_word_ends_where_its_speech_does(words: list[Word], speech: list[tuple
     for before, after in zip(words, bounded, strict=True):
         if after.end != before.end:
             in_silence = all(
-                before.end <= start - MARGIN_S + LEAST_S or before.start >= end + MARGIN_S - LEAST_S
+                before.end <= start - MARGIN_S + MIN_WORD_S or before.start >= end + MARGIN_S - MIN_WORD_S
                 for start, end in speech
             )
             edges = [end + margin for _, end in speech for margin in (0, MARGIN_S)]
