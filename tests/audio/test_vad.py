@@ -1,4 +1,4 @@
-"""The speech detector against silero-vad's own, and on real and synthesised sound."""
+"""The speech detector, compared with silero-vad's, and on recorded and synthesized sounds."""
 
 import importlib.util
 import shutil
@@ -32,7 +32,7 @@ def speech(request: pytest.FixtureRequest) -> NDArray[np.int16]:
     return pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES]
 
 
-def test_the_probabilities_are_silero_vads_own(speech: NDArray[np.int16]) -> None:
+def test_probabilities_equal_silero_vads(speech: NDArray[np.int16]) -> None:
     package = importlib.util.find_spec("silero_vad")
     assert package is not None
     assert package.origin is not None
@@ -59,7 +59,7 @@ def test_recordings_do_not_share_state(speech: NDArray[np.int16]) -> None:
     np.testing.assert_array_equal(second(speech), SpeechDetector()(speech))
 
 
-def test_the_number_of_torch_threads_stays() -> None:
+def test_the_number_of_torch_threads_is_not_changed() -> None:
     script = (
         "import torch; torch.set_num_threads(2)\n"
         "from serve_app.audio.vad import SpeechDetector; SpeechDetector()\n"
@@ -86,7 +86,7 @@ def test_hysteresis() -> None:
     assert stretches([0.6] * 4 + [0.3] * 2, VAD) == [(0, 4)]  # the recording's end
 
 
-def test_a_long_stretch_is_cut_in_its_second_half() -> None:
+def test_a_long_segment_is_split_in_its_second_half() -> None:
     probabilities = [0.9] * 25
     probabilities[3], probabilities[7] = 0.5, 0.6
     assert stretches(probabilities, VAD, longest=10) == [(0, 7), (7, 16), (16, 25)]
@@ -120,7 +120,7 @@ NOT_SPEECH = {
 
 
 @pytest.mark.parametrize("kind", NOT_SPEECH)
-def test_what_is_not_speech_has_no_windows(kind: str) -> None:
+def test_other_sounds_have_no_windows(kind: str) -> None:
     assert list(cut_into_blocks([NOT_SPEECH[kind]], SpeechDetector(), VadSettings(), 10, 300)) == []
 
 

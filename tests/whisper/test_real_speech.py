@@ -1,4 +1,4 @@
-"""Real weights on real speech: nothing is left out, nothing is said twice, nothing is invented.
+"""Real weights on real speech: nothing is left out, repeated or hallucinated.
 
 Needs whisper-base, which the fixture fetches, and a folder of recordings beside the repository; skipped without either.
 """
@@ -66,7 +66,7 @@ def words(text: str) -> list[str]:
     ],
     ids=lambda options: " ".join(options) or "defaults",
 )
-async def test_no_speech_is_left_out_and_none_said_twice(engine: Engine, options: dict[str, Any]) -> None:
+async def test_no_speech_is_left_out_or_repeated(engine: Engine, options: dict[str, Any]) -> None:
     pairs: list[tuple[Window, WindowText]] = []
     for block in blocks(AudioDecoder(SPEECH / EARLY, LimitSettings())):
         pairs += await decoded(engine, block, **options)
@@ -84,7 +84,7 @@ async def test_no_speech_is_left_out_and_none_said_twice(engine: Engine, options
 
 
 @needs_speech
-async def test_short_clips_are_in_their_languages(engine: Engine) -> None:
+async def test_languages_of_short_clips(engine: Engine) -> None:
     truth = [entry for entry in json.loads((SPEECH / "truth.json").read_text()) if entry["seconds"] < 6]
     for entry in truth:
         for block in blocks(AudioDecoder(SPEECH / entry["file"], LimitSettings())):
@@ -92,15 +92,15 @@ async def test_short_clips_are_in_their_languages(engine: Engine) -> None:
                 assert text.language == entry["language"], entry["file"]
 
 
-async def test_sounds_without_a_word_have_no_text(engine: Engine) -> None:
+async def test_sounds_without_words_have_no_text(engine: Engine) -> None:
     for sound in non_speech():
         for block in blocks([sound.pcm]):
             for _, text in await decoded(engine, block):
                 assert not text.timed_segments, sound.name
 
 
-async def test_silence_around_speech_is_not_filled(engine: Engine) -> None:
-    """The demo's recording between hum and steady noise."""
+async def test_silence_around_speech_has_no_text(engine: Engine) -> None:
+    """The demo's recording between hum and constant noise."""
     sample = Path(__file__).parents[2] / "examples" / "sample.mp3"
     speech = np.concatenate(list(AudioDecoder(sample, LimitSettings())))[: 10 * 16_000]
     rng = np.random.default_rng(0)

@@ -43,7 +43,7 @@ def fallback_verdict(
     """Decide whether a text is accepted, is silence, or must be decoded again at the next temperature.
 
     As in openai-whisper's `decode_with_fallback` and its skipping of silence. `speech_s`: seconds of detected speech,
-    null if speech was not detected. A text is silence if its no-speech probability is high and its log-probability is
+    null if not known. A text is silence if its no-speech probability is high and its log-probability is
     low, as the former alone is often wrong. With hardly any detected speech one of the two is enough: for sounds
     without words Whisper writes "Thanks for watching!" with a no-speech probability of 0.5 to 0.9 and a
     log-probability of -0.7 to -1.4; single spoken words have 0 to 0.3 and -0.3 to -0.9.

@@ -1,4 +1,4 @@
-"""Which texts are believed, and where a loop is cut."""
+"""Temperature fallback: thresholds, and repetition loops."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ texts = st.lists(st.integers(0, END - 1), max_size=12)
 
 
 @given(before=texts, loop=st.lists(st.integers(0, END - 1), min_size=1, max_size=8), times=st.integers(0, 12))
-def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times: int) -> None:
+def test_repetition_at_the_end_is_found(before: list[int], loop: list[int], times: int) -> None:
     found = repetition_period([*before, *loop * times])
     if times > MIN_REPETITIONS and len(loop) * times >= MIN_REPEATED_TOKENS + len(loop):
         assert found is not None
@@ -66,7 +66,7 @@ def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times:
         assert all(tail[i] == tail[i + found] for i in range(len(tail) - found))
 
 
-def test_a_loop_is_cut_after_it_was_said_once() -> None:
+def test_a_loop_is_trimmed_to_its_first_occurrence() -> None:
     assert trim_repetition([7, 8, *[1, 2, 3] * 6], END) == (7, 8, 1, 2, 3)
     assert trim_repetition([7, 8, *[1, 2, 3] * 6, 1, 2], END) == (7, 8, 1, 2, 3)
     stamped = [20, 7, 21, *(token for turn in range(9) for token in (22 + turn, 1, 2, 23 + turn))]
@@ -74,10 +74,10 @@ def test_a_loop_is_cut_after_it_was_said_once() -> None:
 
 
 @given(tokens=texts)
-def test_other_texts_stay_whole(tokens: list[int]) -> None:
+def test_other_texts_are_not_trimmed(tokens: list[int]) -> None:
     if repetition_period(tokens) is None:
         assert trim_repetition(tokens, END) == tuple(tokens)
 
 
-def test_more_may_be_said_in_more_time() -> None:
+def test_max_speech_tokens_grow_with_the_length() -> None:
     assert max_speech_tokens(1) < max_speech_tokens(30) < 448

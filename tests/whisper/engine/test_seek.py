@@ -1,4 +1,4 @@
-"""Speech that a text leaves out is decoded, once, however texts end."""
+"""Speech that a text leaves out is decoded in clips, exactly once, however texts end."""
 
 import numpy as np
 from hypothesis import given
@@ -22,7 +22,7 @@ WINDOW = Span(0, 30 * SECOND)
 
 
 def seconds(*times: float) -> list[Span]:
-    """Spans from pairs of seconds."""
+    """Return the spans of pairs of times in seconds."""
     return [Span(round(a * SECOND), round(b * SECOND)) for a, b in zip(times[::2], times[1::2], strict=True)]
 
 
@@ -36,17 +36,17 @@ def test_the_rest_begins_shortly_before_the_next_speech() -> None:
     ]
 
 
-def test_a_hole_between_segments() -> None:
+def test_a_gap_between_segments() -> None:
     assert remaining_clips(WINDOW, seconds(0, 8, 14, 30), seconds(0.5, 29.5)) == seconds(8, 14)
 
 
-def test_little_speech_after_the_last_timestamp_is_no_text_left_out() -> None:
+def test_little_speech_after_the_last_timestamp_is_not_decoded_again() -> None:
     assert remaining_clips(WINDOW, seconds(0, 29), seconds(0.5, 29.4)) == []
     assert remaining_clips(WINDOW, seconds(0, 20), seconds(0.5, 19.8)) == []
     assert remaining_clips(WINDOW, seconds(0, 8, 8.9, 30), seconds(0.5, 29.5)) == [], "an um between two segments"
 
 
-def test_a_text_that_covers_nothing_leaves_nothing_to_go_on_from() -> None:
+def test_a_text_that_covers_nothing_has_no_remaining_clips() -> None:
     assert remaining_clips(WINDOW, [], seconds(0.5, 29.5)) == []
 
 
@@ -68,21 +68,21 @@ def text(segments: list[tuple[float, float]]) -> WindowText:
 
 @st.composite
 def speech(draw: st.DrawFn) -> tuple[Span, ...]:
-    """Stretches of speech in a window of 30 s."""
+    """Spans of speech in a window of 30 s."""
     edges = sorted(draw(st.sets(st.integers(0, 300), min_size=2, max_size=16)))
     return tuple(Span(a * SECOND // 10, b * SECOND // 10) for a, b in zip(edges[::2], edges[1::2], strict=False))
 
 
 @st.composite
 def segments(draw: st.DrawFn, length_s: float) -> list[tuple[float, float]]:
-    """Segments of a text of so many seconds: it ends early, or leaves holes, or says nothing."""
+    """Segments of the text of a clip: it ends early, has gaps, or is empty."""
     most = int(length_s * 50)
     edges = sorted(draw(st.sets(st.integers(0, most), max_size=8)))
     return [(a / 50, b / 50) for a, b in zip(edges[::2], edges[1::2], strict=False)]
 
 
 @given(speech(), st.data())
-def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
+def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
     found: tuple[Span, ...], data: st.DataObject
 ) -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
     assert len(said) == len(texts)
 
 
-def test_dots_and_notes_are_no_words() -> None:
+def test_segments_of_symbols_are_dropped() -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
     found = text([(0, 1), (1, 2), (2, 3)])
     segments = [
@@ -124,7 +124,7 @@ def test_dots_and_notes_are_no_words() -> None:
     assert (work.result().text, [segment.text for segment in work.result().segments]) == ("one", [" one"])
 
 
-def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
+def test_the_number_of_clips_is_limited() -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, (WINDOW,))  # type: ignore[arg-type]
     decoded = 1
     while work.finish_clip(text([(0, 0.02)])):
@@ -133,7 +133,7 @@ def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
     assert total_length(work.uncovered) > 29 * SECOND
 
 
-def test_a_little_speech_right_behind_a_segment_is_its_own() -> None:
+def test_a_little_speech_right_after_a_segment_belongs_to_it() -> None:
     (segment,) = seconds(2, 8)
     assert speech_end(segment, 12 * SECOND, seconds(1, 8.6)) == round(8.6 * SECOND)
     assert speech_end(segment, 12 * SECOND, seconds(1, 8, 8.2, 8.9)) == round(8.9 * SECOND)
@@ -154,7 +154,7 @@ def test_segments_are_extended_to_their_speech() -> None:
     assert not work.uncovered
 
 
-def test_speech_that_turns_out_to_have_no_text_leaves_its_beginning_to_the_segment_before() -> None:
+def test_a_segment_is_extended_into_a_clip_that_has_no_text() -> None:
     speech = tuple(seconds(1, 8.4, 9, 9.8, 12, 20))
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
     assert work.finish_clip(text([(1, 8), (12, 20)]))

@@ -1,4 +1,4 @@
-"""What is freed is kept: measured by the pages the kernel has to give."""
+"""Freed memory is retained: measured by the page faults of allocating it again."""
 
 import platform
 import subprocess
@@ -24,5 +24,5 @@ def faults(keep: bool) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told")
-def test_memory_that_is_used_again_costs_no_page_faults() -> None:
+def test_reused_memory_causes_no_page_faults() -> None:
     assert faults(keep=True) * 5 < faults(keep=False)

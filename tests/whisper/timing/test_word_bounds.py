@@ -18,7 +18,7 @@ def times(words: tuple[Word, ...]) -> list[tuple[float, float]]:
 
 @st.composite
 def stretches(draw: st.DrawFn, least_ms: int) -> list[tuple[float, float]]:
-    """Pieces of time in order, that may touch; milliseconds as seconds."""
+    """Spans of time in order, which may touch: whole milliseconds, in seconds."""
     steps = draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(least_ms, 3000)), max_size=12))
     edges = [edge / 1000 for edge in accumulate(step for pair in steps for step in pair)]
     return list(zip(edges[::2], edges[1::2], strict=True))
@@ -28,7 +28,7 @@ WORDS = stretches(0).map(lambda found: [word(*times) for times in found])
 
 
 @given(WORDS, stretches(1))
-def test_words_keep_order_and_never_become_nothing(words: list[Word], speech: list[tuple[float, float]]) -> None:
+def test_words_stay_in_order_and_never_become_empty(words: list[Word], speech: list[tuple[float, float]]) -> None:
     bounded = bound_words(words, speech)
     assert [one.text for one in bounded] == [one.text for one in words]
     for before, after in zip(words, bounded, strict=True):
@@ -39,7 +39,7 @@ def test_words_keep_order_and_never_become_nothing(words: list[Word], speech: li
 
 
 @given(WORDS, stretches(1))
-def test_a_word_ends_where_its_speech_does(words: list[Word], speech: list[tuple[float, float]]) -> None:
+def test_a_word_ends_with_its_speech(words: list[Word], speech: list[tuple[float, float]]) -> None:
     bounded = bound_words(words, speech)
     for before, after in zip(words, bounded, strict=True):
         if after.end != before.end:
@@ -57,7 +57,7 @@ def test_a_word_ends_where_its_speech_does(words: list[Word], speech: list[tuple
 
 
 @given(WORDS)
-def test_without_speech_nothing_is_known(words: list[Word]) -> None:
+def test_without_speech_words_are_unchanged(words: list[Word]) -> None:
     assert bound_words(words, []) == tuple(words)
 
 
@@ -80,7 +80,7 @@ def test_without_speech_nothing_is_known(words: list[Word]) -> None:
         ([(0.0, 0.4), (0.4, 0.8), (5.0, 8.0)], [(0.0, 0.8), (8.2, 9.5)], [(0.0, 0.4), (0.4, 0.8), (7.2, 8.0)]),
     ],
 )
-def test_a_pause_is_in_no_word(
+def test_no_word_contains_a_pause(
     words: list[tuple[float, float]], speech: Speech, expected: list[tuple[float, float]]
 ) -> None:
     bounded = bound_words([word(*times) for times in words], speech)

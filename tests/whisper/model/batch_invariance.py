@@ -1,6 +1,6 @@
-"""A program: decode windows of noise one by one and all together, in both precisions, and compare bit by bit.
+"""Program that decodes windows of noise one by one and in one batch, and compares the results bit for bit.
 
-By both kinds of attention that a CPU may have.
+In both precisions, with both attention kernels for CPUs.
 """
 
 from dataclasses import replace
