@@ -29,7 +29,7 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None =
     """
     if query.device.type == "cuda":
         if FLASH and mask is None and query.shape[2] > 1 and query.dtype != torch.float32:
-            from flash_attn import flash_attn_func  # type: ignore[import-not-entries]
+            from flash_attn import flash_attn_func  # type: ignore[import-not-found]
 
             output: Tensor = flash_attn_func(*(t.transpose(1, 2) for t in (query, keys, values)), softmax_scale=1.0)
             return output.transpose(1, 2)
