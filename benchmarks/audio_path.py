@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector
-from serve_app.audio.windows import cut
+from serve_app.audio.windows import cut_into_blocks
 from serve_app.net.download import fetch
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, LimitSettings, NetworkSettings
@@ -108,7 +108,9 @@ def stages(path: Path, server: str) -> tuple[float, dict[str, Callable[[], objec
         return heard[-1]
 
     def windows(sound: Iterable[Pcm], detect: Callable[[Pcm], NDArray[np.float32]]) -> int:
-        return sum(len(b.windows) for b in cut(sound, detect, settings.vad, _WINDOW_S, settings.windows.block_s))
+        return sum(
+            len(b.windows) for b in cut_into_blocks(sound, detect, settings.vad, _WINDOW_S, settings.windows.block_s)
+        )
 
     windows(chunks, hear)
 
@@ -135,7 +137,7 @@ def stages(path: Path, server: str) -> tuple[float, dict[str, Callable[[], objec
 
 
 def _sound(path: Path) -> Iterator[Pcm]:
-    return iter(Decoding(path, LimitSettings()))
+    return iter(AudioDecoder(path, LimitSettings()))
 
 
 def _decode_only(path: Path) -> None:

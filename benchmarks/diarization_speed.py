@@ -182,7 +182,7 @@ async def _once(data: bytes):  # type: ignore[no-untyped-def]
 
 def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
     """Recordings one after the other, with pauses, and now and then at once."""
-    voices = [np.concatenate(list(Decoding(file, LimitSettings()))) // 2 for file in files]
+    voices = [np.concatenate(list(AudioDecoder(file, LimitSettings()))) // 2 for file in files]
     chance = np.random.default_rng(0)
     sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
     at = 0

@@ -115,11 +115,11 @@ class Ours:
         states = self.model.encode(self.model.features([self._bed.sound]))
         decoder = Decoder(self.model, rows)
         english = next(iter(self.model.card.tokens.languages.values()))
-        instruction = DecodeRequest(
+        request = DecodeRequest(
             language=english, with_timestamps=False, suppressed=(self._end,), search=SearchConfig(rows=1)
         )
         for _ in range(rows):
-            decoder.add_sequences(states, [instruction])
+            decoder.add_sequences(states, [request])
 
         def run(count: int = 20) -> int:
             for _ in range(count):

@@ -31,9 +31,9 @@ from benchmarks.launched import CONFIG, Service, running
 from benchmarks.saved import save
 from deployments.config import load
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import SpeechDetector
-from serve_app.audio.windows import cut
+from serve_app.audio.windows import cut_into_blocks
 from serve_app.models import longest_window_s
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import AppSettings
@@ -69,8 +69,10 @@ def bare_engine(pipe: Connection, files: Sequence[Path], model: str, threads: in
     loaded = time.perf_counter()
     chosen, windows = TranscriptionOptions(**options), []
     for number, file in enumerate(files):
-        sound = Decoding(file, settings.limits)
-        for block in cut(sound, SpeechDetector(), settings.vad, longest_window_s(model), settings.windows.block_s):
+        sound = AudioDecoder(file, settings.limits)
+        for block in cut_into_blocks(
+            sound, SpeechDetector(), settings.vad, longest_window_s(model), settings.windows.block_s
+        ):
             pieces = [block.pcm[w.start - block.start : w.end - block.start] for w in block.windows]
             windows += [(pcm, str(number)) for pcm in pieces]
     cut_up = time.perf_counter()

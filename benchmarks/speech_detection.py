@@ -80,7 +80,7 @@ def probabilities(sound: Samples) -> NDArray[np.float32]:
 
 def heard_frames(likely: NDArray[np.float32], vad: VadSettings) -> NDArray[np.bool_]:
     """The frames that lie in stretches of speech or in what is kept around them."""
-    stretches = SpeechSegmenter(vad, longest=len(likely) + 1)
+    stretches = SpeechSegmenter(vad, max_frames=len(likely) + 1)
     pad = round(vad.pad_ms / 1000 * FRAMES_PER_S)
     heard = np.zeros(len(likely), bool)
     for stretch in [*stretches.feed(likely), *stretches.finish()]:

@@ -20,7 +20,7 @@ from benchmarks.engines import How, Ours, Transcribe
 from benchmarks.peers import Chunked, CTranslate2, FasterBatched, FasterWhisper, OneByOne, OpenAI
 from benchmarks.piped import Piped, take_output
 from benchmarks.workloads import Work
-from serve_app.cores import SPINS
+from serve_app.cores import SPIN_COUNT
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Worker:
     def __init__(self, kind: str, checkpoint: Path, threads: int, log: Path) -> None:
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         if kind == "ours":  # as its replicas have it
-            environment["GOMP_SPINCOUNT"] = str(SPINS)
+            environment["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
         command = ("benchmarks.worker", kind, str(checkpoint), str(threads))
         self._process = Piped(kind, command, log, environment)
 

@@ -15,7 +15,7 @@ from benchmarks.heldout import loudness, speak
 from benchmarks.real_speech import recordings as sources
 from benchmarks.real_speech.recordings import MOST_PAUSE_S, Recording, repeat
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 
 WINDOW_S = 30.0
@@ -78,7 +78,7 @@ class Work:
 def forced(lengths: tuple[int, ...]) -> Work:
     """A full window for each length, of recorded speech repeated: what a random model says is as long as it is told."""
     limits = LimitSettings()
-    clips = [chunk for path in sorted(_SPEECH.glob("*.*[!d]")) for chunk in Decoding(path, limits)]
+    clips = [chunk for path in sorted(_SPEECH.glob("*.*[!d]")) for chunk in AudioDecoder(path, limits)]
     samples = round(len(lengths) * WINDOW_S * SAMPLE_RATE)
     ends = tuple(WINDOW_S * (index + 1) for index in range(len(lengths)))
     return Work(np.resize(np.concatenate(clips), samples), ends, lengths)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 
 SAID = {
@@ -46,7 +46,7 @@ def _recording(name: str, copies: int) -> Recording:
 
 
 def _repeated(path: Path, copies: int) -> bytes:
-    pcm = np.concatenate(list(Decoding(path, LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(path, LimitSettings())))
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)

@@ -19,7 +19,7 @@ class Whisper:
     """The engine of one model, which batches the windows of all requests."""
 
     def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path) -> None:
-        spin_briefly()  # before torch is imported
+        limit_openmp_spinning()  # before torch is imported
         from serve_app.models.resolve import resolve_checkpoint
         from serve_app.whisper.engine.engine import Engine
         from serve_app.whisper.model.whisper_model import WhisperModel

@@ -1,11 +1,11 @@
-"""Errors a client can be told about: what was wrong, which field, which HTTP status."""
+"""Errors that clients receive: what was wrong, which field, which HTTP status."""
 
 
 class ServiceError(Exception):
-    """An error with a place on the wire.
+    """An error that is reported to the client.
 
-    `message` says what was wrong and what is allowed, `param` names the field, `code` is a
-    stable word for programs. Positional arguments only, so that instances survive pickling.
+    `message`: what was wrong and what is allowed. `param`: the field. `code`: a stable identifier for programs.
+    Pass arguments by position, so that instances can be pickled.
     """
 
     status = 500
@@ -22,30 +22,30 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The request can't be honoured as it is written."""
+    """The request is invalid."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class AudioError(InvalidRequest):
-    """The audio can't be fetched, read or decoded, or holds no sound."""
+    """The audio can't be fetched, read or decoded, or the file has no audio."""
 
 
 class TooLarge(InvalidRequest):
-    """The body or the recording is over a limit."""
+    """The request body or the recording exceeds a limit."""
 
     status = 413
 
 
-class HeadTooLarge(InvalidRequest):
-    """The URL and headers are over a limit."""
+class HeadersTooLarge(InvalidRequest):
+    """The URL and headers exceed a limit."""
 
     status = 431
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """A request body of a kind this path does not read."""
+    """The content type of the request body is not supported on this path."""
 
     status = 415
 
@@ -58,53 +58,53 @@ class RequestTimeout(ServiceError):
 
 
 class Unauthorized(InvalidRequest):
-    """No API key, or one that is not configured."""
+    """The API key is missing or unknown."""
 
     status = 401
     type = "authentication_error"
 
 
 class Forbidden(InvalidRequest):
-    """A signed URL that is not as it was signed, or too old."""
+    """A signed URL is invalid or has expired."""
 
     status = 403
     type = "permission_error"
 
 
 class NotFound(InvalidRequest):
-    """No such model, job, upload or page."""
+    """The model, job, upload or path does not exist."""
 
     status = 404
 
 
 class UploadNotFound(NotFound):
-    """Nothing was brought under that id, or a job has it."""
+    """No file was uploaded under this id, or a job has already claimed it."""
 
 
 class Conflict(InvalidRequest):
-    """The job is not in a state that allows this."""
+    """The job's state does not allow this."""
 
     status = 409
 
 
-class Reused(InvalidRequest):
-    """An id or idempotency key that belongs to another request."""
+class IdempotencyConflict(InvalidRequest):
+    """The job id or idempotency key was already used for a different request."""
 
     status = 422
 
 
 class Overloaded(ServiceError):
-    """The queue is full; try again later."""
+    """The queue is full: the client should try again later."""
 
     status = 429
     type = "rate_limit_error"
 
 
 class Unavailable(ServiceError):
-    """A part of the service is away for the moment."""
+    """A part of the service is temporarily unavailable."""
 
     status = 503
 
 
 class NotDelivered(Unavailable):
-    """It never got what it was to do: nothing was done, and nothing was lost."""
+    """The call was not delivered: nothing was executed, so it is safe to retry."""

@@ -16,12 +16,12 @@ from serve_app.models.resolve import resolve_checkpoint
 from serve_app.services.transcription import Service
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
-from serve_app.whisper.model.reproducible import make_products_reproducible
+from serve_app.whisper.model.reproducible import enable_reproducible_matmul
 from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.server import ARGS, listening, opened
 
 # Some tests multiply before they load a model.
-make_products_reproducible()
+enable_reproducible_matmul()
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)

@@ -1,4 +1,4 @@
-"""Counting cores: by files as Linux has them in containers and out of them."""
+"""Counting cores, by the files of Linux inside and outside of containers."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_quota_of_version_1_in_a_container(tmp_path: Path, quota: str, cores: 
 @pytest.mark.parametrize(
     ("outer", "inner", "cores"), [("300000", "max", 3), ("max", "200000", 2), ("300000", "500000", 3)]
 )
-def test_the_smallest_quota_of_nested_groups_counts(
+def test_the_lowest_quota_of_nested_groups_applies(
     tmp_path: Path, mount: str, outer: str, inner: str, cores: int
 ) -> None:
     files = {
@@ -64,12 +64,12 @@ def test_nested_groups_of_version_1(tmp_path: Path) -> None:
     assert count_cores(machine(tmp_path, V1.format("/a/b"), files)) == 2
 
 
-def test_affinity_counts_where_there_is_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affinity_applies_without_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count_cores(tmp_path) == 8
     assert count_cores(machine(tmp_path, V2.format("/"), {})) == 8
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert count_cores(machine(tmp_path, V2.format("/"), {"cpu.max": "400000 100000\n"})) == 1
 
 
-def test_this_machine_is_counted() -> None:
+def test_count_cores_of_this_machine() -> None:
     assert 1 <= count_cores() <= 8

@@ -7,12 +7,12 @@ from serve_app.errors import NotFound
 from serve_app.settings import AppSettings, WhisperSettings
 
 
-def test_unknown_names_are_refused_by_name_at_every_level() -> None:
+def test_unknown_names_are_rejected_at_every_level() -> None:
     with pytest.raises(ValidationError, match=r"(?s)limits\.max_bytes.*modle"):
         AppSettings.model_validate({"modle": "x", "limits": {"max_bytes": 1}})
 
 
-def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_takes_precedence_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STT_MODEL", "openai/whisper-tiny")
     monkeypatch.setenv("STT_LIMITS__MAX_AUDIO_S", "5")
     settings = AppSettings.model_validate({"model": "x", "limits": {"max_audio_s": 7, "max_upload_bytes": 9}})
@@ -21,7 +21,7 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", ["STT_MODLE", "STT_LIMITS__MAX_BYTES"])
-def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_unknown_environment_variable_is_rejected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(ValidationError, match=r"(?i)modle|limits\.max_bytes"):
         AppSettings()
@@ -32,13 +32,13 @@ def test_settings_are_frozen() -> None:
         AppSettings().limits.max_audio_s = 1
 
 
-def test_an_empty_key_would_open_the_door() -> None:
+def test_an_empty_api_key_is_rejected() -> None:
     with pytest.raises(ValidationError, match="api_keys"):
         AppSettings.model_validate({"api_keys": [""]})
 
 
 @pytest.mark.parametrize("webhooks", [{"secrets": ["whsec_?"]}, {"secrets": ["whsec_AAAA"]}, {"retry_delays_s": []}])
-def test_webhooks_that_could_not_be_sent_are_refused(webhooks: dict[str, object]) -> None:
+def test_invalid_webhook_settings_are_rejected(webhooks: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=f"webhooks.{next(iter(webhooks))}"):
         AppSettings.model_validate({"webhooks": webhooks})
 
@@ -46,7 +46,7 @@ def test_webhooks_that_could_not_be_sent_are_refused(webhooks: dict[str, object]
 @pytest.mark.parametrize(
     "args", [{"blobs": "bucket/prefix"}, {"public_url": "stt.example.com"}, {"verda": {"webhook": "example.com/done"}}]
 )
-def test_urls_are_told_from_paths(args: dict[str, object]) -> None:
+def test_invalid_urls_are_rejected(args: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(args))):
         AppSettings.model_validate(args)
 
@@ -59,7 +59,7 @@ def test_urls_are_told_from_paths(args: dict[str, object]) -> None:
         ({"expires_s": 0}, "expires_s"),
     ],
 )
-def test_uploads_that_could_not_be_kept_are_refused(uploads: dict[str, object], named: str) -> None:
+def test_invalid_upload_settings_are_rejected(uploads: dict[str, object], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         AppSettings.model_validate({"uploads": uploads})
 
@@ -68,7 +68,7 @@ SMALL = {"id": "small", "aliases": ["s", "kleines"], "checkpoint": "openai/whisp
 
 
 class TestModels:
-    def test_every_name_leads_to_its_model(self) -> None:
+    def test_every_name_resolves_to_its_model(self) -> None:
         settings = AppSettings.model_validate({"model_tier": "gpuflex", "models": [SMALL, {"id": "/models/de"}]})
         for name, (served, checkpoint, tier) in {
             None: ("whisper-base", "whisper-base", "gpuflex"),
@@ -81,7 +81,7 @@ class TestModels:
             model = settings.served_model(name)
             assert (model.id, model.checkpoint, model.tier) == (served, checkpoint, tier)
 
-    def test_another_name_is_not_found_and_the_known_ones_are_told(self) -> None:
+    def test_an_unknown_name_is_not_found_and_the_served_ones_are_listed(self) -> None:
         settings = AppSettings.model_validate({"models": [SMALL]})
         for name in ("gpt-9", "Small", "openai/whisper-small", ""):
             with pytest.raises(NotFound, match="use one of whisper-base, whisper-1, small, s, kleines") as error:
@@ -112,11 +112,11 @@ class TestModels:
             ({"models": {"id": "a"}}, "models"),
         ],
     )
-    def test_what_could_not_be_served_is_refused_by_field_and_name(self, args: dict[str, object], message: str) -> None:
+    def test_invalid_models_are_rejected_with_field_and_name(self, args: dict[str, object], message: str) -> None:
         with pytest.raises(ValidationError, match=message):
             AppSettings.model_validate(args)
 
-    def test_each_runs_where_it_says_and_else_like_all(self) -> None:
+    def test_a_models_settings_override_the_common_ones(self) -> None:
         whisper = WhisperSettings(device="cuda", dtype="float16", threads=4, watchdog_s=7)
         settings = AppSettings.model_validate({"models": [SMALL | {"device": "cpu", "threads": 2}]})
         default, small = settings.served_models
@@ -125,7 +125,7 @@ class TestModels:
             device="cpu", dtype="float16", threads=2, watchdog_s=7
         )
 
-    def test_they_can_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_models_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STT_MODELS", json.dumps([SMALL]))
         monkeypatch.setenv("STT_MODEL_TIER", "gpuflex")
         settings = AppSettings.model_validate({"models": [{"id": "from the file"}]})
@@ -134,7 +134,7 @@ class TestModels:
             ("small", "cpuflex"),
         ]
 
-    def test_the_fallback_is_a_name_too(self) -> None:
+    def test_the_name_of_the_fallback_must_be_unique(self) -> None:
         settings = AppSettings.model_validate({"model": "whisper-nano", "model_fallback": "whisper-nano"})
         assert settings.model_fallback == settings.model
         with pytest.raises(ValidationError, match=r"model_fallback: 'small' is already used in models\.0\.id"):

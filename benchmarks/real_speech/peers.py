@@ -15,7 +15,7 @@ from benchmarks import peers
 from benchmarks.engines import sound
 from benchmarks.real_speech.heard import Heard, Timed
 from benchmarks.real_speech.ours import Hear
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 
 Open = Callable[[Path, int], Callable[[str, bool], Heard]]
@@ -34,7 +34,7 @@ async def opened(load: Open, checkpoint: Path, threads: int) -> AsyncIterator[He
 
 def _samples(path: str) -> NDArray[np.float32]:
     """The file's sound, decoded as the service does: openai-whisper and transformers would call a program for it."""
-    return sound(np.concatenate(list(Decoding(Path(path), LimitSettings()))))
+    return sound(np.concatenate(list(AudioDecoder(Path(path), LimitSettings()))))
 
 
 def openai(checkpoint: Path, threads: int) -> Callable[[str, bool], Heard]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from benchmarks.non_speech import Sound
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter, certain
+from serve_app.audio.decode import AudioDecoder
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter, certain_speech_settings
 from serve_app.settings import LimitSettings, VadSettings
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "speech"
@@ -54,7 +54,7 @@ class Recording:
     @cached_property
     def pcm(self) -> NDArray[np.int16]:
         """All its sound at 16 kHz, mono."""
-        return np.concatenate(list(Decoding(self.path, LimitSettings())))
+        return np.concatenate(list(AudioDecoder(self.path, LimitSettings())))
 
     @property
     def duration(self) -> float:
@@ -65,7 +65,7 @@ class Recording:
     def speech(self) -> tuple[tuple[float, float], ...]:
         """Start and end in seconds of each stretch of speech beyond doubt: silero-vad's own threshold."""
         padded = np.pad(self.pcm, (0, -len(self.pcm) % FRAME_SAMPLES))
-        stretches = SpeechSegmenter(certain(VadSettings()), longest=len(padded))
+        stretches = SpeechSegmenter(certain_speech_settings(VadSettings()), max_frames=len(padded))
         detector = SpeechDetector()
         # An hour at once would take gigabytes.
         pieces = (padded[start : start + _DETECTED] for start in range(0, len(padded), _DETECTED))

@@ -1,4 +1,4 @@
-"""From a media file to windows of 16 kHz mono speech."""
+"""Audio: decoding of media files, voice activity detection, and cutting into windows of 16 kHz mono speech."""
 
 SAMPLE_RATE = 16_000
-"""Samples a second of every PCM array in this project (Whisper's input rate)."""
+"""Sample rate in Hz of all PCM arrays: Whisper's input rate."""

@@ -1,4 +1,4 @@
-"""From PCM to a small file."""
+"""Encode PCM as FLAC."""
 
 import io
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from serve_app.audio import SAMPLE_RATE
 
 
-def flac(pcm: NDArray[np.int16]) -> bytes:
-    """16-bit mono at `SAMPLE_RATE`, shape (n,), as FLAC: always the same bytes for the same sound."""
+def encode_flac(pcm: NDArray[np.int16]) -> bytes:
+    """Encode int16 samples (samples,), mono at `SAMPLE_RATE`, as FLAC. The same samples always give the same bytes."""
     file = io.BytesIO()
     # Without `bitexact` FFmpeg writes its version into the file.
     with av.open(file, "w", format="flac", container_options={"fflags": "+bitexact"}) as container:

@@ -1,4 +1,4 @@
-"""Voice activity detection: silero-vad's probabilities, and the speech segments derived from them."""
+"""Voice activity detection (VAD): speech probabilities by silero-vad, and the speech segments derived from them."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -16,16 +16,16 @@ from serve_app.audio import SAMPLE_RATE
 from serve_app.settings import VadSettings
 
 FRAME_SAMPLES = 512
-"""Samples of one probability: 32 ms, what silero-vad was trained on."""
+"""Samples per speech probability: 32 ms, as in silero-vad's training."""
 
 _CONTEXT_SAMPLES = 64
 
 
 class _Silero(nn.Module):
-    """silero-vad's 16 kHz network on frames in a batch (its own file takes one at a time).
+    """silero-vad's 16 kHz network for a batch of frames. The published network takes one frame at a time.
 
-    Only the LSTM needs the frames in order, and torch runs that as one call. The spectra, which
-    the file's network makes by a convolution with a windowed Fourier basis, come from an FFT.
+    Only the LSTM needs the frames in order, and torch runs it in one call. The published network computes spectra by a
+    convolution with a windowed Fourier basis; here it is an FFT.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class _Silero(nn.Module):
         self.decoder = nn.Sequential(nn.ReLU(), nn.Conv1d(128, 1, 1), nn.Sigmoid())
 
     def forward(self, frames: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(n, 64 + 512) samples → (n,) probabilities, and the state after them."""
+        """Return the probabilities (frames,) of frames (frames, 64 + 512), and the LSTM state after them."""
         steps = functional.pad(frames, (0, 64), "reflect").unfold(1, 256, 128)
         spectrum = torch.view_as_real(torch.fft.rfft(steps * self.window))
         magnitude = spectrum.square().sum(-1).sqrt()  # torch.abs is slower
@@ -50,8 +50,8 @@ class _Silero(nn.Module):
         return self.decoder(hidden.unsqueeze(2)).flatten(), state
 
 
-# Names of the file's parameters, and ours. Its safetensors file holds an older network.
-_NAMES = {
+# The published TorchScript file's parameter names, and ours. silero-vad's safetensors file has an older network.
+_PARAMETER_NAMES = {
     **{
         f"encoder.{layer}.reparam_conv.{kind}": f"encoder.{2 * layer}.{kind}"
         for layer in range(4)
@@ -64,8 +64,8 @@ _NAMES = {
 
 
 @cache
-def _silero() -> _Silero:
-    # Importing silero_vad would set torch's thread count for the whole process, so only find it.
+def _load_silero() -> _Silero:
+    # Importing silero_vad would set torch's thread count for the whole process: only locate it.
     package = importlib.util.find_spec("silero_vad")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("silero-vad is not installed")
@@ -73,24 +73,26 @@ def _silero() -> _Silero:
     weights = torch.jit.load(file).state_dict()
     network = _Silero()
     basis = weights["_model.stft.forward_basis_buffer"]
-    window = basis[0, 0]  # of frequency 0, where the cosine is 1
-    network.load_state_dict({"window": window} | {ours: weights[f"_model.{theirs}"] for theirs, ours in _NAMES.items()})
+    window = basis[0, 0]  # the basis of frequency 0, where the cosine is 1
+    network.load_state_dict(
+        {"window": window} | {ours: weights[f"_model.{theirs}"] for theirs, ours in _PARAMETER_NAMES.items()}
+    )
     return network.eval().requires_grad_(False)
 
 
 class SpeechDetector:
-    """Speech probabilities of one recording, chunk by chunk; carries the network's state along."""
+    """Computes the speech probabilities of one recording, chunk by chunk. Keeps the network's state between chunks."""
 
     def __init__(self) -> None:
-        self._network = _silero()
+        self._network = _load_silero()
         self._state: tuple[Tensor, Tensor] | None = None
         self._context = torch.zeros(_CONTEXT_SAMPLES)
 
     def __call__(self, pcm: NDArray[np.int16]) -> NDArray[np.float32]:
-        """The next samples, a whole number of frames: (n · 512,) int16 → (n,) probabilities."""
-        sound = torch.cat((self._context, torch.from_numpy(pcm.astype(np.float32)) / 32768))
-        self._context = sound[-_CONTEXT_SAMPLES:]
-        frames = sound.unfold(0, _CONTEXT_SAMPLES + FRAME_SAMPLES, FRAME_SAMPLES)
+        """Return the probabilities (frames,) of the next samples: int16 (frames * 512,)."""
+        samples = torch.cat((self._context, torch.from_numpy(pcm.astype(np.float32)) / 32768))
+        self._context = samples[-_CONTEXT_SAMPLES:]
+        frames = samples.unfold(0, _CONTEXT_SAMPLES + FRAME_SAMPLES, FRAME_SAMPLES)
         with torch.inference_mode():
             probabilities, self._state = self._network(frames, self._state)
         result: NDArray[np.float32] = probabilities.numpy()
@@ -98,96 +100,95 @@ class SpeechDetector:
 
 
 class SpeechSegment(NamedTuple):
-    """Speech from frame `start` up to frame `end`, without it."""
+    """The frames of speech from `start` to `end` (exclusive)."""
 
     start: int
     end: int
 
 
-CERTAIN_SPEECH = 0.5
-"""silero-vad's own threshold: what is above it is speech beyond doubt."""
+CERTAIN_SPEECH_THRESHOLD = 0.5
+"""silero-vad's default threshold. Above it, the audio is almost certainly speech."""
 
 
-def certain(vad: VadSettings) -> VadSettings:
-    """The same settings for what is speech beyond doubt."""
-    return vad.model_copy(update={"threshold": max(vad.threshold, CERTAIN_SPEECH)})
+def certain_speech_settings(vad: VadSettings) -> VadSettings:
+    """Return the settings with at least the threshold of certain speech."""
+    return vad.model_copy(update={"threshold": max(vad.threshold, CERTAIN_SPEECH_THRESHOLD)})
 
 
-# silero-vad's own hysteresis: speech goes on down to this far below the threshold.
+# silero-vad's hysteresis: the offset threshold is this much below the onset threshold.
 _HYSTERESIS = 0.15
-_LEAST_THRESHOLD = 0.01
+_MIN_OFFSET = 0.01
 
 
 class SpeechSegmenter:
-    """Stretches of speech from frame probabilities, as they come.
+    """Derives speech segments from frame probabilities, incrementally.
 
-    Speech begins at `threshold` and ends where the probability stays below `threshold` − 0.15 for
-    `min_silence_ms`; shorter bursts than `min_speech_ms` are dropped. A stretch that reaches
-    `longest` frames is cut at the frame of its second half that is least like speech, so two
-    stretches may touch.
-
-    `settled`: no later stretch begins before this frame.
+    Speech begins at `threshold` and ends where the probability stays below `threshold` - 0.15 for `min_silence_ms`.
+    Segments shorter than `min_speech_ms` are dropped. A segment that reaches `max_frames` is split at the frame of its
+    second half with the lowest probability: the two parts touch.
     """
 
-    def __init__(self, vad: VadSettings, longest: int) -> None:
-        self._begin = vad.threshold
-        self._go_on = max(vad.threshold - _HYSTERESIS, _LEAST_THRESHOLD)
-        self._min_speech = _frames(vad.min_speech_ms)
-        self._min_silence = _frames(vad.min_silence_ms)
-        self._longest = longest
+    def __init__(self, vad: VadSettings, max_frames: int) -> None:
+        self._onset = vad.threshold
+        self._offset = max(vad.threshold - _HYSTERESIS, _MIN_OFFSET)
+        self._min_speech = _to_frames(vad.min_speech_ms)
+        self._min_silence = _to_frames(vad.min_silence_ms)
+        self._max_frames = max_frames
         self._position = 0
-        self._start: int | None = None  # of the current stretch
-        self._silence: int | None = None  # where the current stretch may have ended
-        self._continued = False  # the current stretch is the rest of a longer one
-        self._likelihoods: list[float] = []  # of the current stretch's frames
+        self._start: int | None = None  # of the current segment
+        self._silence_start: int | None = None  # where the current segment may have ended
+        self._is_continuation = False  # the current segment is the rest of a split one
+        self._probabilities: list[float] = []  # of the current segment's frames
 
     @property
     def committed_until(self) -> int:
+        """The frame before which no later segment begins."""
         return self._position if self._start is None else self._start
 
     def feed(self, probabilities: Iterable[float]) -> list[SpeechSegment]:
-        """The stretches that these frames bring to an end."""
-        return [stretch for probability in probabilities for stretch in self._step(probability)]
+        """Return the segments that end within these frames."""
+        return [segment for probability in probabilities for segment in self._step(probability)]
 
     def finish(self) -> list[SpeechSegment]:
-        """The stretch that the end of the recording cuts off, if any."""
-        return self._end(self._position if self._silence is None else self._silence)
+        """Return the segment that is still open at the end of the recording, if any."""
+        return self._end(self._position if self._silence_start is None else self._silence_start)
 
     def _step(self, probability: float) -> list[SpeechSegment]:
-        if self._start is None and probability >= self._begin:
-            self._start, self._silence, self._continued, self._likelihoods = self._position, None, False, []
+        if self._start is None and probability >= self._onset:
+            self._start, self._silence_start = self._position, None
+            self._is_continuation, self._probabilities = False, []
         position = self._position
         self._position += 1
         if self._start is None:
             return []
-        self._likelihoods.append(probability)
-        if probability >= self._begin:
-            self._silence = None
-        elif probability < self._go_on and self._silence is None:
-            self._silence = position
-        if self._silence is not None and self._position - self._silence >= self._min_silence:
-            return self._end(self._silence)
-        if len(self._likelihoods) >= self._longest:
+        self._probabilities.append(probability)
+        if probability >= self._onset:
+            self._silence_start = None
+        elif probability < self._offset and self._silence_start is None:
+            self._silence_start = position
+        if self._silence_start is not None and self._position - self._silence_start >= self._min_silence:
+            return self._end(self._silence_start)
+        if len(self._probabilities) >= self._max_frames:
             return self._split()
         return []
 
     def _end(self, end: int) -> list[SpeechSegment]:
         start, self._start = self._start, None
-        # The rest of a cut stretch may hold nothing but the silence that was about to end it.
-        if start is None or end == start or not (self._continued or end - start >= self._min_speech):
+        # The rest of a split segment may consist of the silence that was about to end it.
+        if start is None or end == start or not (self._is_continuation or end - start >= self._min_speech):
             return []
         return [SpeechSegment(start, end)]
 
     def _split(self) -> list[SpeechSegment]:
         assert self._start is not None
-        half = self._longest // 2
-        kept = min(range(self._longest - 1, half - 1, -1), key=self._likelihoods.__getitem__)
-        stretch = SpeechSegment(self._start, self._start + kept)
-        self._start, self._continued, self._likelihoods = stretch.end, True, self._likelihoods[kept:]
-        if self._silence is not None:
-            self._silence = max(self._silence, self._start)
-        return [stretch]
+        half = self._max_frames // 2
+        split_at = min(range(self._max_frames - 1, half - 1, -1), key=self._probabilities.__getitem__)
+        segment = SpeechSegment(self._start, self._start + split_at)
+        self._start, self._is_continuation, self._probabilities = segment.end, True, self._probabilities[split_at:]
+        if self._silence_start is not None:
+            self._silence_start = max(self._silence_start, self._start)
+        return [segment]
 
 
-def _frames(milliseconds: int) -> int:
+def _to_frames(milliseconds: int) -> int:
     return round(milliseconds * SAMPLE_RATE / 1000 / FRAME_SAMPLES)

@@ -1,4 +1,4 @@
-"""A recording cut in silence into windows of speech, as a stream in bounded memory."""
+"""Cut a recording into windows of speech at silences, streaming, in bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,30 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span, clip
-from serve_app.audio.vad import FRAME_SAMPLES, SpeechSegment, SpeechSegmenter, certain
+from serve_app.audio.spans import Span, clip_spans
+from serve_app.audio.vad import FRAME_SAMPLES, SpeechSegment, SpeechSegmenter, certain_speech_settings
 from serve_app.settings import VadSettings
 
 Pcm = NDArray[np.int16]
 SpeechProbability = Callable[[Pcm], NDArray[np.float32]]
-"""(n · 512,) samples that follow the last ones → (n,) probabilities; a `SpeechDetector` is one."""
+"""Returns the speech probabilities (frames,) of the next samples, int16 (frames * 512,): a `SpeechDetector`."""
 
-# Windows begin and end on Whisper's feature frames (10 ms), so that times in a window map exactly.
-_GRID = SAMPLE_RATE // 100
-# Always the same chunks to the detector, so that cuts do not depend on how the sound arrives.
+# Windows begin and end at multiples of Whisper's feature frames (10 ms), so that times in a window map exactly.
+_GRID_SAMPLES = SAMPLE_RATE // 100
+# The detector always gets chunks of this size, so that windows do not depend on the chunks of the input.
 _CHUNK_SAMPLES = 256 * FRAME_SAMPLES
-_LEAST_WINDOW_S = 1.0
-# The engine gets its first windows early, while the rest is still being decoded: the first block is so long at
-# most, and each twice as long as the one before, up to the longest.
+_MIN_WINDOW_S = 1.0
+# The engine gets the first windows early, while the rest of the file is still being decoded: this is the maximum
+# length of the first block; each next block may be twice as long, up to `block_s`.
 _FIRST_BLOCK_S = 20.0
 
 
 @dataclass(frozen=True)
 class Window:
-    """Samples `start` up to `end`, without it, of the recording: what Whisper hears at once.
+    """The samples from `start` to `end` (exclusive) of a recording, which Whisper decodes together.
 
-    `speech`: the stretches within it that are speech beyond doubt, in order, in samples of the recording; null: not
-    known.
+    `speech`: the spans of certain speech within it, in order, in samples of the recording; null if not known.
     """
 
     start: int
@@ -39,7 +38,7 @@ class Window:
     speech: tuple[Span, ...] | None = None
 
     def moved(self, samples: int) -> "Window":
-        """Return the window so many samples later, its speech too."""
+        """Return the window, and its speech, shifted by a number of samples."""
         speech = None if self.speech is None else tuple(span.moved(samples) for span in self.speech)
         return Window(self.start + samples, self.end + samples, speech)
 
@@ -48,7 +47,7 @@ class Window:
 class Block:
     """Windows that are transcribed in one call.
 
-    `pcm`: the recording from sample `start`, shape (n,), as far as the last window reaches. `windows` are in samples
+    `pcm`: the recording from sample `start` to the end of the last window, shape (samples,). `windows` are in samples
     of the recording.
     """
 
@@ -62,120 +61,121 @@ class Block:
         return [window.moved(-self.start) for window in self.windows]
 
 
-def cut(
+def cut_into_blocks(
     pcm: Iterable[Pcm], speech_probability: SpeechProbability, vad: VadSettings, max_window_s: float, block_s: float
 ) -> Iterator[Block]:
-    """The windows of a recording, in blocks of up to about `block_s` seconds, each as soon as it is known.
+    """Yield the windows of a recording in blocks of up to about `block_s` seconds, each as soon as it is complete.
 
-    Every stretch of speech lies in windows: as many stretches in one as fit `max_window_s`, with
-    the silence between them, and `vad.pad_ms` around them as far as there is room. Windows are in
-    order and do not overlap. Where `pcm` is cut into chunks makes no difference.
+    All speech lies in windows: each has as many speech segments as fit into `max_window_s`, with the silence between
+    them, and `vad.pad_ms` around them as far as there is room. Windows are in order and do not overlap. They do not
+    depend on how `pcm` is divided into chunks.
 
     Raises ValueError for a `max_window_s` below 1.
     """
-    if max_window_s < _LEAST_WINDOW_S:
-        raise ValueError(f"max_window_s is {max_window_s:g}; windows of less than {_LEAST_WINDOW_S:g} s make no sense")
+    if max_window_s < _MIN_WINDOW_S:
+        raise ValueError(f"max_window_s must be at least {_MIN_WINDOW_S:g}, not {max_window_s:g}")
     longest_block = int(block_s * SAMPLE_RATE)
     block_samples = min(int(_FIRST_BLOCK_S * SAMPLE_RATE), longest_block)
-    sound = _AudioBuffer()
+    buffer = _AudioBuffer()
     windows: list[Window] = []
-    for found, settled in _windows(pcm, sound, speech_probability, _WindowPacker(vad, int(max_window_s * SAMPLE_RATE))):
-        for window in found:
+    packer = _WindowPacker(vad, int(max_window_s * SAMPLE_RATE))
+    for completed, committed_until in _find_windows(pcm, buffer, speech_probability, packer):
+        for window in completed:
             if windows and window.end - windows[0].start > block_samples:
-                yield sound.block(windows)
+                yield buffer.block(windows)
                 windows, block_samples = [], min(2 * block_samples, longest_block)
             windows.append(window)
-        if windows and settled - windows[0].start >= block_samples:
-            yield sound.block(windows)
+        if windows and committed_until - windows[0].start >= block_samples:
+            yield buffer.block(windows)
             windows, block_samples = [], min(2 * block_samples, longest_block)
-        sound.drop(windows[0].start if windows else settled)
+        buffer.drop(windows[0].start if windows else committed_until)
     if windows:
-        yield sound.block(windows)
+        yield buffer.block(windows)
 
 
-def _windows(
-    pcm: Iterable[Pcm], sound: "_AudioBuffer", speech_probability: SpeechProbability, packer: "_WindowPacker"
+def _find_windows(
+    pcm: Iterable[Pcm], buffer: "_AudioBuffer", speech_probability: SpeechProbability, packer: "_WindowPacker"
 ) -> Iterator[tuple[list[Window], int]]:
-    """The windows that each piece of sound brings, and a sample before which no later one begins."""
-    for chunk in _even(pcm, _CHUNK_SAMPLES):
-        sound.append(chunk)
+    """Yield, for each chunk, the windows that it completes and the sample before which no later window begins."""
+    for chunk in _rechunk(pcm, _CHUNK_SAMPLES):
+        buffer.append(chunk)
         probabilities = speech_probability(np.pad(chunk, (0, -len(chunk) % FRAME_SAMPLES)))
         yield packer.feed(probabilities), packer.committed_until
-    yield packer.finish(sound.end), sound.end
+    yield packer.finish(buffer.end), buffer.end
 
 
 class _WindowPacker:
-    """Speech probabilities in, windows out; everything but the frames in samples."""
+    """Packs speech segments into windows. All positions are in samples, except frames."""
 
-    def __init__(self, vad: VadSettings, longest: int) -> None:
-        # What may be speech is in a window, so that Whisper hears it; what must have a text is speech beyond doubt.
-        self._certain = certain(vad)
-        self._likelihoods: list[float] = []  # of the frames from `_first_frame` on, which no window has had yet
+    def __init__(self, vad: VadSettings, max_samples: int) -> None:
+        # Windows contain everything that may be speech; only certain speech must have a text.
+        self._certain_settings = certain_speech_settings(vad)
+        self._probabilities: list[float] = []  # of the frames from `_first_frame` on: those that no window has yet
         self._first_frame = 0
-        self._pad = vad.pad_ms * SAMPLE_RATE // 1000
-        self._longest = longest - 2 * _GRID  # both ends may be moved outwards to the grid
-        room_for_speech = max(self._longest - 2 * self._pad, self._longest // 2)
-        self._stretches = SpeechSegmenter(vad, room_for_speech // FRAME_SAMPLES)
-        self._speech: Span | None = None  # of the window that may still grow
+        self._padding = vad.pad_ms * SAMPLE_RATE // 1000
+        self._max_samples = max_samples - 2 * _GRID_SAMPLES  # both ends may be moved outwards to the grid
+        max_speech = max(self._max_samples - 2 * self._padding, self._max_samples // 2)
+        self._segmenter = SpeechSegmenter(vad, max_speech // FRAME_SAMPLES)
+        self._speech: Span | None = None  # of the current window, which may still grow
         self._last_end = 0
 
     @property
     def committed_until(self) -> int:
-        """No later window begins before this sample."""
-        begin = self._speech.start if self._speech else self._stretches.committed_until * FRAME_SAMPLES
-        return max(_floor(begin - self._pad), self._last_end)
+        """The sample before which no later window begins."""
+        begin = self._speech.start if self._speech else self._segmenter.committed_until * FRAME_SAMPLES
+        return max(_floor_to_grid(begin - self._padding), self._last_end)
 
     def feed(self, probabilities: Iterable[float]) -> list[Window]:
         probabilities = list(probabilities)
-        self._likelihoods += probabilities
-        windows = [window for stretch in self._stretches.feed(probabilities) for window in self._add(stretch)]
-        begin = self._stretches.committed_until * FRAME_SAMPLES
-        if self._speech and begin - self._speech.start >= self._longest:
-            windows.append(self._close(self._speech, begin))
-        self._forget(self.committed_until)
+        self._probabilities += probabilities
+        windows = [window for segment in self._segmenter.feed(probabilities) for window in self._add_segment(segment)]
+        begin = self._segmenter.committed_until * FRAME_SAMPLES
+        if self._speech and begin - self._speech.start >= self._max_samples:
+            windows.append(self._close_window(self._speech, begin))
+        self._drop_frames(self.committed_until)
         return windows
 
     def finish(self, end: int) -> list[Window]:
-        windows = [window for stretch in self._stretches.finish() for window in self._add(stretch)]
+        windows = [window for segment in self._segmenter.finish() for window in self._add_segment(segment)]
         if self._speech:
-            window = self._close(self._speech, 2 * end)
+            window = self._close_window(self._speech, 2 * end)
             within = Span(window.start, min(window.end, end))
-            windows.append(Window(*within, clip(window.speech or (), within)))
+            windows.append(Window(*within, clip_spans(window.speech or (), within)))
         return windows
 
-    def _add(self, stretch: SpeechSegment) -> Iterator[Window]:
-        start, end = stretch.start * FRAME_SAMPLES, stretch.end * FRAME_SAMPLES
-        if self._speech and end + self._pad - (self._speech.start - self._pad) > self._longest:
-            yield self._close(self._speech, start)
+    def _add_segment(self, segment: SpeechSegment) -> Iterator[Window]:
+        start, end = segment.start * FRAME_SAMPLES, segment.end * FRAME_SAMPLES
+        if self._speech and end + self._padding - (self._speech.start - self._padding) > self._max_samples:
+            yield self._close_window(self._speech, start)
         self._speech = Span(self._speech.start if self._speech else start, end)
 
-    def _close(self, speech: Span, next_speech: int) -> Window:
-        """The window around the speech so far; the gap to what comes next is shared in its middle."""
+    def _close_window(self, speech: Span, next_speech: int) -> Window:
+        """Return the window around the speech so far. It ends before the middle of the gap to `next_speech`."""
         self._speech = None
-        room = min(self._pad, (self._longest - speech.length) // 2)
-        start = max(_floor(speech.start - room), self._last_end)
-        end = min(-_floor(-speech.end - room), _floor((speech.end + next_speech) // 2))
+        room = min(self._padding, (self._max_samples - speech.length) // 2)
+        start = max(_floor_to_grid(speech.start - room), self._last_end)
+        end = min(-_floor_to_grid(-speech.end - room), _floor_to_grid((speech.end + next_speech) // 2))
         self._last_end = end
-        return Window(start, end, self._speech_in(Span(start, end)))
+        return Window(start, end, self._certain_speech(Span(start, end)))
 
-    def _speech_in(self, window: Span) -> tuple[Span, ...]:
-        """The certain speech of a window."""
-        self._forget(window.start)
+    def _certain_speech(self, window: Span) -> tuple[Span, ...]:
+        """Return the certain speech within a window."""
+        self._drop_frames(window.start)
         frames = -(-window.end // FRAME_SAMPLES) - self._first_frame
-        stretches = SpeechSegmenter(self._certain, frames + 1)
-        found = [*stretches.feed(self._likelihoods[:frames]), *stretches.finish()]
-        spans = (Span(stretch.start, stretch.end).moved(self._first_frame) for stretch in found)
-        return clip((Span(span.start * FRAME_SAMPLES, span.end * FRAME_SAMPLES) for span in spans), window)
+        segmenter = SpeechSegmenter(self._certain_settings, frames + 1)
+        segments = [*segmenter.feed(self._probabilities[:frames]), *segmenter.finish()]
+        spans = (Span(segment.start, segment.end).moved(self._first_frame) for segment in segments)
+        return clip_spans((Span(span.start * FRAME_SAMPLES, span.end * FRAME_SAMPLES) for span in spans), window)
 
-    def _forget(self, before: int) -> None:
-        """Drop the frames that end before a sample."""
-        gone = max(0, before // FRAME_SAMPLES - self._first_frame)
-        del self._likelihoods[:gone]
-        self._first_frame += gone
+    def _drop_frames(self, before: int) -> None:
+        """Drop the probabilities of frames that end before a sample."""
+        dropped = max(0, before // FRAME_SAMPLES - self._first_frame)
+        del self._probabilities[:dropped]
+        self._first_frame += dropped
 
 
 class _AudioBuffer:
-    """The part of the recording that later blocks need."""
+    """Buffer of the part of a recording that later blocks need."""
 
     def __init__(self) -> None:
         self._chunks: deque[Pcm] = deque()
@@ -187,7 +187,7 @@ class _AudioBuffer:
         self.end += len(chunk)
 
     def drop(self, before: int) -> None:
-        """Forget chunks that end before a sample."""
+        """Drop chunks that end before a sample."""
         while self._chunks and self._start + len(self._chunks[0]) <= before:
             self._start += len(self._chunks.popleft())
 
@@ -197,17 +197,17 @@ class _AudioBuffer:
         return Block(start, pcm.copy(), tuple(windows))
 
 
-def _even(pcm: Iterable[Pcm], size: int) -> Iterator[Pcm]:
-    """The same samples in chunks of `size`; the last one may be shorter."""
-    left = np.empty(0, np.int16)
-    for piece in pcm:
-        left = np.concatenate((left, piece))
-        while len(left) >= size:
-            yield left[:size]
-            left = left[size:]
-    if len(left):
-        yield left
+def _rechunk(pcm: Iterable[Pcm], size: int) -> Iterator[Pcm]:
+    """Yield the same samples in chunks of `size`. The last one may be shorter."""
+    buffered = np.empty(0, np.int16)
+    for chunk in pcm:
+        buffered = np.concatenate((buffered, chunk))
+        while len(buffered) >= size:
+            yield buffered[:size]
+            buffered = buffered[size:]
+    if len(buffered):
+        yield buffered
 
 
-def _floor(sample: int) -> int:
-    return sample // _GRID * _GRID
+def _floor_to_grid(sample: int) -> int:
+    return sample // _GRID_SAMPLES * _GRID_SAMPLES

@@ -22,7 +22,7 @@ def channel_name(number: int) -> str:
 def speech_of(pcm: NDArray[np.int16], vad: VadSettings, beat: Callable[[], None] = lambda: None) -> list[SpeechSegment]:
     """Return the speech in audio of shape (samples,), in samples; `beat` is called every few seconds of audio."""
     surer = vad.model_copy(update={"threshold": max(vad.threshold, LEAST_THRESHOLD)})
-    detector, stretches = SpeechDetector(), SpeechSegmenter(surer, longest=-(-len(pcm) // FRAME_SAMPLES) + 1)
+    detector, stretches = SpeechDetector(), SpeechSegmenter(surer, max_frames=-(-len(pcm) // FRAME_SAMPLES) + 1)
     found: list[SpeechSegment] = []
     for start in range(0, len(pcm), _CHUNK_SAMPLES):
         beat()

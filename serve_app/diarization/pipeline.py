@@ -24,7 +24,7 @@ from serve_app.models import model_source
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.schemas.transcript import Turn
 from serve_app.settings import DiarizationSettings, VadSettings
-from serve_app.whisper.model.malloc import keep_freed_memory
+from serve_app.whisper.model.malloc import retain_freed_memory
 
 Pcm = NDArray[np.int16]
 
@@ -69,7 +69,7 @@ class SpeakerPipeline:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cpu":
-            keep_freed_memory()
+            retain_freed_memory()
         pipeline.to(torch.device(device))
         from serve_app.diarization.fast_pipeline import (
             BatchedSpeakerDiarization,  # after `load_pyannote`, which imports its library quietly

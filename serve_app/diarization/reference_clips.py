@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
-from serve_app.audio.encode import flac
-from serve_app.audio.inline import from_base64
+from serve_app.audio.decode import AudioDecoder
+from serve_app.audio.encode import encode_flac
+from serve_app.audio.inline import decode_base64
 from serve_app.errors import AudioError, InvalidRequest, TooLarge
 from serve_app.schemas.request import KnownSpeaker, TranscriptionOptions
 from serve_app.settings import AppSettings
@@ -51,7 +51,7 @@ def normalize_clips(speakers: tuple[KnownSpeaker, ...], settings: AppSettings) -
 
 
 def _reencode(reference: str, settings: AppSettings, param: str) -> str:
-    clip = from_base64(reference, param)
+    clip = decode_base64(reference, param)
     most = settings.limits.max_clip_bytes
     if len(clip) > most:
         raise TooLarge(
@@ -63,7 +63,7 @@ def _reencode(reference: str, settings: AppSettings, param: str) -> str:
         path.write_bytes(clip)
         limits = settings.limits.model_copy(update={"max_audio_s": LONGEST_S + 1})
         try:
-            pcm = np.concatenate(list(Decoding(path, limits, param)))
+            pcm = np.concatenate(list(AudioDecoder(path, limits, param)))
         except TooLarge:
             raise _wrong_length("more", param) from None
         except AudioError as error:
@@ -71,7 +71,7 @@ def _reencode(reference: str, settings: AppSettings, param: str) -> str:
     seconds = round(len(pcm) / SAMPLE_RATE, 1)  # codecs fill up their last frame
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise _wrong_length(f"{seconds:g} s", param)
-    return base64.b64encode(flac(pcm)).decode()
+    return base64.b64encode(encode_flac(pcm)).decode()
 
 
 def _wrong_length(is_so_long: str, param: str) -> InvalidRequest:

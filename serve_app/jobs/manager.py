@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from serve_app.errors import Conflict, InvalidRequest, NotFound, Overloaded, Reused
+from serve_app.errors import Conflict, IdempotencyConflict, InvalidRequest, NotFound, Overloaded
 from serve_app.jobs.cursor import from_cursor, to_cursor
 from serve_app.jobs.db.deliveries import Outbox
 from serve_app.jobs.db.engine import Database
@@ -93,8 +93,8 @@ class JobManager:
         """Accept a job to be run: it is in the database when this returns.
 
         The same `job_id`, or `idempotency_key` of an `owner`, and the same request again: the same job.
-        Raises InvalidRequest for a webhook that can't be called, Reused for another request, Overloaded when the
-        queue is full.
+        Raises InvalidRequest for a webhook that can't be called, IdempotencyConflict for another request, Overloaded
+        when the queue is full.
         """
         _check(request)
         job = _queued(request, job_id or uuid4().hex, owner, idempotency_key)
@@ -112,7 +112,10 @@ class JobManager:
         return added.job
 
     async def known(self, request: JobRequest, job_id: str, owner: str, idempotency_key: str | None) -> Job | None:
-        """The job that submitting this would answer with, if there is one already. Raises Reused as `submit` does."""
+        """The job that submitting this would answer with, if there is one already.
+
+        Raises IdempotencyConflict as `submit` does.
+        """
         job = _queued(request, job_id, owner, idempotency_key)
         added = await self._store.known(job)
         if added is None:
@@ -344,10 +347,10 @@ def _unknown(job_id: str) -> NotFound:
     return NotFound(f"there is no job {job_id!r}; jobs that ended are forgotten after a while", "job_id", "not_found")
 
 
-def _reused(job: Job, known: Job) -> Reused:
+def _reused(job: Job, known: Job) -> IdempotencyConflict:
     if known.id == job.id:
-        return Reused(f"there is a job {job.id!r} already, for another request", "id", "id_reused")
-    return Reused(
+        return IdempotencyConflict(f"there is a job {job.id!r} already, for another request", "id", "id_reused")
+    return IdempotencyConflict(
         f"the key {job.idempotency_key!r} was used for another request: take a new one, or send the same request",
         "Idempotency-Key",
         "idempotency_key_reused",

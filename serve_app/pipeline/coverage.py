@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span, total
+from serve_app.audio.spans import Span, total_length
 from serve_app.audio.windows import Window
 from serve_app.whisper.engine.seek import uncovered_speech
 from serve_app.whisper.window_text import WindowText

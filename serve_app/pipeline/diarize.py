@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.errors import AudioError, ServiceError, Unavailable
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.schemas.transcript import Turn

@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import SpeechDetector
-from serve_app.audio.windows import Block, Window, cut
+from serve_app.audio.windows import Block, Window, cut_into_blocks
 from serve_app.diarization.assign import assign
 from serve_app.errors import NotFound, Unavailable
 from serve_app.models import longest_window_s

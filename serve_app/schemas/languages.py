@@ -1,6 +1,6 @@
-"""Whisper's languages: their codes and English names, in the order of its vocabulary."""
+"""Whisper's languages: ISO-639-1 codes and English names, in the order of its vocabulary."""
 
-# Not from transformers, which takes most of a second to import, in every process: a test holds them together.
+# Not imported from transformers, which would take every process most of a second: a test compares the two.
 _NAMES = """
 en:english zh:chinese de:german es:spanish ru:russian ko:korean fr:french ja:japanese pt:portuguese tr:turkish
 pl:polish ca:catalan nl:dutch ar:arabic sv:swedish it:italian id:indonesian hi:hindi fi:finnish vi:vietnamese
@@ -16,9 +16,9 @@ jw:javanese su:sundanese yue:cantonese
 """
 
 LANGUAGES = {code: name.replace("_", " ") for code, name in (pair.split(":") for pair in _NAMES.split())}
-"""Code to lower-case English name."""
+"""Lower-case English names by code."""
 
-OTHER_NAMES = {
+LANGUAGE_ALIASES = {
     "burmese": "my",
     "valencian": "ca",
     "flemish": "nl",
@@ -32,26 +32,24 @@ OTHER_NAMES = {
     "castilian": "es",
     "mandarin": "zh",
 }
-"""Further names to code."""
+"""Codes by alternative English name."""
 
-_CODES = {name: code for code, name in LANGUAGES.items()} | OTHER_NAMES
+_CODES = {name: code for code, name in LANGUAGES.items()} | LANGUAGE_ALIASES
 
 
 def language_code(value: str) -> str:
-    """The ISO-639-1 code for a code or an English name, in any case.
+    """Return the ISO-639-1 code of a language, given by code or English name in any case.
 
-    Raises ValueError when Whisper knows no such language.
+    Raises ValueError for a language that Whisper does not support.
     """
-    word = value.strip().lower()
-    if word in LANGUAGES:
-        return word
-    if word in _CODES:
-        return _CODES[word]
-    raise ValueError(
-        f"unknown language {value!r}: give an ISO-639-1 code or an English name, such as 'en' or 'english'"
-    )
+    name = value.strip().lower()
+    if name in LANGUAGES:
+        return name
+    if name in _CODES:
+        return _CODES[name]
+    raise ValueError(f"unknown language {value!r}: use an ISO-639-1 code or an English name, such as 'en' or 'english'")
 
 
 def language_name(code: str) -> str:
-    """The lower-case English name of a code, as OpenAI's verbose_json shows it."""
+    """Return the lower-case English name of a language code, as in OpenAI's verbose_json."""
     return LANGUAGES[code]

@@ -183,7 +183,7 @@ class Service:
     async def _validate(self, request: JobRequest) -> JobRequest:
         """The request with its model, and the clips of known speakers made small. Raises what can be known at once."""
         model = self.settings.served_model(request.options.model)
-        self.cards[model.id].check(request.options)
+        self.cards[model.id].validate_options(request.options)
         if isinstance(request.source, UrlSource):
             check_url(request.source.url, "url")
         options = await asyncio.to_thread(validate_diarization, request.options, self.settings)

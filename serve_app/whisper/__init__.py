@@ -1,5 +1,5 @@
-"""Whisper: from windows of audio to text with timestamps. No other folder of the project runs the model.
+"""Whisper: decodes windows of audio to text with timestamps. No other folder runs the model.
 
-`model/` has the forward passes, `decoding/` turns logits into text, `timing/` computes word timestamps, and `engine/`
-batches the windows of all jobs. `window_text.py` is the result.
+`model/`: forward passes. `decoding/`: from logits to text. `timing/`: word timestamps. `engine/`: batching of the
+windows of all jobs. `window_text.py`: the result.
 """

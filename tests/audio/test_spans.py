@@ -1,15 +1,15 @@
-"""Spans as sets of samples."""
+"""Operations on spans, compared with sets of samples."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.audio.spans import Span, clip, subtract, total
+from serve_app.audio.spans import Span, clip_spans, subtract_spans, total_length
 
 spans = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda pair: Span(pair[0], sum(pair))))
 
 
 def in_order(found: list[Span]) -> list[Span]:
-    """Those of some spans that do not overlap one before them, in order."""
+    """Return the spans in order, without those that overlap an earlier one."""
     kept: list[Span] = []
     for span in sorted(found):
         if not kept or span.start >= kept[-1].end:
@@ -22,15 +22,15 @@ def samples(found: list[Span] | tuple[Span, ...]) -> set[int]:
 
 
 @given(spans.map(in_order), spans)
-def test_what_is_left_is_what_no_other_span_has(some: list[Span], others: list[Span]) -> None:
-    left = subtract(some, others)
+def test_subtract_spans(some: list[Span], others: list[Span]) -> None:
+    left = subtract_spans(some, others)
     assert samples(left) == samples(some) - samples(others)
     assert list(left) == in_order(list(left))
     assert all(span.length > 0 for span in left)
-    assert total(left) == len(samples(left))
+    assert total_length(left) == len(samples(left))
 
 
 @given(spans.map(in_order), st.tuples(st.integers(0, 80), st.integers(1, 40)))
-def test_clipping_keeps_what_is_within(some: list[Span], within: tuple[int, int]) -> None:
+def test_clip_spans(some: list[Span], within: tuple[int, int]) -> None:
     whole = Span(within[0], sum(within))
-    assert samples(clip(some, whole)) == samples(some) & samples([whole])
+    assert samples(clip_spans(some, whole)) == samples(some) & samples([whole])

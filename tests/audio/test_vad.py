@@ -1,4 +1,4 @@
-"""The speech detector against silero-vad's own, and on real and synthesised sound."""
+"""The speech detector, compared with silero-vad's, and on recorded and synthesized sounds."""
 
 import importlib.util
 import shutil
@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegment, SpeechSegmenter
-from serve_app.audio.windows import cut
+from serve_app.audio.windows import cut_into_blocks
 from serve_app.settings import LimitSettings, VadSettings
 from tests.audio.sounds import tone
 
@@ -22,7 +22,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 def read(path: Path) -> NDArray[np.int16]:
-    return np.concatenate(list(Decoding(path, LimitSettings())))
+    return np.concatenate(list(AudioDecoder(path, LimitSettings())))
 
 
 @pytest.fixture(scope="module", params=["en.mp3", "de.opus"])
@@ -32,7 +32,7 @@ def speech(request: pytest.FixtureRequest) -> NDArray[np.int16]:
     return pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES]
 
 
-def test_the_probabilities_are_silero_vads_own(speech: NDArray[np.int16]) -> None:
+def test_probabilities_equal_silero_vads(speech: NDArray[np.int16]) -> None:
     package = importlib.util.find_spec("silero_vad")
     assert package is not None
     assert package.origin is not None
@@ -59,7 +59,7 @@ def test_recordings_do_not_share_state(speech: NDArray[np.int16]) -> None:
     np.testing.assert_array_equal(second(speech), SpeechDetector()(speech))
 
 
-def test_the_number_of_torch_threads_stays() -> None:
+def test_the_number_of_torch_threads_is_not_changed() -> None:
     script = (
         "import torch; torch.set_num_threads(2)\n"
         "from serve_app.audio.vad import SpeechDetector; SpeechDetector()\n"
@@ -86,7 +86,7 @@ def test_hysteresis() -> None:
     assert stretches([0.6] * 4 + [0.3] * 2, VAD) == [(0, 4)]  # the recording's end
 
 
-def test_a_long_stretch_is_cut_in_its_second_half() -> None:
+def test_a_long_segment_is_split_in_its_second_half() -> None:
     probabilities = [0.9] * 25
     probabilities[3], probabilities[7] = 0.5, 0.6
     assert stretches(probabilities, VAD, longest=10) == [(0, 7), (7, 16), (16, 25)]
@@ -120,8 +120,8 @@ NOT_SPEECH = {
 
 
 @pytest.mark.parametrize("kind", NOT_SPEECH)
-def test_what_is_not_speech_has_no_windows(kind: str) -> None:
-    assert list(cut([NOT_SPEECH[kind]], SpeechDetector(), VadSettings(), 10, 300)) == []
+def test_other_sounds_have_no_windows(kind: str) -> None:
+    assert list(cut_into_blocks([NOT_SPEECH[kind]], SpeechDetector(), VadSettings(), 10, 300)) == []
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
@@ -134,7 +134,9 @@ def test_words_between_pauses_are_in_windows(voice: str, text: str, gain: float,
     words = words[loud[0] : loud[-1]]
     pause = noise(0, 4, 0.0003)
     windows = [
-        w for block in cut([pause, words, pause], SpeechDetector(), VadSettings(), 10, 300) for w in block.windows
+        w
+        for block in cut_into_blocks([pause, words, pause], SpeechDetector(), VadSettings(), 10, 300)
+        for w in block.windows
     ]
     covered = sum(min(w.end, len(pause) + len(words)) - max(w.start, len(pause)) for w in windows)
     assert covered >= 0.99 * len(words)

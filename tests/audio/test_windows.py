@@ -1,4 +1,4 @@
-"""Windows and blocks: what must hold for any recording, any probabilities, any settings."""
+"""Windows and blocks: properties for any recording, probabilities and settings."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechSegmenter
-from serve_app.audio.windows import Block, Window, cut
+from serve_app.audio.windows import Block, Window, cut_into_blocks
 from serve_app.settings import VadSettings
 
 VAD = VadSettings(threshold=0.5, min_speech_ms=100, min_silence_ms=200, pad_ms=250)
@@ -19,7 +19,7 @@ NOT_CUT = 2**40
 
 
 class Scripted:
-    """A detector that says what it is told, frame after frame."""
+    """A detector that returns given probabilities, frame by frame."""
 
     def __init__(self, probabilities: NDArray[np.float32]) -> None:
         self._left = probabilities
@@ -32,7 +32,7 @@ class Scripted:
 
 
 def recording(samples: int) -> NDArray[np.int16]:
-    """Every sample tells its position."""
+    """Return a recording in which each sample encodes its position."""
     return (np.arange(samples) % 65521).astype(np.uint16).view(np.int16)
 
 
@@ -46,7 +46,7 @@ def blocks_of(
 ) -> list[Block]:
     pcm = recording(samples)
     pieces = (pcm[start : start + chunk] for start in range(0, samples, chunk))
-    return list(cut(pieces, Scripted(probabilities), vad, max_window_s, block_s))
+    return list(cut_into_blocks(pieces, Scripted(probabilities), vad, max_window_s, block_s))
 
 
 def windows_of(blocks: list[Block]) -> list[Window]:
@@ -61,7 +61,7 @@ def script(*parts: tuple[float, float]) -> tuple[NDArray[np.float32], int]:
 
 @st.composite
 def speech(draw: st.DrawFn) -> tuple[NDArray[np.float32], int]:
-    """Alternating stretches of likely and unlikely speech, with noise; the last frame may be cut short."""
+    """Alternating spans of likely and unlikely speech, with noise. The last frame may be incomplete."""
     parts = draw(st.lists(st.tuples(st.integers(1, 200), st.sampled_from([0.0, 0.2, 0.45, 0.6, 1.0])), max_size=15))
     noise = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     level = draw(st.sampled_from([0.0, 0.1, 0.5]))
@@ -82,7 +82,7 @@ vads = st.builds(
 
 @settings(deadline=None, max_examples=60)
 @given(speech(), vads, st.sampled_from([1.0, 1.7, 10.0, 30.0]), st.sampled_from([0.5, 20.0, 300.0]))
-def test_windows_hold(
+def test_invariants_of_windows(
     spoken: tuple[NDArray[np.float32], int], vad: VadSettings, max_window_s: float, block_s: float
 ) -> None:
     frames, samples = spoken
@@ -119,7 +119,7 @@ def test_windows_hold(
 
 @settings(deadline=None, max_examples=20)
 @given(speech(), st.sampled_from([777, 512, 4000, 65_536, 10**9]))
-def test_chunks_make_no_difference(spoken: tuple[NDArray[np.float32], int], chunk: int) -> None:
+def test_windows_do_not_depend_on_chunks(spoken: tuple[NDArray[np.float32], int], chunk: int) -> None:
     frames, samples = spoken
     one = blocks_of(frames, samples, chunk=chunk)
     other = blocks_of(frames, samples, chunk=16_000)
@@ -132,14 +132,14 @@ def test_silence_has_no_windows() -> None:
     assert blocks_of(np.empty(0, np.float32), 0) == []
 
 
-def test_padding_and_the_pauses_inside_are_kept() -> None:
+def test_windows_contain_padding_and_inner_pauses() -> None:
     frames, samples = script((3, 0), (2, 1), (1, 0), (2, 1), (3, 0))
     (window,) = windows_of(blocks_of(frames, samples))
     assert window.start == pytest.approx((3 - 0.25) * SAMPLE_RATE, abs=FRAME_SAMPLES)
     assert window.end == pytest.approx((8 + 0.25) * SAMPLE_RATE, abs=FRAME_SAMPLES)
 
 
-def test_windows_are_cut_in_silence_as_late_as_they_can() -> None:
+def test_windows_end_in_silence_as_late_as_possible() -> None:
     frames, samples = script(*[(2, 1), (0.5, 0)] * 12)
     windows = windows_of(blocks_of(frames, samples))
     assert len(windows) == 3  # four stretches of 2 s and their pauses in 10 s
@@ -148,33 +148,33 @@ def test_windows_are_cut_in_silence_as_late_as_they_can() -> None:
 
 
 @pytest.mark.parametrize("frames", range(40, 60))
-def test_the_length_holds_wherever_a_window_begins(frames: int) -> None:
+def test_the_maximum_length_applies_wherever_a_window_begins(frames: int) -> None:
     vad = VAD.model_copy(update={"pad_ms": 8000})
     (window,) = windows_of(blocks_of(*script((frames * 0.032, 0), (0.2, 1), (5, 0)), vad, max_window_s=1.0))
     assert 0.95 * SAMPLE_RATE < window.end - window.start <= SAMPLE_RATE
 
 
-def test_neighbours_share_a_short_pause() -> None:
+def test_neighbouring_windows_share_a_short_pause() -> None:
     frames, samples = script((7, 1), (0.3, 0), (7, 1))
     first, second = windows_of(blocks_of(frames, samples))
     assert first.end == second.start == pytest.approx(7.15 * SAMPLE_RATE, abs=2 * FRAME_SAMPLES)
 
 
-def test_endless_speech_is_cut_where_it_is_least_like_speech() -> None:
+def test_long_speech_is_split_at_its_lowest_probability() -> None:
     frames, samples = script((7, 1), (0.064, 0.6), (20, 1))
     windows = windows_of(blocks_of(frames, samples))
     assert windows[0].end == windows[1].start == pytest.approx(7.05 * SAMPLE_RATE, abs=2 * FRAME_SAMPLES)
     assert all(a.end == b.start for a, b in pairwise(windows))
 
 
-def test_a_short_burst_is_not_speech_but_the_rest_of_a_long_stretch_is() -> None:
+def test_a_short_sound_is_not_speech_but_the_rest_of_a_long_segment_is() -> None:
     assert blocks_of(*script((3, 0), (0.064, 1), (3, 0))) == []
     frames, samples = script((9.5, 1), (3, 0))
     assert sum(w.end - w.start for w in windows_of(blocks_of(frames, samples))) >= 9.5 * SAMPLE_RATE
 
 
-def test_blocks_come_while_the_recording_goes_on() -> None:
-    """A block is out as soon as nothing can join it, and old sound is forgotten."""
+def test_blocks_are_yielded_while_the_recording_is_read() -> None:
+    """A block is yielded as soon as no window can join it, and old audio is dropped."""
     frames, samples = script(*[(5, 1), (1, 0)] * 20, (600, 0))
     pcm, read = recording(samples), 0
 
@@ -185,12 +185,13 @@ def test_blocks_come_while_the_recording_goes_on() -> None:
             yield pcm[start:read]
 
     delays = [
-        (read - block.windows[-1].end) / SAMPLE_RATE for block in cut(reading(), Scripted(frames), VAD, 10.0, 30.0)
+        (read - block.windows[-1].end) / SAMPLE_RATE
+        for block in cut_into_blocks(reading(), Scripted(frames), VAD, 10.0, 30.0)
     ]
     assert len(delays) >= 4
     assert max(delays) < 10 + 30 + 5
 
 
-def test_a_window_has_a_least_length() -> None:
+def test_a_too_small_maximum_length_is_rejected() -> None:
     with pytest.raises(ValueError, match="max_window_s"):
         blocks_of(*script((3, 1)), max_window_s=0.5)

@@ -19,7 +19,7 @@ from pydub import AudioSegment
 from ray import serve
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 from tests.cluster import Running
 
@@ -30,7 +30,7 @@ CANCEL_S = 2.0
 @pytest.fixture(scope="module")
 def hour() -> bytes:
     """An hour of speech."""
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     long = io.BytesIO()
     (sound * (3600 * SAMPLE_RATE // len(pcm))).export(long, format="wav")

@@ -19,7 +19,7 @@ from pydub import AudioSegment
 from ray import serve
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.errors import AudioError
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import LimitSettings
@@ -42,7 +42,7 @@ def transcribe(http: httpx.Client, name: str, **fields: str) -> Any:
 
 
 def minutes_of_speech(count: float) -> bytes:
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     long = io.BytesIO()
     (sound * round(count * 60 * SAMPLE_RATE / len(pcm))).export(long, format="wav")
@@ -259,7 +259,7 @@ def test_a_client_that_leaves_a_stream_cancels_the_work(http: httpx.Client) -> N
 
 def test_python_callers_hand_over_sound_bytes_or_a_url(running: Running) -> None:
     transcriber = serve.get_deployment_handle("Transcriber", "whisper")
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     segment = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     forced = TranscriptionOptions(language="es")
     assert transcriber.transcribe_audio.remote(segment, forced).result().text == SAID["es.wav"]

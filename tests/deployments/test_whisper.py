@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from serve_app.cores import SPINS
+from serve_app.cores import SPIN_COUNT
 
 LOAD = {
     "Whisper": """
@@ -41,12 +41,12 @@ def openmp(code: str, **environment: str) -> dict[str, str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("deployment", LOAD)
 def test_openmp_spins_briefly(deployment: str) -> None:
-    assert openmp(LOAD[deployment])["GOMP_SPINCOUNT"] == str(SPINS)
+    assert openmp(LOAD[deployment])["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 def test_what_the_operator_says_stays(chosen: dict[str, str]) -> None:
     shown = openmp("from serve_app.cores import spin_briefly; spin_briefly(); import torch", **chosen)
-    assert shown["GOMP_SPINCOUNT"] != str(SPINS)
+    assert shown["GOMP_SPINCOUNT"] != str(SPIN_COUNT)
     assert chosen.items() <= shown.items()

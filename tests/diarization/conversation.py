@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.diarization.pipeline import load_pyannote
 from serve_app.settings import LimitSettings
 
@@ -17,7 +17,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 def conversation(seconds: float) -> NDArray[np.int16]:
     """Recordings one after the other, some at the same time, some after a long silence."""
-    voices = [np.concatenate(list(Decoding(path, LimitSettings()))) for path in sorted(DATA.glob("*.[!m]*"))]
+    voices = [np.concatenate(list(AudioDecoder(path, LimitSettings()))) for path in sorted(DATA.glob("*.[!m]*"))]
     chance = np.random.default_rng(0)
     sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
     at, number = SAMPLE_RATE, 0

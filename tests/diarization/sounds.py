@@ -8,7 +8,7 @@ import numpy as np
 from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 
 DATA = Path(__file__).parent.parent / "data"
@@ -16,7 +16,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 def speech(name: str = "es.wav") -> AudioSegment:
     """A recording of the tests."""
-    pcm = np.concatenate(list(Decoding(DATA / name, LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / name, LimitSettings())))
     return AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
 
 

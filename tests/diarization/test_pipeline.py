@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
-from serve_app.audio.encode import flac
+from serve_app.audio.decode import AudioDecoder
+from serve_app.audio.encode import encode_flac
 from serve_app.diarization.pipeline import PipelineError, SpeakerPipeline
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.settings import DiarizationSettings, LimitSettings, VadSettings
@@ -65,11 +65,11 @@ def test_work_ends_at_a_step_when_it_is_told_to(nano: SpeakerPipeline) -> None:
 
 
 def clip(sound: np.ndarray) -> str:  # type: ignore[type-arg]
-    return b64encode(flac(sound)).decode()
+    return b64encode(encode_flac(sound)).decode()
 
 
 def test_a_channel_is_a_speaker_and_known_ones_are_found(nano: SpeakerPipeline) -> None:
-    voices = [np.concatenate(list(Decoding(DATA / name, LimitSettings()))) for name in ("en.mp3", "de.opus")]
+    voices = [np.concatenate(list(AudioDecoder(DATA / name, LimitSettings()))) for name in ("en.mp3", "de.opus")]
     sound = np.zeros((8 * SAMPLE_RATE, 2), np.int16)
     sound[SAMPLE_RATE : SAMPLE_RATE + len(voices[0]), 0] = voices[0]
     sound[4 * SAMPLE_RATE :, 1][: len(voices[1])] = voices[1][: 4 * SAMPLE_RATE]
@@ -84,7 +84,7 @@ def test_a_channel_is_a_speaker_and_known_ones_are_found(nano: SpeakerPipeline) 
 
 @pytest.mark.skipif(not RECORDING.exists(), reason=f"{RECORDING} is not there")
 def test_a_real_recording_of_two_channels(nano: SpeakerPipeline) -> None:
-    sound = np.concatenate(list(Decoding(RECORDING, LimitSettings(), separate=True)))
+    sound = np.concatenate(list(AudioDecoder(RECORDING, LimitSettings(), separate_channels=True)))
     left, right = nano.diarize(sound, DiarizationOptions(channels="separate"))
     assert (left.speaker, right.speaker) == ("CHANNEL_0", "CHANNEL_1")
     assert (left.start, left.end) == pytest.approx((0.3, 4.9), abs=0.1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.diarization.reference_clips import normalize_clips
 from serve_app.errors import InvalidRequest
 from serve_app.schemas.request import KnownSpeaker
@@ -36,7 +36,9 @@ def test_a_clip_becomes_16_khz_mono_flac(name: str, settings: AppSettings, tmp_p
         stream = container.streams.audio[0]
         assert (container.format.name, stream.rate, stream.channels) == ("flac", SAMPLE_RATE, 1)
     (tmp_path / "found").write_bytes(found)
-    sound, same = (np.concatenate(list(Decoding(path, LimitSettings()))) for path in (DATA / name, tmp_path / "found"))
+    sound, same = (
+        np.concatenate(list(AudioDecoder(path, LimitSettings()))) for path in (DATA / name, tmp_path / "found")
+    )
     assert np.array_equal(sound, same)
     assert not list(settings.spool_dir.iterdir())
 

@@ -1,7 +1,7 @@
 import pytest
 
 from examples.demo import SAMPLE, SENTENCES, compared
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 
 SAID = SENTENCES.read_text(encoding="utf-8")
@@ -25,8 +25,8 @@ def test_the_demo_says_what_differs(text: str, expected: str) -> None:
 
 
 def test_the_sample_is_decoded_whole() -> None:
-    decoding = Decoding(SAMPLE, LimitSettings(), "file")
+    decoding = AudioDecoder(SAMPLE, LimitSettings(), "file")
     for _ in decoding:
         pass
-    assert 30 < decoding.samples / 16_000 < 40
+    assert 30 < decoding.samples_read / 16_000 < 40
     assert not decoding.warnings

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.errors import Reused
+from serve_app.errors import IdempotencyConflict
 from serve_app.jobs.db.engine import Database
 from serve_app.schemas.job import JobState
 from serve_app.schemas.request import JobRequest
@@ -22,7 +22,7 @@ async def test_the_same_key_and_request_are_the_same_job(managing: Managing) -> 
         await ended(manager, first)
         again = await manager.submit(request(), owner="alice", idempotency_key="k")
         assert (again.id, again.state, again.attempts) == (first.id, JobState.SUCCEEDED, 1)
-        with pytest.raises(Reused, match="'k' was used for another request") as refused:
+        with pytest.raises(IdempotencyConflict, match="'k' was used for another request") as refused:
             await manager.submit(OTHER, owner="alice", idempotency_key="k")
         assert (refused.value.status, refused.value.param) == (422, "Idempotency-Key")
         assert (await manager.submit(OTHER, owner="bob", idempotency_key="k")).id != first.id
@@ -38,7 +38,9 @@ async def test_the_same_id_and_request_are_the_same_job(managing: Managing) -> N
             name = f"my.job-{call.__name__}"
             assert {(await call(request(), name, "alice")).id for _ in range(3)} == {name}
             for other, owner in ((OTHER, "alice"), (request(), "bob")):
-                with pytest.raises(Reused, match=f"a job '{name}' already, for another request") as refused:
+                with pytest.raises(
+                    IdempotencyConflict, match=f"a job '{name}' already, for another request"
+                ) as refused:
                     await call(other, name, owner)
                 assert (refused.value.status, refused.value.param) == (422, "id")
         assert len((await manager.list(None, 10, None)).data) == 2
@@ -83,7 +85,7 @@ async def test_an_upload_that_is_brought_again_is_dropped_and_the_first_kept(
         await manager.submit(JobRequest(source=sources[0]), **arguments)  # type: ignore[arg-type]
         assert [path.name for path in files(tmp_path / "blobs")] == [sources[0].key]
         another = await upload(blobs, b"another")
-        with pytest.raises(Reused):
+        with pytest.raises(IdempotencyConflict):
             await manager.submit(JobRequest(source=another), **arguments)  # type: ignore[arg-type]
         await blobs.delete(another.key)  # by who brought it
         gate.opened.set()

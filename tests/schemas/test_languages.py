@@ -1,12 +1,12 @@
 import pytest
 from transformers.models.whisper import tokenization_whisper
 
-from serve_app.schemas.languages import LANGUAGES, OTHER_NAMES, language_code, language_name
+from serve_app.schemas.languages import LANGUAGE_ALIASES, LANGUAGES, language_code, language_name
 
 
-def test_they_are_those_of_whispers_tokenizer() -> None:
+def test_languages_equal_whispers_tokenizer() -> None:
     assert list(LANGUAGES.items()) == list(tokenization_whisper.LANGUAGES.items())
-    assert {name: code for code, name in LANGUAGES.items()} | OTHER_NAMES == tokenization_whisper.TO_LANGUAGE_CODE
+    assert {name: code for code, name in LANGUAGES.items()} | LANGUAGE_ALIASES == tokenization_whisper.TO_LANGUAGE_CODE
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def test_a_language_is_a_code_or_a_name(given: str | None, code: str | None) -> 
 
 
 @pytest.mark.parametrize("given", ["xx", "", "english please"])
-def test_another_language_is_refused(given: str) -> None:
+def test_an_unknown_language_is_rejected(given: str) -> None:
     with pytest.raises(ValidationError, match="unknown language"):
         TranscriptionOptions(language=given)
 
@@ -36,30 +36,30 @@ def test_errors_survive_pickling() -> None:
         ({"temperature_increment_on_fallback": None}, (0.0,)),
     ],
 )
-def test_the_ladder_is_whispers(options: dict[str, float | None], temperatures: tuple[float, ...]) -> None:
+def test_temperatures_equal_openai_whispers(options: dict[str, float | None], temperatures: tuple[float, ...]) -> None:
     assert TranscriptionOptions(**options).temperatures == temperatures
 
 
-def test_a_ladder_has_an_end() -> None:
+def test_the_number_of_temperatures_is_limited() -> None:
     assert len(TranscriptionOptions(temperature_increment_on_fallback=0.01).temperatures) == 101
     with pytest.raises(ValidationError, match="temperature_increment_on_fallback"):
         TranscriptionOptions(temperature_increment_on_fallback=1e-9)
 
 
-def test_a_fronts_body_has_the_options_and_more() -> None:
+def test_options_from_a_fronts_body() -> None:
     class Body(TranscriptionOptions):
         audio: str
 
-    assert TranscriptionOptions.of(Body(audio="a", language="german")) == TranscriptionOptions(language="de")
+    assert TranscriptionOptions.from_body(Body(audio="a", language="german")) == TranscriptionOptions(language="de")
 
 
 @pytest.mark.parametrize(("given", "tokens"), [("-1", (-1,)), ("3, 4", (3, 4)), ("", ()), ([5], (5,))])
-def test_tokens_are_a_list_or_text_with_commas(given: object, tokens: tuple[int, ...]) -> None:
+def test_suppress_tokens_are_a_list_or_a_comma_separated_string(given: object, tokens: tuple[int, ...]) -> None:
     assert TranscriptionOptions.model_validate({"suppress_tokens": given}).suppress_tokens == tokens
 
 
 @pytest.mark.parametrize("given", ["a", "-2", [-2], "1;2"])
-def test_what_is_no_token_is_refused(given: object) -> None:
+def test_invalid_suppress_tokens_are_rejected(given: object) -> None:
     with pytest.raises(ValidationError, match="suppress_tokens"):
         TranscriptionOptions.model_validate({"suppress_tokens": given})
 
@@ -86,13 +86,13 @@ CLIP = {"reference": "aaaa"}
         ),
     ],
 )
-def test_what_speakers_cannot_be_is_refused_by_its_field(given: dict[str, object], field: str) -> None:
+def test_invalid_diarization_options_are_rejected_with_their_field(given: dict[str, object], field: str) -> None:
     with pytest.raises(ValidationError) as refused:
         TranscriptionOptions.model_validate({"diarization": given})
     assert ".".join(map(str, refused.value.errors()[0]["loc"])) == field
 
 
-def test_numbers_of_speakers_may_be_open() -> None:
+def test_valid_numbers_of_speakers() -> None:
     for given in (
         {},
         {"num_speakers": 2},
@@ -103,19 +103,19 @@ def test_numbers_of_speakers_may_be_open() -> None:
         assert TranscriptionOptions.model_validate({"diarization": given}).diarization is not None
 
 
-def test_speakers_need_times() -> None:
+def test_diarization_requires_timestamps() -> None:
     with pytest.raises(ValidationError, match="timestamps must be 'segment' or 'word'"):
         TranscriptionOptions.model_validate({"timestamps": "none", "diarization": {}})
 
 
-def test_who_decodes_windows_finds_words_and_hears_of_no_speakers() -> None:
+def test_options_for_decoding_have_words_and_no_diarization() -> None:
     plain = TranscriptionOptions(language="en")
     assert plain.for_decoding == plain
     told = TranscriptionOptions.model_validate({"language": "en", "diarization": {}})
     assert told.for_decoding == TranscriptionOptions(language="en", timestamps="word")
 
 
-def test_clips_are_kept_and_not_shown() -> None:
+def test_reference_clips_are_stored_but_redacted() -> None:
     told = TranscriptionOptions.model_validate({"diarization": {"known_speakers": [{"name": "Ann"} | CLIP]}})
     assert told.diarization is not None
     assert TranscriptionOptions.model_validate_json(told.model_dump_json()) == told

@@ -1,4 +1,4 @@
-"""Real weights on real speech: nothing is left out, nothing is said twice, nothing is invented.
+"""Real weights on real speech: nothing is left out, repeated or hallucinated.
 
 Needs whisper-base, which the fixture fetches, and a folder of recordings beside the repository; skipped without either.
 """
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from benchmarks.non_speech import non_speech
-from serve_app.audio.decode import Decoding
-from serve_app.audio.spans import total
+from serve_app.audio.decode import AudioDecoder
+from serve_app.audio.spans import total_length
 from serve_app.audio.vad import SpeechDetector
-from serve_app.audio.windows import Block, Window, cut
+from serve_app.audio.windows import Block, Window, cut_into_blocks
 from serve_app.pipeline.coverage import speech_without_text
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.settings import LimitSettings, VadSettings, WhisperSettings
@@ -40,7 +40,7 @@ def engine(whisper_base: Path) -> Iterator[Engine]:
 
 
 def blocks(pcm: Any) -> list[Block]:
-    return list(cut(pcm, SpeechDetector(), VadSettings(), 30, 300))
+    return list(cut_into_blocks(pcm, SpeechDetector(), VadSettings(), 30, 300))
 
 
 async def decoded(engine: Engine, block: Block, **options: Any) -> list[tuple[Window, WindowText]]:
@@ -65,11 +65,11 @@ def words(text: str) -> list[str]:
     ],
     ids=lambda options: " ".join(options) or "defaults",
 )
-async def test_no_speech_is_left_out_and_none_said_twice(engine: Engine, options: dict[str, Any]) -> None:
+async def test_no_speech_is_left_out_or_repeated(engine: Engine, options: dict[str, Any]) -> None:
     pairs: list[tuple[Window, WindowText]] = []
-    for block in blocks(Decoding(SPEECH / EARLY, LimitSettings())):
+    for block in blocks(AudioDecoder(SPEECH / EARLY, LimitSettings())):
         pairs += await decoded(engine, block, **options)
-    assert total(speech_without_text(pairs)) <= 16_000
+    assert total_length(speech_without_text(pairs)) <= 16_000
     said = words(" ".join(segment.text for _, text in pairs for segment, _ in text.timed_segments))
     truth = {entry["file"]: entry["text"] for entry in json.loads((SPEECH / "truth.json").read_text())}
     assert len(set(said) & set(words(truth[EARLY]))) > 0.8 * len(set(words(truth[EARLY])))
@@ -83,25 +83,25 @@ async def test_no_speech_is_left_out_and_none_said_twice(engine: Engine, options
 
 
 @needs_speech
-async def test_short_clips_are_in_their_languages(engine: Engine) -> None:
+async def test_languages_of_short_clips(engine: Engine) -> None:
     truth = [entry for entry in json.loads((SPEECH / "truth.json").read_text()) if entry["seconds"] < 6]
     for entry in truth:
-        for block in blocks(Decoding(SPEECH / entry["file"], LimitSettings())):
+        for block in blocks(AudioDecoder(SPEECH / entry["file"], LimitSettings())):
             for _, text in await decoded(engine, block):
                 assert text.language == entry["language"], entry["file"]
 
 
-async def test_sounds_without_a_word_have_no_text(engine: Engine) -> None:
+async def test_sounds_without_words_have_no_text(engine: Engine) -> None:
     for sound in non_speech():
         for block in blocks([sound.pcm]):
             for _, text in await decoded(engine, block):
                 assert not text.timed_segments, sound.name
 
 
-async def test_silence_around_speech_is_not_filled(engine: Engine) -> None:
-    """The demo's recording between hum and steady noise."""
+async def test_silence_around_speech_has_no_text(engine: Engine) -> None:
+    """The demo's recording between hum and constant noise."""
     sample = Path(__file__).parents[2] / "examples" / "sample.mp3"
-    speech = np.concatenate(list(Decoding(sample, LimitSettings())))[: 10 * 16_000]
+    speech = np.concatenate(list(AudioDecoder(sample, LimitSettings())))[: 10 * 16_000]
     rng = np.random.default_rng(0)
     seconds = np.arange(8 * 16_000) / 16_000
     around = (rng.normal(size=len(seconds)) * 150 + 300 * np.sin(100 * np.pi * seconds)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""From token ids to timed text."""
+"""Segments and texts of windows, made from token ids."""
 
 import zlib
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ SPECIAL = SpecialTokens(
     tasks={},
     suppressed=(),
     suppressed_at_begin=(),
-    max_initial_timestamp=None,
+    max_initial_timestamp_index=None,
 )
 BLANK = 0
 
@@ -62,7 +62,7 @@ def test_segments(tokens: list[int], expected: list[tuple[float, float, str, tup
     tokens=st.lists(st.one_of(st.integers(1, END - 1), st.integers(FIRST, FIRST + 1500)), max_size=40),
     duration=st.floats(0.02, 30),
 )
-def test_times_lie_in_the_window_and_never_run_back(tokens: list[int], duration: float) -> None:
+def test_times_lie_within_the_window_and_never_decrease(tokens: list[int], duration: float) -> None:
     segments = window_segments(tokens, SPECIAL, duration, decode)
     times = [time for segment in segments for time in (segment.start, segment.end)]
     assert times == sorted(times)
@@ -70,14 +70,14 @@ def test_times_lie_in_the_window_and_never_run_back(tokens: list[int], duration:
     assert [token for segment in segments for token in segment.tokens] == [t for t in tokens if t < END]
 
 
-def test_compression_ratio_is_whispers() -> None:
+def test_compression_ratio_equals_whispers() -> None:
     assert compression_ratio("") == 0
     text = "na " * 50
     assert compression_ratio(text) == len(text) / len(zlib.compress(text.encode())) > 2.4
     assert compression_ratio("é") == 2 / len(zlib.compress("é".encode()))
 
 
-def test_parts_of_a_window_are_one_text_that_can_be_kept() -> None:
+def test_the_texts_of_a_windows_clips_are_one_text_that_can_be_serialized() -> None:
     def part(start: float, temperature: float, *segments: tuple[float, float, str]) -> WindowText:
         return WindowText(
             language="en",

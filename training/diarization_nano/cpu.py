@@ -2,7 +2,7 @@
 
 import torch
 
-from serve_app.whisper.model.malloc import keep_freed_memory
+from serve_app.whisper.model.malloc import retain_freed_memory
 
 
 def hurry(worker: int = 0) -> None:
@@ -11,4 +11,4 @@ def hurry(worker: int = 0) -> None:
     Echoes fade into denormals, with which a CPU is five times as slow; and memory just freed is soon asked for again.
     """
     torch.set_flush_denormal(True)
-    keep_freed_memory()
+    retain_freed_memory()

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from starlette.datastructures import UploadFile
 
-from serve_app.audio.inline import from_base64
+from serve_app.audio.inline import decode_base64
 from serve_app.schemas.request import BlobSource
 from serve_app.storage.blobs import BlobStore
 

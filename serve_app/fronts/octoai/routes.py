@@ -40,7 +40,7 @@ async def infer(
         bool, Header(alias="X-OctoAI-Async", description="1: answer at once, with a URL to poll.")
     ] = False,
 ) -> JSONResponse:
-    options = TranscriptionOptions.of(body)
+    options = TranscriptionOptions.from_body(body)
     job_request = JobRequest(source=await _source(service, body), options=options)
     request_id = uuid4().hex
     headers = {REQUEST_ID: request_id}

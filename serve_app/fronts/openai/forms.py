@@ -24,7 +24,7 @@ from serve_app.http.error_format import as_invalid_request
 from serve_app.rendering.formats import SPEAKERS, SUBTITLES, SpeechFormat
 from serve_app.schemas.request import (
     MAX_KNOWN_SPEAKERS,
-    MAX_PROMPT,
+    MAX_PROMPT_CHARS,
     Milliseconds,
     Probability,
     Timestamps,

@@ -1,4 +1,4 @@
-"""CUDA graphs of a function of a shape: captured once, then replayed without launching each kernel from Python."""
+"""CUDA graphs: a function is captured once per shape, then replayed without launching each kernel from Python."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
@@ -12,21 +12,21 @@ ResultT = TypeVar("ResultT")
 
 
 class CudaGraphs(Generic[ShapeT, ResultT]):
-    """`compute(shape)` as CUDA graphs that share their memory.
+    """Captures `compute(shape)` as a CUDA graph for each shape. The graphs share their memory.
 
-    All `shapes` are captured at once, so that no later call stalls. The function must work on tensors that are never
+    All `shapes` are captured at once, so that no later call stalls. The function must use tensors that are never
     reallocated, and must not synchronize with the device. Its result is overwritten by the next call.
     """
 
     def __init__(self, compute: Callable[[ShapeT], ResultT], shapes: Iterable[ShapeT]) -> None:
-        # No reference to `compute` is kept: it would form a cycle with its owner and delay the release of its memory.
+        # `compute` is not stored: a reference cycle with its owner would delay the release of its memory.
         self._graphs: dict[ShapeT, tuple[torch.cuda.CUDAGraph, ResultT]] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        # One stream, as libraries allocate a workspace per stream. Its priority is high: a step is many small kernels,
-        # each of which would otherwise queue behind the encoder's.
+        # A single stream, as libraries allocate a workspace per stream. Its priority is high: a step is many small
+        # kernels, each of which would otherwise queue behind the encoder's.
         self._stream = torch.cuda.Stream(priority=-1)
-        with _nothing_collected():
-            for shape in sorted(shapes, reverse=True):  # the largest first: the others reuse its memory
+        with _garbage_collection_disabled():
+            for shape in sorted(shapes, reverse=True):  # the largest first, so that the others reuse its memory
                 self._graphs[shape] = self._capture(compute, shape)
 
     def _capture(self, compute: Callable[[ShapeT], ResultT], shape: ShapeT) -> tuple[torch.cuda.CUDAGraph, ResultT]:
@@ -41,20 +41,20 @@ class CudaGraphs(Generic[ShapeT, ResultT]):
         return graph, result
 
     def __call__(self, shape: ShapeT) -> ResultT:
-        """Replay one of the shapes."""
+        """Replay the graph of a shape."""
         graph, result = self._graphs[shape]
         graph.replay()
         return result
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
+def _garbage_collection_disabled() -> Iterator[None]:
     """Disable garbage collection: freeing an older graph would break the capture of a new one."""
-    collecting = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if was_enabled:
             gc.enable()

@@ -1,4 +1,4 @@
-"""Continuous batching of window sequences: a sequence that ends frees its rows for the next one at once."""
+"""The decoder: continuous batching of sequences, with prefill and one step at a time for all rows."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from serve_app.schemas.request import Task
-from serve_app.whisper.decoding.kv_slots import KVSlots, Record, StepOutput
+from serve_app.whisper.decoding.kv_slots import GraphCapture, KVSlots, StepOutput
 from serve_app.whisper.decoding.search import BeamSearch, Hypothesis, SamplingSearch, SearchConfig, start_search
 from serve_app.whisper.model.whisper_model import WhisperModel
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """The options one window is decoded with.
+    """The options that one window is decoded with.
 
-    `prompt`: previous-text tokens, starting with `<|startofprev|>`, or none. `language`: its token; null: detect it
-    (an English-only checkpoint has none). `suppressed`: tokens that are never allowed.
+    `prompt`: tokens of the previous text, starting with `<|startofprev|>`, or empty. `language`: the language token,
+    null to detect it, or for an English-only checkpoint. `suppressed`: tokens that are never allowed.
     """
 
     prompt: tuple[int, ...] = ()
@@ -33,19 +33,19 @@ class DecodeRequest:
 class DecodingResult:
     """The result of decoding one window.
 
-    `language`: its token, null for an English-only checkpoint. `prefix`: the tokens before the text.
+    `language`: the language token, null for an English-only checkpoint. `prefix`: all tokens before the text.
     `no_speech_prob`: the probability of `<|nospeech|>` after `<|startoftranscript|>`.
     """
 
     language: int | None
     prefix: tuple[int, ...]
-    text: Hypothesis
+    hypothesis: Hypothesis
     no_speech_prob: float
 
 
 @dataclass(eq=False)
 class SequenceState:
-    """The state of a window that is being decoded; `result` is null until it has ended."""
+    """A sequence that is being decoded: the text of one window. `result` is null until it has ended."""
 
     language: int | None
     prefix: tuple[int, ...]
@@ -60,7 +60,9 @@ class SequenceState:
 
 @dataclass(eq=False)
 class _Row:
-    attempt: SequenceState
+    """A row of the batch: one beam or sample of a sequence."""
+
+    sequence: SequenceState
     beam_index: int  # among the rows of its sequence
     length: int  # positions filled
     generator: torch.Generator | None
@@ -68,21 +70,25 @@ class _Row:
 
 
 class Decoder:
-    """Decodes sequences in a fixed number of rows.
+    """Decodes sequences in a fixed number of rows. The rows of a sequence that ends are free for the next one at once.
 
-    `lookahead_steps`: steps that are launched on the device before the output of the first is read, so that it never
-    waits for Python. The end of a text is then noticed that many steps late, which changes no text. `record`: see
-    `KVSlots`.
+    `lookahead_steps`: steps that are launched before the output of the first one is read, so that the device never
+    waits for Python. The end of a text is then noticed that many steps late, which does not change it.
+    `capture_graphs`: see `KVSlots`.
     """
 
     def __init__(
-        self, model: WhisperModel, rows: int, lookahead_steps: int | None = None, record: Record | None = None
+        self,
+        model: WhisperModel,
+        rows: int,
+        lookahead_steps: int | None = None,
+        capture_graphs: GraphCapture | None = None,
     ) -> None:
-        self.size = rows
+        self.rows = rows
         self._model = model
         self._tokens = model.card.tokens
-        self._known = torch.tensor(sorted(self._tokens.languages.values()), device=model.device)
-        self._slots = KVSlots(model, rows, record)
+        self._language_tokens = torch.tensor(sorted(self._tokens.languages.values()), device=model.device)
+        self._slots = KVSlots(model, rows, capture_graphs)
         self._lookahead_steps = (
             (1 if model.device.type == "cuda" else 0) if lookahead_steps is None else lookahead_steps
         )
@@ -92,128 +98,137 @@ class Decoder:
     @property
     def free_rows(self) -> int:
         """Number of rows that are not in use."""
-        return self.size - len(self._rows)
+        return self.rows - len(self._rows)
 
     @property
     def has_work(self) -> bool:
-        """Whether a call of `step` would do anything."""
+        """Whether there are sequences to decode or outputs to read."""
         return bool(self._rows or self._pending_steps)
 
     @torch.inference_mode()
     def add_sequences(self, states: Tensor, requests: Sequence[DecodeRequest]) -> list[SequenceState]:
-        """Prefill windows with encoder states `(windows, positions, width)`. Enough rows must be free."""
+        """Prefill the prefixes of windows and start decoding them. Enough rows must be free.
+
+        `states`: encoder states `(windows, positions, width)`, one per request.
+        """
         first = len(self._rows)
         counts = [request.search.rows for request in requests]
         self._slots.set_cross_attention(first, states)
         languages = [request.language for request in requests]
-        unknown = self._tokens.multilingual and None in languages
-        if unknown and any(request.prompt for request in requests):
+        detect_language = self._tokens.is_multilingual and None in languages
+        if detect_language and any(request.prompt for request in requests):
             # A prompt would bias language detection towards its own language.
-            alone = self._slots.prefill(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
-            languages, unknown = self._detect(languages, alone), False
-        starts = [(*request.prompt, self._tokens.start) for request in requests]
-        logits = self._slots.prefill(first, starts, [0] * len(starts))
-        if unknown:
-            languages = self._detect(languages, logits)
+            logits = self._slots.prefill(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
+            languages, detect_language = self._detect_languages(languages, logits), False
+        prompts = [(*request.prompt, self._tokens.start) for request in requests]
+        logits = self._slots.prefill(first, prompts, [0] * len(prompts))
+        if detect_language:
+            languages = self._detect_languages(languages, logits)
         no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
-        steering = [
+        start_tokens = [
             self._tokens.prefix(language, request.task, request.with_timestamps)
             for request, language in zip(requests, languages, strict=True)
         ]
-        if self._tokens.multilingual:
-            self._slots.prefill(first, [tokens[1:-1] for tokens in steering], list(map(len, starts)))
-        # The last token of the prefix is not prefilled: the first step reads it.
-        self._slots.expand_rows(first, counts, max(map(len, starts)) + max(map(len, steering)))
-        attempts = []
+        if self._tokens.is_multilingual:
+            self._slots.prefill(first, [tokens[1:-1] for tokens in start_tokens], list(map(len, prompts)))
+        # The last token of the prefix is not prefilled: it is the input of the first step.
+        self._slots.expand_rows(first, counts, max(map(len, prompts)) + max(map(len, start_tokens)))
+        sequences = []
         for index, request in enumerate(requests):
-            prefix = (*request.prompt, *steering[index])
-            search = replace(request.search, limit=min(request.search.limit, self._model.positions - len(prefix)))
-            attempt = SequenceState(languages[index], prefix, no_speech[index], start_search(search, self._tokens.end))
-            attempts.append(attempt)
-            for place in range(search.rows):
+            prefix = (*request.prompt, *start_tokens[index])
+            search = replace(
+                request.search, max_tokens=min(request.search.max_tokens, self._model.positions - len(prefix))
+            )
+            sequence = SequenceState(languages[index], prefix, no_speech[index], start_search(search, self._tokens.end))
+            sequences.append(sequence)
+            for beam_index in range(search.rows):
                 generator = None
                 if search.temperature:
-                    generator = torch.Generator(self._model.device).manual_seed(search.seed + place)
-                # The first step reads the prefix's last token.
+                    generator = torch.Generator(self._model.device).manual_seed(search.seed + beam_index)
                 self._slots.start_row(
                     *(len(self._rows), prefix[-1], len(prefix) - 1),
                     *(request.with_timestamps, request.suppressed, search.temperature),
                 )
-                self._rows.append(_Row(attempt, place, len(prefix) - 1, generator))
-        return attempts
+                self._rows.append(_Row(sequence, beam_index, len(prefix) - 1, generator))
+        return sequences
 
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
-        """Decode one more token in every row. Return the sequences that were found to have ended."""
+        """Decode one more token in each row. Return the sequences that have ended."""
         if self._rows:
             self._launch_step()
-        coupled = any(isinstance(row.attempt.search, BeamSearch) for row in self._rows)
+        has_beam_search = any(isinstance(row.sequence.search, BeamSearch) for row in self._rows)
         ended: list[SequenceState] = []
-        while len(self._pending_steps) > (self._lookahead_steps if self._rows and not coupled else 0):
+        while len(self._pending_steps) > (self._lookahead_steps if self._rows and not has_beam_search else 0):
             ended += self._process_outputs(self._pending_steps.popleft())
         return ended
 
-    def abort(self, attempt: SequenceState) -> None:
-        """Stop decoding a sequence, and free its rows."""
+    def abort(self, sequence: SequenceState) -> None:
+        """Stop decoding a sequence and free its rows."""
         for row in self._rows:
-            row.ended = row.ended or row.attempt is attempt
+            row.ended = row.ended or row.sequence is sequence
         self._compact()
 
     def _launch_step(self) -> None:
-        drawn = False
+        with_noise = False
         for index, row in enumerate(self._rows):
             if row.generator is not None:
                 self._slots.sample_noise(index, row.generator)
-                drawn = True
+                with_noise = True
         length = min(max(row.length for row in self._rows) + 1, self._model.positions)
-        outcome = self._slots.step(len(self._rows), length, drawn)
+        output = self._slots.step(len(self._rows), length, with_noise)
         for row in self._rows:
             row.length += 1
-        self._pending_steps.append(_PendingStep(list(self._rows), outcome))
+        self._pending_steps.append(_PendingStep(list(self._rows), output))
 
-    def _process_outputs(self, reading: "_PendingStep") -> list[SequenceState]:
+    def _process_outputs(self, pending_step: "_PendingStep") -> list[SequenceState]:
         """Add the tokens of a step to their sequences. Return those that have ended."""
         ended: list[SequenceState] = []
-        beams: dict[SequenceState, dict[int, int]] = {}
-        for index, (row, token, logprob) in enumerate(reading.tokens()):
+        beam_rows: dict[SequenceState, dict[int, int]] = {}  # row by beam index
+        for index, (row, token, logprob) in enumerate(pending_step.read_tokens()):
             if row.ended:
                 continue
-            if isinstance(row.attempt.search, BeamSearch):
-                beams.setdefault(row.attempt, {})[row.beam_index] = index
-            elif row.attempt.search.add_token(row.beam_index, token, logprob):
+            if isinstance(row.sequence.search, BeamSearch):
+                beam_rows.setdefault(row.sequence, {})[row.beam_index] = index
+            elif row.sequence.search.add_token(row.beam_index, token, logprob):
                 row.ended = True
-                if row.attempt.search.best:
-                    ended.append(row.attempt)
-        stepped = {attempt: [places[place] for place in sorted(places)] for attempt, places in beams.items()}
-        ended += self._advance_beams(stepped, reading.outcome)
+                if row.sequence.search.best:
+                    ended.append(row.sequence)
+        rows_by_sequence = {sequence: [rows[beam] for beam in sorted(rows)] for sequence, rows in beam_rows.items()}
+        ended += self._advance_beams(rows_by_sequence, pending_step.output)
         self._compact()
         return ended
 
     def _advance_beams(
-        self, stepped: Mapping[SequenceState, Sequence[int]], outcome: StepOutput
+        self, rows_by_sequence: Mapping[SequenceState, Sequence[int]], output: StepOutput
     ) -> list[SequenceState]:
-        """Advance beam searches, each in the rows `stepped` of the output, by one token. Return those that ended."""
+        """Advance beam searches by one token. Return those that have ended.
+
+        `rows_by_sequence`: the rows of each search in the output, by beam index.
+        """
         ended: list[SequenceState] = []
         moves: list[tuple[int, int, tuple[int, ...]]] = []
-        candidates = _top_candidates(outcome.logprobs, stepped.values())
-        for attempt, rows in stepped.items():
-            assert isinstance(attempt.search, BeamSearch)
-            follow = attempt.search.advance([candidates[row] for row in rows])
-            own = sorted(
-                (index for index, row in enumerate(self._rows) if row.attempt is attempt), key=self._beam_index_of
+        candidates = _top_candidates(output.logprobs, rows_by_sequence.values())
+        for sequence, rows in rows_by_sequence.items():
+            assert isinstance(sequence.search, BeamSearch)
+            beams = sequence.search.advance([candidates[row] for row in rows])
+            current_rows = sorted(
+                (index for index, row in enumerate(self._rows) if row.sequence is sequence), key=self._beam_index
             )
-            if follow:
-                moves += [(row, own[source], text) for row, (source, text) in zip(own, follow, strict=True)]
+            if beams:
+                moves += [
+                    (row, current_rows[source], text) for row, (source, text) in zip(current_rows, beams, strict=True)
+                ]
             else:
-                ended.append(attempt)
-                for index in own:
+                ended.append(sequence)
+                for index in current_rows:
                     self._rows[index].ended = True
         if moves:
-            into, sources, texts = zip(*moves, strict=True)
-            self._slots.reorder(into, sources, texts, max(self._rows[row].length for row in into))
+            rows, sources, texts = zip(*moves, strict=True)
+            self._slots.reorder(rows, sources, texts, max(self._rows[row].length for row in rows))
         return ended
 
-    def _beam_index_of(self, index: int) -> int:
+    def _beam_index(self, index: int) -> int:
         return self._rows[index].beam_index
 
     def _compact(self) -> None:
@@ -223,51 +238,54 @@ class Decoder:
             self._slots.compact(order)
             self._rows = [self._rows[row] for row in order]
 
-    def _detect(self, requested: Sequence[int | None], logits: Tensor) -> list[int | None]:
-        """Return each window's language token: as requested, or the most likely after `<|startoftranscript|>`."""
-        detected = self._known[logits[:, self._known].argmax(dim=-1)].tolist()
+    def _detect_languages(self, requested: Sequence[int | None], logits: Tensor) -> list[int | None]:
+        """Return each window's language token: the requested one, or the most likely after `<|startoftranscript|>`."""
+        detected = self._language_tokens[logits[:, self._language_tokens].argmax(dim=-1)].tolist()
         return [found if language is None else language for language, found in zip(requested, detected, strict=True)]
 
 
 class _PendingStep:
-    """The output of a step while it is copied from the device."""
+    """The output of a step, while it is copied from the device."""
 
-    def __init__(self, rows: list[_Row], outcome: StepOutput) -> None:
-        self.outcome = outcome
+    def __init__(self, rows: list[_Row], output: StepOutput) -> None:
+        self.output = output
         self._rows = rows
-        parts = [part[: len(rows)] for part in (outcome.tokens, outcome.logprob)]
-        self._arrived: torch.cuda.Event | None = None
-        if parts[0].device.type == "cuda":
+        outputs = [tensor[: len(rows)] for tensor in (output.tokens, output.logprob)]
+        self._copied: torch.cuda.Event | None = None
+        if outputs[0].device.type == "cuda":
             # Pinned memory, so that the copy is asynchronous.
-            pinned = [torch.empty_like(part, device="cpu", pin_memory=True) for part in parts]
-            parts = [room.copy_(part, non_blocking=True) for room, part in zip(pinned, parts, strict=True)]
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-        self._tokens, self._logprobs = parts
+            pinned = [torch.empty_like(tensor, device="cpu", pin_memory=True) for tensor in outputs]
+            outputs = [buffer.copy_(tensor, non_blocking=True) for buffer, tensor in zip(pinned, outputs, strict=True)]
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        self._tokens, self._logprobs = outputs
 
-    def tokens(self) -> list[tuple[_Row, int, float]]:
-        """Return each row with its token and the token's log-probability."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
+    def read_tokens(self) -> list[tuple[_Row, int, float]]:
+        """Wait for the copy. Return each row with its token and the token's log-probability."""
+        if self._copied is not None:
+            self._copied.synchronize()
         return list(zip(self._rows, self._tokens.tolist(), self._logprobs.tolist(), strict=True))
 
 
 def _top_candidates(logprobs: Tensor, searches: Iterable[Sequence[int]]) -> dict[int, list[tuple[int, float]]]:
-    """Return the most likely tokens of each row of some beam searches, one more than the search has rows."""
-    found: dict[int, list[tuple[int, float]]] = {}
+    """Return the most likely tokens of each row of the beam searches, one more than the search has rows.
+
+    `logprobs`: `(rows, vocabulary)`. `searches`: the rows of each search.
+    """
+    candidates: dict[int, list[tuple[int, float]]] = {}
     by_beams: dict[int, list[int]] = {}
     for rows in searches:
         by_beams.setdefault(len(rows), []).extend(rows)
     for beams, rows in by_beams.items():
-        own = logprobs[: len(rows)] if rows == list(range(len(rows))) else logprobs[rows]
-        likeliest = own.topk(beams + 1)
-        for row, tokens, values in zip(rows, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
-            found[row] = list(zip(tokens, values, strict=True))
-    return found
+        selected = logprobs[: len(rows)] if rows == list(range(len(rows))) else logprobs[rows]
+        top = selected.topk(beams + 1)
+        for row, tokens, values in zip(rows, top.indices.tolist(), top.values.tolist(), strict=True):
+            candidates[row] = list(zip(tokens, values, strict=True))
+    return candidates
 
 
 def _fill_gaps(ended: Sequence[int], rows: int) -> list[int]:
-    """Return the row that each place gets when some rows end: gaps are filled from the end, so that few rows move."""
-    staying = sorted(set(range(rows)) - set(ended))
-    movers = [row for row in staying if row >= len(staying)]
-    return [place if place not in ended else movers.pop() for place in range(len(staying))]
+    """Return the new order of rows when some have ended. Gaps are filled from the end, so that few rows move."""
+    remaining = sorted(set(range(rows)) - set(ended))
+    movers = [row for row in remaining if row >= len(remaining)]
+    return [row if row not in ended else movers.pop() for row in range(len(remaining))]

@@ -1,7 +1,7 @@
-"""Whisper's logit filters: the tokens that may not come next.
+"""Whisper's logit filters: the tokens that are not allowed next.
 
-The rules of openai-whisper's SuppressTokens, SuppressBlank and ApplyTimestampRules (`whisper/decoding.py`), applied to
-rows that are each at their own position.
+The rules of openai-whisper's SuppressTokens, SuppressBlank and ApplyTimestampRules (`decoding.py`), for rows that are
+each at their own position.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from serve_app.whisper.model.tokens import SpecialTokens
 
-NONE = -1
+NO_TOKEN = -1
 """No token yet."""
 
 FORBIDDEN = float("-inf")
@@ -23,25 +23,25 @@ FORBIDDEN = float("-inf")
 class TokenHistory:
     """The state of each row that the filters need; tokens are those generated, without the prefix.
 
-    `last` and `before` are the two latest tokens, `timestamp` the latest timestamp token: int64 of shape (rows,),
-    NONE where there is none. `with_timestamps`: bool (rows,). `suppressed`: float32 (rows, vocabulary), minus
-    infinity for tokens that are never allowed, else 0.
+    `last` and `second_last`: the last two tokens; `last_timestamp`: the last timestamp token. int64 (rows,),
+    NO_TOKEN where there is none yet. `with_timestamps`: bool (rows,). `suppressed`: float32 (rows, vocabulary),
+    minus infinity for tokens that are never allowed, else 0.
     """
 
     last: Tensor
-    before: Tensor
-    timestamp: Tensor
+    second_last: Tensor
+    last_timestamp: Tensor
     with_timestamps: Tensor
     suppressed: Tensor
 
     @classmethod
     def empty(cls, rows: int, vocabulary: int, device: torch.device) -> Self:
         """Return rows without tokens, with timestamps, and with nothing suppressed."""
-        last, before, timestamp = torch.full((3, rows), NONE, device=device)
+        last, second_last, last_timestamp = torch.full((3, rows), NO_TOKEN, device=device)
         return cls(
             last=last,
-            before=before,
-            timestamp=timestamp,
+            second_last=second_last,
+            last_timestamp=last_timestamp,
             with_timestamps=torch.ones(rows, dtype=torch.bool, device=device),
             suppressed=torch.zeros(rows, vocabulary, device=device),
         )
@@ -49,55 +49,55 @@ class TokenHistory:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors; their first dimension is the row."""
-        return self.last, self.before, self.timestamp, self.with_timestamps, self.suppressed
+        return self.last, self.second_last, self.last_timestamp, self.with_timestamps, self.suppressed
 
     def rows(self, start: int, stop: int) -> "TokenHistory":
         """Return a view of some rows."""
-        return TokenHistory(*(part[start:stop] for part in self.tensors))
+        return TokenHistory(*(tensor[start:stop] for tensor in self.tensors))
 
     def append(self, tokens: Tensor, first_timestamp: int) -> None:
         """Add the token that each row has generated."""
-        self.timestamp.copy_(torch.where(tokens >= first_timestamp, tokens, self.timestamp))
-        self.before.copy_(self.last)
+        self.last_timestamp.copy_(torch.where(tokens >= first_timestamp, tokens, self.last_timestamp))
+        self.second_last.copy_(self.last)
         self.last.copy_(tokens)
 
 
 class LogitFilters:
-    """Forbids tokens by adding minus infinity to their logits, which is several times as fast on a CPU as masking."""
+    """Adds minus infinity to the logits of forbidden tokens: on a CPU several times as fast as masking."""
 
     def __init__(self, tokens: SpecialTokens, vocabulary: int, device: torch.device) -> None:
         self._no_timestamps = tokens.no_timestamps
         self._first_timestamp = tokens.first_timestamp
         self._end = tokens.end
         self._timestamps = torch.arange(tokens.first_timestamp, vocabulary, device=device)
-        latest = tokens.max_initial_timestamp
+        latest = tokens.max_initial_timestamp_index
         self._max_initial = vocabulary if latest is None else tokens.first_timestamp + latest
-        self._not_at_begin = torch.tensor(tokens.suppressed_at_begin, dtype=torch.long, device=device)
+        self._suppressed_at_begin = torch.tensor(tokens.suppressed_at_begin, dtype=torch.long, device=device)
 
     def reset(self, history: TokenHistory, with_timestamps: bool, suppressed: Iterable[int]) -> None:
         """Reset rows: `suppressed` are the tokens that are never allowed in them."""
-        for part in (history.last, history.before, history.timestamp):
-            part.fill_(NONE)
+        for tensor in (history.last, history.second_last, history.last_timestamp):
+            tensor.fill_(NO_TOKEN)
         history.with_timestamps.fill_(with_timestamps)
         history.suppressed.fill_(0)
         history.suppressed[:, [*suppressed, *((self._no_timestamps,) if with_timestamps else ())]] = FORBIDDEN
 
     def restore(self, history: TokenHistory, rows: Tensor, texts: Sequence[Sequence[int]]) -> None:
-        """Set rows to the tokens they have generated so far, at least one each."""
-        for part, values in (
+        """Set the history of rows to the tokens they have generated so far, at least one each."""
+        for tensor, values in (
             (history.last, [text[-1] for text in texts]),
-            (history.before, [text[-2] if len(text) > 1 else NONE for text in texts]),
-            (history.timestamp, [self._latest(text) for text in texts]),
+            (history.second_last, [text[-2] if len(text) > 1 else NO_TOKEN for text in texts]),
+            (history.last_timestamp, [self._last_timestamp(text) for text in texts]),
         ):
-            part[rows] = torch.tensor(values, device=part.device)
+            tensor[rows] = torch.tensor(values, device=tensor.device)
 
-    def _latest(self, text: Sequence[int]) -> int:
-        return next((token for token in reversed(text) if token >= self._first_timestamp), NONE)
+    def _last_timestamp(self, text: Sequence[int]) -> int:
+        return next((token for token in reversed(text) if token >= self._first_timestamp), NO_TOKEN)
 
     def apply(self, logits: Tensor, history: TokenHistory) -> None:
         """Set the logits of forbidden tokens to minus infinity, in place: float32 (rows, vocabulary)."""
         logits += history.suppressed
-        logits[:, self._not_at_begin] += _penalty(history.last == NONE)
+        logits[:, self._suppressed_at_begin] += _penalty(history.last == NO_TOKEN)
         self._forbid_by_timestamps(logits, history)
 
         # If all timestamps together are more probable than any text token, the next token is a timestamp.
@@ -110,21 +110,21 @@ class LogitFilters:
         logits[:, self._end] = torch.where(no_valid_token, 0.0, logits[:, self._end])
 
     def _forbid_by_timestamps(self, logits: Tensor, history: TokenHistory) -> None:
-        """Timestamps come in pairs, never decrease, and start the window's text."""
-        first, end, timed = self._first_timestamp, self._end, history.with_timestamps
-        at_begin = (history.last == NONE) & timed
-        after_timestamp = (history.last >= first) & timed
-        complete = after_timestamp & ((history.before == NONE) | (history.before >= first))
-        half = after_timestamp & ~complete
+        """Enforce the timestamp rules: timestamps come in pairs, never decrease, and start the window's text."""
+        first, end, with_timestamps = self._first_timestamp, self._end, history.with_timestamps
+        at_begin = (history.last == NO_TOKEN) & with_timestamps
+        after_timestamp = (history.last >= first) & with_timestamps
+        after_segment_start = after_timestamp & ((history.second_last == NO_TOKEN) | (history.second_last >= first))
+        after_segment_end = after_timestamp & ~after_segment_start
 
         # After the timestamp that ends a segment: the one that starts the next, or the end of the text.
-        logits[:, :end] += _penalty(half | at_begin)
+        logits[:, :end] += _penalty(after_segment_end | at_begin)
         logits[:, end:first] += _penalty(at_begin)
         # After the timestamp that starts a segment: text. The next timestamp is later, so that no segment is empty.
-        earliest = torch.where(half, history.timestamp, history.timestamp + 1)
-        latest = torch.where(at_begin, self._max_initial, logits.shape[1]).where(~complete, NONE)
+        earliest = torch.where(after_segment_end, history.last_timestamp, history.last_timestamp + 1)
+        latest = torch.where(at_begin, self._max_initial, logits.shape[1]).where(~after_segment_start, NO_TOKEN)
         outside = (self._timestamps < earliest[:, None]) | (self._timestamps > latest[:, None])
-        logits[:, first:].masked_fill_(outside & timed[:, None], FORBIDDEN)
+        logits[:, first:].masked_fill_(outside & with_timestamps[:, None], FORBIDDEN)
 
 
 def _penalty(rows: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The engine: a scheduler, continuous batching of windows, and the way of each window through its stages."""
+"""The engine: scheduler, continuous batching, and the stages of each window: encoder, decoder, alignment."""

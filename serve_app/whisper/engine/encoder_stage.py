@@ -1,4 +1,4 @@
-"""The encoder stage of the engine: on a CUDA device it runs concurrently with the decoder."""
+"""The encoder stage of the engine. On a CUDA device it runs concurrently with the decoder."""
 
 import time
 from collections.abc import Sequence
@@ -9,13 +9,12 @@ import torch
 from serve_app.whisper.engine.window_task import WindowTask
 from serve_app.whisper.model.whisper_model import WhisperModel
 
-CUDA_BATCH, CPU_BATCH = 8, 1
-"""Windows encoded at a time: enough to fill the device, few enough that decoding steps and urgent windows are not
-delayed."""
+CUDA_BATCH_SIZE, CPU_BATCH_SIZE = 8, 1
+"""Windows per encoder batch: enough to use the whole device, few enough not to delay decoding and urgent windows."""
 
 
 class EncodingBatch:
-    """Windows that are being encoded since `started` (monotonic clock)."""
+    """Windows whose encoding was started at `started` (monotonic clock)."""
 
     def __init__(self, tasks: Sequence[WindowTask], started: float, done: torch.cuda.Event | None) -> None:
         self.tasks = list(tasks)
@@ -27,7 +26,7 @@ class EncodingBatch:
         return self._done is None or self._done.query()
 
     def join(self) -> list[WindowTask]:
-        """Return the windows with their states. Later work on the current stream waits for them."""
+        """Return the windows with their encoder states. Later work on the current stream waits for the states."""
         if self._done is not None:
             torch.cuda.current_stream().wait_event(self._done)
         return self.tasks
@@ -38,19 +37,19 @@ class EncoderStage:
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
-        self.batch_size = CUDA_BATCH if model.device.type == "cuda" else CPU_BATCH
-        """Windows encoded at a time."""
+        self.batch_size = CUDA_BATCH_SIZE if model.device.type == "cuda" else CPU_BATCH_SIZE
+        """Windows per encoder batch."""
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def start(self, tasks: Sequence[WindowTask]) -> EncodingBatch:
-        """Encode the windows that have not been encoded yet."""
+        """Start encoding the windows that have no encoder states yet."""
         started = time.monotonic()
-        fresh = [task for task in tasks if task.states is None]
+        unencoded = [task for task in tasks if task.states is None]
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            if fresh:
-                states = self._model.encode(self._model.features([task.sound for task in fresh]))
-                for task, own in zip(fresh, states.split(1), strict=True):
-                    task.states = own
+            if unencoded:
+                states = self._model.encode(self._model.features([task.audio for task in unencoded]))
+                for task, window_states in zip(unencoded, states.split(1), strict=True):
+                    task.states = window_states
             done = None
             if self._stream:
                 done = torch.cuda.Event()

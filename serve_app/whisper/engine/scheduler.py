@@ -1,4 +1,4 @@
-"""The scheduling policy: the order in which waiting windows get free rows. Pure: the caller passes the time."""
+"""The scheduler: the order in which waiting windows get free rows. Pure: the caller passes the time."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -10,26 +10,28 @@ from serve_app.schemas.request import StrictModel
 
 WindowT = TypeVar("WindowT")
 
-LEAST_COST_S = 1.0
-"""The least cost of a window in seconds of audio: every window is encoded as 30 s, however short it is."""
+MIN_COST_S = 1.0
+"""Minimum cost of a window in seconds of audio: every window is encoded as 30 s, however short it is."""
 
 
 class Batching(StrictModel):
-    """Options of batching. They can change while the engine runs."""
+    """Batching options. They can be changed while the engine runs."""
 
-    max_batch_size: int = Field(16, ge=1, description="Rows decoded together.")
+    max_batch_size: int = Field(16, ge=1, description="Maximum number of rows decoded together.")
     max_rows_per_job: int | None = Field(
         None,
         ge=1,
-        description="Rows a job may hold; null: all while it is alone, "
-        "else three quarters, so that a newcomer finds one free.",
+        description="Maximum number of rows of a job; null: all rows while it is the only job, else three quarters, "
+        "so that a new job gets rows at once.",
     )
     bulk_patience_s: float = Field(
-        30.0, ge=0, description="A bulk job that is given no row for this long counts as interactive for its next one."
+        30.0,
+        ge=0,
+        description="A bulk job that gets no row for this long is treated as interactive for its next window.",
     )
 
     def rows_per_job(self, jobs: int) -> int:
-        """Return the number of rows each job may use when there are this many jobs."""
+        """Return the maximum number of rows per job, given the number of jobs."""
         if self.max_rows_per_job is not None:
             return self.max_rows_per_job
         return self.max_batch_size if jobs <= 1 else max(1, self.max_batch_size * 3 // 4)
@@ -39,42 +41,42 @@ class Batching(StrictModel):
 class WindowRequest:
     """The resources a window needs.
 
-    `seconds` of audio measure its cost. `rows`, at least 1, are decoded side by side for it: beam search and best_of
-    need several. `limit`: the most rows its job may use, if lower than the limit of `Batching`.
+    `seconds` of audio are its cost. `rows`: rows decoded in parallel for it, at least 1; beam search and best_of need
+    several. `max_rows_per_job`: the limit of its job, if lower than that of `Batching`.
     """
 
     job: str
     seconds: float
     rows: int = 1
     interactive: bool = True
-    limit: int | None = None
+    max_rows_per_job: int | None = None
 
 
 @dataclass
 class _Job(Generic[WindowT]):
-    """A job with waiting or running windows. Its queues map each window to when it was queued, oldest first."""
+    """A job with waiting or running windows. Its queues map each window to the time it was queued, oldest first."""
 
     retries: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
-    fresh: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
-    seconds: float = 0.0  # of sound that waits
-    rows: int = 0  # held
-    admitted: float = float("-inf")  # when it was last given a row
+    new: OrderedDict[WindowT, float] = field(default_factory=OrderedDict)
+    waiting_seconds: float = 0.0  # of audio
+    rows_in_use: int = 0  # by running windows
+    last_started: float = float("-inf")  # when a window of it last got rows
 
     @property
-    def waits(self) -> bool:
-        return bool(self.retries or self.fresh)
+    def has_waiting(self) -> bool:
+        return bool(self.retries or self.new)
 
     @property
-    def next(self) -> WindowT:
-        return next(iter(self.retries or self.fresh))
+    def next_window(self) -> WindowT:
+        return next(iter(self.retries or self.new))
 
     @property
-    def since(self) -> float:
-        return min(next(iter(queue.values())) for queue in (self.retries, self.fresh) if queue)
+    def waiting_since(self) -> float:
+        return min(next(iter(queue.values())) for queue in (self.retries, self.new) if queue)
 
 
 class Scheduler(Generic[WindowT]):
-    """The queue of waiting windows, and the rows that running ones use.
+    """The queue of waiting windows, and the rows that running windows use.
 
     Windows are hashed by identity. Times never decrease. Not thread-safe.
     """
@@ -86,11 +88,7 @@ class Scheduler(Generic[WindowT]):
         self._rows_in_use = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def waiting(self) -> int:
-        """Number of waiting windows."""
+        """Return the number of waiting windows."""
         return len(self._waiting)
 
     @property
@@ -99,13 +97,13 @@ class Scheduler(Generic[WindowT]):
         return self._rows_in_use
 
     def add(self, request: WindowRequest, window: WindowT, now: float, is_retry: bool = False) -> None:
-        """Queue a window behind its job's others; with `is_retry`, behind its job's other retries only.
+        """Queue a window after its job's other windows; with `is_retry`, after its job's other retries only.
 
         The caller checks that the engine has enough rows.
         """
         job = self._jobs.setdefault(request.job, _Job())
-        (job.retries if is_retry else job.fresh)[window] = now
-        job.seconds += request.seconds
+        (job.retries if is_retry else job.new)[window] = now
+        job.waiting_seconds += request.seconds
         self._waiting[window] = request
 
     def discard(self, window: WindowT) -> bool:
@@ -116,98 +114,96 @@ class Scheduler(Generic[WindowT]):
         return True
 
     @property
-    def serves_interactive(self) -> bool:
+    def is_serving_interactive(self) -> bool:
         """Whether an interactive window is running."""
         return any(request.interactive for request in self._running.values())
 
     def schedule(
-        self, batching: Batching, now: float, limit: int | None = None, only_interactive: bool = False
+        self, batching: Batching, now: float, limit: int | None = None, interactive_only: bool = False
     ) -> list[WindowT]:
-        """Return the windows to run now, at most `limit`. Each uses its rows until it is released.
+        """Return the windows to run now, at most `limit`. Each uses its rows until `release`.
 
-        Interactive jobs come before bulk jobs. Among each, the job with the highest response ratio is next (Brinch
-        Hansen's HRRN): (waited + cost) / cost, where `waited` is the wait of its oldest window and `cost` all its
-        waiting audio. Short jobs go first, and a long job gains on newcomers while it waits. A bulk job that got no row
-        for `bulk_patience_s` is ranked as interactive for its next window alone: it is not starved, and an old backlog
-        does not become interactive as a whole.
+        Interactive jobs come before bulk jobs. Within each group, the job with the highest response ratio is next
+        (HRRN, Brinch Hansen): (waited + cost) / cost, where `waited` is the waiting time of its oldest window and
+        `cost` all its waiting audio. Short jobs go first, and a long job's rank rises while it waits. A bulk job that
+        got no row for `bulk_patience_s` is ranked as interactive for its next window only: it is not starved, and a
+        large backlog does not become interactive as a whole.
 
-        A window that needs more rows than are free blocks all others until it has them, so that windows with fewer
-        rows do not starve it. A window with more rows than its job's limit runs while its job uses none, one with more
-        rows than the batch while nobody does: no window waits for ever, whatever the settings become.
+        A window that needs more rows than are free blocks all others until it gets them, so that windows with fewer
+        rows do not starve it. A window that needs more rows than its job's limit runs when its job uses none; one that
+        needs more rows than the batch has runs when no rows are in use. So every window runs at some time, whatever the
+        settings are changed to.
         """
-        taken: list[WindowT] = []
+        scheduled: list[WindowT] = []
         size = batching.max_batch_size
         if self._rows_in_use >= size:
-            return taken
-        cap = batching.rows_per_job(len(self._jobs))
-        ranks = {name: self._rank(job, batching, now) for name, job in self._jobs.items() if self._may_take(job, cap)}
-        while ranks and len(taken) != limit:
+            return scheduled
+        rows_per_job = batching.rows_per_job(len(self._jobs))
+        ranks = {
+            name: self._rank(job, batching, now)
+            for name, job in self._jobs.items()
+            if self._is_within_limit(job, rows_per_job)
+        }
+        while ranks and len(scheduled) != limit:
             name = max(ranks, key=ranks.__getitem__)
-            if only_interactive and not ranks[name][0]:
+            if interactive_only and not ranks[name][0]:
                 break
             job = self._jobs[name]
-            window = job.next
+            window = job.next_window
             if self._rows_in_use + min(self._waiting[window].rows, size) > size:
                 break
-            self._admit(window, now)
-            taken.append(window)
-            if self._may_take(job, cap):
+            self._start(window, now)
+            scheduled.append(window)
+            if self._is_within_limit(job, rows_per_job):
                 ranks[name] = self._rank(job, batching, now)
             else:
                 del ranks[name]
-        return taken
+        return scheduled
 
     def release(self, window: WindowT) -> None:
-        """Free the rows of a running window. Does nothing for one that is not running."""
+        """Free the rows of a window. Does nothing if it is not running."""
         request = self._running.pop(window, None)
         if request is None:
             return
         self._rows_in_use -= request.rows
-        self._jobs[request.job].rows -= request.rows
+        self._jobs[request.job].rows_in_use -= request.rows
         self._remove_idle_job(request)
 
-    def clear(self) -> list[WindowT]:
-        """Remove and return all waiting windows."""
-        windows = list(self._waiting)
-        for window in windows:
-            self.discard(window)
-        return windows
-
-    def _may_take(self, job: _Job[WindowT], cap: int) -> bool:
+    def _is_within_limit(self, job: _Job[WindowT], rows_per_job: int) -> bool:
         """Return whether the job's limit allows its next window."""
-        if not job.waits:
+        if not job.has_waiting:
             return False
-        request = self._waiting[job.next]
-        limit = cap if request.limit is None else min(cap, request.limit)
-        return job.rows == 0 or job.rows + request.rows <= limit
+        request = self._waiting[job.next_window]
+        limit = rows_per_job if request.max_rows_per_job is None else min(rows_per_job, request.max_rows_per_job)
+        return job.rows_in_use == 0 or job.rows_in_use + request.rows <= limit
 
     def _rank(self, job: _Job[WindowT], batching: Batching, now: float) -> tuple[bool, float, float]:
-        """Return the rank of a job's next window; the highest is next: interactive, then response ratio, then cost."""
-        request = self._waiting[job.next]
-        waited, cost = now - job.since, max(job.seconds, LEAST_COST_S)
-        overdue = now - max(job.since, job.admitted) - batching.bulk_patience_s
+        """Return the rank of a job's next window, highest first: interactive, then response ratio, then lowest cost."""
+        request = self._waiting[job.next_window]
+        waited, cost = now - job.waiting_since, max(job.waiting_seconds, MIN_COST_S)
+        overdue = now - max(job.waiting_since, job.last_started) - batching.bulk_patience_s
         promoted = not request.interactive and overdue >= 0
         if promoted:
-            waited, cost = overdue, max(request.seconds, LEAST_COST_S)
+            waited, cost = overdue, max(request.seconds, MIN_COST_S)
         return request.interactive or promoted, (waited + cost) / cost, -cost
 
-    def _admit(self, window: WindowT, now: float) -> None:
+    def _start(self, window: WindowT, now: float) -> None:
         request = self._dequeue(window)
         job = self._jobs[request.job]
-        job.rows += request.rows
-        job.admitted = now
+        job.rows_in_use += request.rows
+        job.last_started = now
         self._rows_in_use += request.rows
         self._running[window] = request
 
     def _dequeue(self, window: WindowT) -> WindowRequest:
         request = self._waiting.pop(window)
         job = self._jobs[request.job]
-        del (job.retries if window in job.retries else job.fresh)[window]
-        job.seconds -= request.seconds
+        del (job.retries if window in job.retries else job.new)[window]
+        job.waiting_seconds -= request.seconds
         return request
 
     def _remove_idle_job(self, request: WindowRequest) -> None:
-        """Remove a job without waiting or running windows."""
+        """Remove the job of a request if it has no waiting or running windows."""
         job = self._jobs[request.job]
-        if not job.waits and job.rows == 0:
+        if not job.has_waiting and job.rows_in_use == 0:
             del self._jobs[request.job]

@@ -1,65 +1,68 @@
-"""The stretches of a window that are still to be decoded when a text ended before the speech did.
+"""Find the parts of a window (clips) that are still to be decoded because a text left out speech. Pure.
 
-Whisper often closes a text early: with a pair of timestamps, where it expects the next segment to go on in the next
-window, or after a segment although somebody speaks on. openai-whisper moves its `seek` to the last timestamp and
-decodes from there; here the windows were cut before, so the rest of a window is decoded as one of its own.
+Whisper often ends a text early: with a pair of timestamps, when it expects the segment to continue in the next window,
+or after a segment although speech goes on. openai-whisper moves its `seek` to the last timestamp and decodes from
+there. Here windows are cut beforehand, so the rest of a window is decoded separately, as a clip.
 """
 
 from collections.abc import Sequence
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.spans import Span, clip, subtract, total
+from serve_app.audio.spans import Span, clip_spans, subtract_spans, total_length
 
-LEAST_SPEECH = SAMPLE_RATE // 2
-"""Less speech than this without a text is a matter of where timestamps are put, not of words."""
+MIN_UNCOVERED_SAMPLES = SAMPLE_RATE // 2
+"""Less uncovered speech than this at the end of a clip is caused by imprecise timestamps, not by missing words."""
 
-LEAST_SPEECH_BETWEEN = SAMPLE_RATE
-"""The same between two segments: there an "um" is left out by intent, as Whisper was taught."""
+MIN_UNCOVERED_BETWEEN_SAMPLES = SAMPLE_RATE
+"""The same between two segments, where Whisper leaves out an "um" on purpose, as it was trained to."""
 
-NEAR = SAMPLE_RATE * 3 // 10
-"""Silence after which speech no longer belongs to the segment before it."""
+MAX_GAP_SAMPLES = SAMPLE_RATE * 3 // 10
+"""Speech after a longer silence than this does not belong to the segment before it."""
 
-MAX_STRETCHES = 30
-"""Of a window, one a second: a model that ends each text after a word or two does not hold its rows for ever."""
+MAX_CLIPS = 30
+"""Maximum number of clips of a window, one per second: limits the time that a model takes which ends each text after a
+word or two."""
 
-LEAD = SAMPLE_RATE // 5
-"""Silence kept before speech that is decoded on its own."""
+LEAD_IN_SAMPLES = SAMPLE_RATE // 5
+"""Silence kept before the speech of a clip."""
 
 
 def remaining_clips(decoded: Span, covered: Sequence[Span], speech: Sequence[Span]) -> list[Span]:
-    """Return the parts of a decoded stretch that hold speech but no text.
+    """Return the parts of a decoded clip that contain speech but have no text. All in samples.
 
-    That is more than `LEAST_SPEECH` of it behind the last segment, or `LEAST_SPEECH_BETWEEN` elsewhere. All in samples.
-    `covered`: what the text's segments cover; `speech`: where speech was detected, in order. The parts are in order,
-    lie within `decoded` between segments, and are shorter than it, so that decoding them ends some time: where the
-    text covers nothing, nothing remains.
+    `covered`: the spans of the text's segments. `speech`: detected speech, in order. A part is returned if it contains
+    more than `MIN_UNCOVERED_SAMPLES` of speech after the last segment, or `MIN_UNCOVERED_BETWEEN_SAMPLES` elsewhere.
+    Parts are in order, and shorter than `decoded`, so that repeated decoding ends: if the text covers nothing, nothing
+    is returned.
     """
-    covered = clip(covered, decoded)
+    covered = clip_spans(covered, decoded)
     if not covered:
         return []
     remaining = []
-    for gap in subtract([decoded], covered):
-        missed = clip(speech, gap)
-        if total(missed) > (LEAST_SPEECH if gap.end == decoded.end else LEAST_SPEECH_BETWEEN):
-            # A text that goes on in the middle of speech begins where the one before it ended.
-            remaining.append(Span(max(gap.start, missed[0].start - LEAD), gap.end))
+    for gap in subtract_spans([decoded], covered):
+        uncovered = clip_spans(speech, gap)
+        if total_length(uncovered) > (
+            MIN_UNCOVERED_SAMPLES if gap.end == decoded.end else MIN_UNCOVERED_BETWEEN_SAMPLES
+        ):
+            # In the middle of speech, the next clip begins where the text before it ended.
+            remaining.append(Span(max(gap.start, uncovered[0].start - LEAD_IN_SAMPLES), gap.end))
     return remaining
 
 
-def speech_end(covered: Span, following: int, speech: Sequence[Span]) -> int:
-    """Return where a segment's speech ends: with the speech right behind it, if that is too little to be decoded alone.
+def speech_end(covered: Span, next_start: int, speech: Sequence[Span]) -> int:
+    """Return the end of a segment, extended by the speech right after it if that is too short to be decoded separately.
 
-    Timestamps are often a little early, and an "um" behind a sentence is part of it. `following`: where the next
-    segment begins, or the window ends. All in samples.
+    Timestamps are often a little early, and an "um" after a sentence is part of it. `next_start`: the start of the next
+    segment, or the end of the window. All in samples.
     """
     end = covered.end
-    for stretch in clip(speech, Span(covered.end, following)):
-        if stretch.start - end > NEAR:  # after a pause
+    for span in clip_spans(speech, Span(covered.end, next_start)):
+        if span.start - end > MAX_GAP_SAMPLES:  # after a pause
             break
-        end = stretch.end
-    return end if end - covered.end <= LEAST_SPEECH_BETWEEN else covered.end
+        end = span.end
+    return end if end - covered.end <= MIN_UNCOVERED_BETWEEN_SAMPLES else covered.end
 
 
 def uncovered_speech(speech: Sequence[Span], covered: Sequence[Span]) -> list[Span]:
-    """Return the stretches of detected speech, longer than `LEAST_SPEECH`, that nothing covers."""
-    return [span for span in subtract(speech, covered) if span.length > LEAST_SPEECH]
+    """Return the spans of detected speech, longer than `MIN_UNCOVERED_SAMPLES`, that no segment covers."""
+    return [span for span in subtract_spans(speech, covered) if span.length > MIN_UNCOVERED_SAMPLES]

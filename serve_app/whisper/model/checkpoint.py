@@ -1,7 +1,6 @@
-"""A checkpoint's files, in a folder or on the hub: JSON, weights, tokenizer.
+"""Read a checkpoint's files, from a folder or the hub: JSON, weights, tokenizer.
 
-Read here, as transformers takes a process two seconds to import. It is asked where a checkpoint lacks the files
-that it writes itself today.
+They are read without transformers, which takes two seconds to import. It is used only for checkpoints in older formats.
 """
 
 import json
@@ -17,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def read_json(source: str, name: str) -> dict[str, Any]:
-    """The object in a JSON file of a folder or hub id. Raises OSError when there is none."""
+    """Return the object in a JSON file of a folder or hub id. Raises OSError if the file does not exist."""
     return cast(dict[str, Any], json.loads(_path(source, name).read_text(encoding="utf-8")))
 
 
 def read_weights(source: str) -> "dict[str, Tensor]":
-    """The tensors of a Whisper, by transformers' names for them."""
+    """Return the tensors of a checkpoint by their names in transformers."""
     from safetensors.torch import load_file
 
     try:
         return load_file(_path(source, "model.safetensors"))
-    except (FileNotFoundError, EntryNotFoundError):  # several files, or torch's pickles
+    except (FileNotFoundError, EntryNotFoundError):  # sharded weights, or pickles
         from transformers import WhisperForConditionalGeneration
 
         return WhisperForConditionalGeneration.from_pretrained(source).state_dict()

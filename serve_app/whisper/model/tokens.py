@@ -1,4 +1,4 @@
-"""A checkpoint's special tokens, from its generation config."""
+"""The special tokens of a checkpoint, from its generation config."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any, Self
 from serve_app.schemas.request import Task
 
 SECONDS_PER_TIMESTAMP = 0.02
-"""Neighbouring timestamp tokens are this far apart (Whisper paper, section 2.3)."""
+"""Difference between neighbouring timestamp tokens (Whisper paper, section 2.3)."""
 
 
 class CheckpointError(ValueError):
-    """The checkpoint's files lack what decoding needs."""
+    """The checkpoint can't be used: its files are incomplete, inconsistent or not Whisper's."""
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Token ids that steer Whisper's decoder.
+    """Ids of Whisper's special tokens.
 
-    Every Whisper vocabulary ends `<|startofprev|> <|nospeech|> <|notimestamps|> <|0.00|> <|0.02|> …`,
-    so the ids around `no_timestamps` follow from it. `languages` (by ISO-639-1 code) and `tasks`
-    are empty for an English-only checkpoint, whose prefix is `<|startoftranscript|>` alone.
-    `max_initial_timestamp` counts timestamp tokens after `<|0.00|>`; null: no limit.
+    Every Whisper vocabulary ends with `<|startofprev|> <|nospeech|> <|notimestamps|> <|0.00|> <|0.02|> …`, so the ids
+    around `no_timestamps` follow from it. `languages` (by ISO-639-1 code) and `tasks` are empty for an English-only
+    checkpoint, whose prefix is `<|startoftranscript|>` alone. `max_initial_timestamp_index`: the first timestamp is at
+    most this many tokens after `<|0.00|>`; null for no limit.
     """
 
     start: int
@@ -31,10 +31,10 @@ class SpecialTokens:
     tasks: Mapping[str, int]
     suppressed: tuple[int, ...]
     suppressed_at_begin: tuple[int, ...]
-    max_initial_timestamp: int | None
+    max_initial_timestamp_index: int | None
 
     @property
-    def start_of_previous(self) -> int:
+    def start_of_prev(self) -> int:
         return self.no_timestamps - 2
 
     @property
@@ -46,32 +46,32 @@ class SpecialTokens:
         return self.no_timestamps + 1
 
     @property
-    def multilingual(self) -> bool:
+    def is_multilingual(self) -> bool:
         return bool(self.languages)
 
-    def language_of(self, token: int) -> str:
-        """The ISO-639-1 code of a language token; KeyError when it is none."""
+    def language_code(self, token: int) -> str:
+        """Return the ISO-639-1 code of a language token. Raises KeyError for other tokens."""
         return {token: code for code, token in self.languages.items()}[token]
 
-    def prompt(self, room: int, *parts: Sequence[int]) -> tuple[int, ...]:
-        """Return the tokens before `<|startoftranscript|>`: `<|startofprev|>` and some texts, or nothing.
+    def prompt(self, max_tokens: int, *parts: Sequence[int]) -> tuple[int, ...]:
+        """Return the prompt: `<|startofprev|>` and the tokens of some texts, or nothing if they are empty.
 
-        Of each the last tokens, as many as those before it leave of `room`.
+        Each part is truncated at its start to what the parts before it leave of `max_tokens`.
         """
-        kept: list[int] = []
+        tokens: list[int] = []
         for part in parts:
-            left = room - len(kept)
-            kept += part[-left:] if left else []
-        return (self.start_of_previous, *kept) if kept else ()
+            free = max_tokens - len(tokens)
+            tokens += part[-free:] if free else []
+        return (self.start_of_prev, *tokens) if tokens else ()
 
     def prefix(self, language: int | None, task: Task, with_timestamps: bool) -> tuple[int, ...]:
-        """Return the start tokens: `<|startoftranscript|>`, language, task, and `<|notimestamps|>` if requested."""
-        steering = () if language is None else (language, self.tasks[task])
-        return (self.start, *steering, *(() if with_timestamps else (self.no_timestamps,)))
+        """Return the start sequence: `<|startoftranscript|>`, language, task, and `<|notimestamps|>` if needed."""
+        language_and_task = () if language is None else (language, self.tasks[task])
+        return (self.start, *language_and_task, *(() if with_timestamps else (self.no_timestamps,)))
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read `generation_config.json`; CheckpointError names what it lacks."""
+        """Read `generation_config.json`. Raises CheckpointError, naming the missing keys, if it is incomplete."""
         missing = [
             key for key in ("decoder_start_token_id", "eos_token_id", "no_timestamps_token_id") if key not in config
         ]
@@ -81,7 +81,7 @@ class SpecialTokens:
         if missing:
             raise CheckpointError(
                 f"generation_config.json lacks {', '.join(missing)}: "
-                "take the one of the Whisper model that this one was tuned from"
+                "use the file of the Whisper model that this one was fine-tuned from"
             )
         return cls(
             start=config["decoder_start_token_id"],
@@ -91,5 +91,5 @@ class SpecialTokens:
             tasks=dict(config["task_to_id"]) if multilingual else {},
             suppressed=tuple(config.get("suppress_tokens") or ()),
             suppressed_at_begin=tuple(config.get("begin_suppress_tokens") or ()),
-            max_initial_timestamp=config.get("max_initial_timestamp_index"),
+            max_initial_timestamp_index=config.get("max_initial_timestamp_index"),
         )

@@ -1,4 +1,4 @@
-"""Whisper's forward passes: audio to encoder states, tokens to logits."""
+"""Whisper's forward passes: features, encoder states, decoder steps, logits, and alignment."""
 
 from collections.abc import Sequence
 from typing import Self, cast
@@ -16,26 +16,26 @@ from serve_app.whisper.model.attention import attention, group_rows_by_cross_kv,
 from serve_app.whisper.model.card import ModelCard
 from serve_app.whisper.model.checkpoint import read_json, read_tokenizer, read_weights
 from serve_app.whisper.model.features import FRAMES_PER_STATE, LogMel
-from serve_app.whisper.model.malloc import keep_freed_memory
+from serve_app.whisper.model.malloc import retain_freed_memory
 from serve_app.whisper.model.network import Attention, Network
-from serve_app.whisper.model.reproducible import make_products_reproducible
+from serve_app.whisper.model.reproducible import enable_reproducible_matmul
 
 FP16_LIMIT = torch.finfo(torch.float16).max - 1000
-"""The value that transformers' encoder clamps float16 states to, against overflow."""
+"""The limit that float16 encoder states are clamped to against overflow, as in transformers."""
 
 _PRINTABLE_BYTES = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 
-BYTE_OF = {chr(byte): byte for byte in _PRINTABLE_BYTES}
-BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE_BYTES}))}
-"""The byte that each letter of a byte-level vocabulary stands for: itself, or where that is no visible character
-the next beyond 255 (openai/gpt-2, `bytes_to_unicode`)."""
+BYTE_DECODER = {chr(byte): byte for byte in _PRINTABLE_BYTES}
+BYTE_DECODER |= {chr(256 + index): byte for index, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE_BYTES}))}
+"""The byte that each character of a byte-level BPE vocabulary stands for: its own code point if that is printable, else
+the next one from 256 (openai/gpt-2, `bytes_to_unicode`)."""
 
 
 class WhisperModel:
     """A checkpoint on a device.
 
-    The forward passes are our own: transformers' caches keep one position for the whole batch, while rows with
-    different prefixes are at different positions.
+    The forward passes are implemented here, as transformers' caches have one position for the whole batch, while rows
+    with different prefixes are at different positions.
     """
 
     def __init__(
@@ -43,28 +43,28 @@ class WhisperModel:
     ) -> None:
         self.card = card
         self.threads = threads
-        """Number of torch threads that the engine thread should set."""
+        """Number of torch threads to be set by the engine's thread."""
         self.positions = card.positions
         self.vocabulary = card.vocabulary
         self.device = device
         self._encoder, self._decoder = network.encoder.to(device), network.decoder.to(device)
         self._embeddings = self._decoder.embed_tokens.weight
         self.dtype = self._embeddings.dtype
-        self.sound_positions = self._encoder.embed_positions.num_embeddings
-        """Encoder states of a window."""
-        self._log_mel = LogMel(self._encoder.conv1.in_channels, FRAMES_PER_STATE * self.sound_positions, device)
+        self.audio_positions = self._encoder.embed_positions.num_embeddings
+        """Number of encoder states of a window."""
+        self._log_mel = LogMel(self._encoder.conv1.in_channels, FRAMES_PER_STATE * self.audio_positions, device)
         self._tokenizer = tokenizer
-        # Special tokens written out in a text are text.
+        # Special tokens that are written out in a text are encoded as text.
         self._tokenizer.encode_special_tokens = True
 
     @classmethod
     def load(cls, name: str, settings: WhisperSettings) -> Self:
         """Load an embedded model, a folder or a hub id. Raises what `ModelCard.load` raises."""
         card = ModelCard.load(name)
-        # Ray sets OMP_NUM_THREADS from an actor's num_cpus, one for any share of a core: say it ourselves.
+        # Set explicitly: Ray derives OMP_NUM_THREADS from an actor's num_cpus, which is 1 for any fraction of a core.
         threads = settings.threads or count_cores()
-        # Not here, though: OpenMP makes a team of threads for each thread that asks for one. The engine's thread makes
-        # the only one.
+        # One thread here: OpenMP creates a team of threads for each thread that uses it, and only the engine's thread
+        # should have one.
         torch.set_num_threads(1)
         device = settings.device
         if device == "auto":
@@ -73,15 +73,15 @@ class WhisperModel:
         if dtype == "auto":
             dtype = "float16" if device == "cuda" else "bfloat16" if bfloat16_is_fast() else "float32"
         if device == "cpu":
-            keep_freed_memory()
-            make_products_reproducible()
+            retain_freed_memory()
+            enable_reproducible_matmul()
         network = Network.from_weights(
             read_json(card.source, "config.json"), read_weights(card.source), getattr(torch, dtype)
         )
         return cls(card, network, read_tokenizer(card.source), torch.device(device), threads)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a prompt. Special tokens written out in it are text."""
+        """Return the tokens of a prompt. Special tokens that are written out in it are encoded as text."""
         if not text.strip():
             return ()
         return tuple(self._tokenizer.encode(f" {text.strip()}", add_special_tokens=False).ids)
@@ -93,8 +93,8 @@ class WhisperModel:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of a text token, which may be part of a character."""
         piece = str(self._tokenizer.id_to_token(token))
-        known = all(letter in BYTE_OF for letter in piece)
-        return bytes(BYTE_OF[letter] for letter in piece) if known else piece.encode()
+        is_byte_level = all(character in BYTE_DECODER for character in piece)
+        return bytes(BYTE_DECODER[character] for character in piece) if is_byte_level else piece.encode()
 
     @torch.inference_mode()
     def features(self, windows: Sequence[NDArray[np.int16]]) -> Tensor:
@@ -106,13 +106,13 @@ class WhisperModel:
         """Return the encoder states `(windows, positions, width)` of features."""
         if self.device.type == "cuda":
             return self._encode(features)
-        # One by one: as fast, since a core's cache holds one window's states at best, and batch-invariant.
+        # One window at a time: batch-invariant, and as fast, since a core's cache fits one window's states at most.
         return torch.cat([self._encode(window) for window in features.split(1)])
 
     def _encode(self, features: Tensor) -> Tensor:
         encoder = self._encoder
         hidden = gelu(encoder.conv2(gelu(encoder.conv1(features)))).transpose(1, 2)
-        # Sums keep the memory order of what they are of; the layers want a position's numbers side by side.
+        # Sums keep the memory layout of their operands, and the layers need contiguous positions.
         hidden = hidden.contiguous() + encoder.embed_positions.weight
         for layer in encoder.layers:
             normed = layer.self_attn_layer_norm(hidden)
@@ -132,7 +132,7 @@ class WhisperModel:
     def new_kv_cache(self, rows: int, positions: int) -> Tensor:
         """Return an empty KV cache: zeros `(layers, 2, rows, heads, positions, head_width)`.
 
-        It is zeroed because attention multiplies unused positions by zero, and zero times garbage may be NaN.
+        Zeroed because attention multiplies unused positions by zero, and zero times uninitialized memory may be NaN.
         """
         layers = self._decoder.layers
         shape = (len(layers), 2, rows, layers[0].self_attn.heads, positions, layers[0].self_attn.head_width)
@@ -155,56 +155,56 @@ class WhisperModel:
         length: int,
         cross_kv_index: Sequence[int] | None = None,
     ) -> Tensor:
-        """Decode tokens at their positions, both `(rows, count)`; return hidden states `(rows, count, width)`.
+        """Decode tokens at their positions, both `(rows, count)`. Return the hidden states `(rows, count, width)`.
 
         `self_kv`, `cross_kv`: the caches; the tokens' keys and values are written to `self_kv`. A token attends to its
-        row's tokens up to its own position. `length`: the positions of `self_kv` that are read, more than the highest.
-        `cross_kv_index`: the index in `cross_kv` of each of the first rows, for one token a row; the other rows get no
-        cross-attention. Null: each row has its own, in order.
+        row's tokens up to its own position. `length`: the number of positions of `self_kv` that are read, more than the
+        highest position. `cross_kv_index`: the index in `cross_kv` for each of the first rows, with one token per row;
+        the other rows get no cross-attention. Null: each row has its own, in order.
         """
         groups = None if cross_kv_index is None else group_rows_by_cross_kv(cross_kv_index, self.device)
         hidden = self._embed(tokens, positions)
         rows = torch.arange(len(tokens), device=self.device)[:, None]
         mask = (torch.arange(length, device=self.device) <= positions[..., None])[:, None]
-        for layer, decoded, encoded in zip(self._decoder.layers, self_kv, cross_kv, strict=True):
+        for layer, self_cache, cross_cache in zip(self._decoder.layers, self_kv, cross_kv, strict=True):
             normed = layer.self_attn_layer_norm(hidden)
-            keys, values = decoded
-            keys[rows, :, positions] = _split(layer.self_attn.k_proj(normed), layer.self_attn)
-            values[rows, :, positions] = _split(layer.self_attn.v_proj(normed), layer.self_attn)
+            keys, values = self_cache
+            keys[rows, :, positions] = _split_heads(layer.self_attn.k_proj(normed), layer.self_attn)
+            values[rows, :, positions] = _split_heads(layer.self_attn.v_proj(normed), layer.self_attn)
             hidden = hidden + _attend(layer.self_attn, normed, keys[:, :, :length], values[:, :, :length], mask)
             normed = layer.encoder_attn_layer_norm(hidden)
             if groups is None:
-                hidden = hidden + _attend(layer.encoder_attn, normed, *encoded)
+                hidden = hidden + _attend(layer.encoder_attn, normed, *cross_cache)
             else:
-                query, (cross_keys, cross_values) = _query(layer.encoder_attn, normed), encoded
-                mixed = shared_cross_attention(query, cross_keys, cross_values, groups)
-                hidden = hidden + _out(layer.encoder_attn, mixed)
+                query, (cross_keys, cross_values) = _query(layer.encoder_attn, normed), cross_cache
+                output = shared_cross_attention(query, cross_keys, cross_values, groups)
+                hidden = hidden + _project_out(layer.encoder_attn, output)
             normed = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
         return cast(Tensor, self._decoder.layer_norm(hidden))
 
     @torch.inference_mode()
-    def align(self, states: Tensor, tokens: Tensor) -> Tensor:
+    def alignment_weights(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Return the cross-attention weights of the checkpoint's alignment heads for tokens `(rows, count)`.
 
-        float32 `(rows, heads, count, positions)`. Layers after the last alignment head are not run.
+        float32 `(rows, heads, count, positions)`. Layers above the last alignment head are not run.
         """
         heads = self.card.alignment_heads
         attention_weights: dict[tuple[int, int], Tensor] = {}
         hidden = self._embed(tokens, torch.arange(tokens.shape[1], device=self.device).expand(len(tokens), -1))
-        order = torch.arange(tokens.shape[1], device=self.device)
-        mask = (order <= order[:, None])[None, None]
+        indices = torch.arange(tokens.shape[1], device=self.device)
+        mask = (indices <= indices[:, None])[None, None]
         for index, layer in enumerate(self._decoder.layers[: max(layer for layer, _ in heads) + 1]):
             normed = layer.self_attn_layer_norm(hidden)
             hidden = hidden + _attend(layer.self_attn, normed, *_keys_values(layer.self_attn, normed), mask)
             normed = layer.encoder_attn_layer_norm(hidden)
             keys, values = _keys_values(layer.encoder_attn, states)
             query = _query(layer.encoder_attn, normed)
-            for head in (head for at, head in heads if at == index):
+            for head in (head for head_layer, head in heads if head_layer == index):
                 attention_weights[index, head] = (
                     (query[:, head] @ keys[:, head].transpose(-1, -2)).float().softmax(dim=-1)
                 )
-            hidden = hidden + _out(layer.encoder_attn, attention(query, keys, values))
+            hidden = hidden + _project_out(layer.encoder_attn, attention(query, keys, values))
             normed = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(gelu(layer.fc1(normed)))
         return torch.stack([attention_weights[head] for head in heads], dim=1)
@@ -219,31 +219,31 @@ class WhisperModel:
 
 
 def bfloat16_is_fast() -> bool:
-    """Return whether this CPU has bfloat16 matrix instructions, which were measured 3 to 4 times as fast as float32."""
-    known = torch.cpu.get_capabilities()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    """Return whether this CPU has bfloat16 matrix instructions: measured 3 to 4 times as fast as float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _split(projected: Tensor, layer: Attention) -> Tensor:
-    """`(rows, count, width)` to `(rows, count, heads, head_width)`."""
+def _split_heads(projected: Tensor, layer: Attention) -> Tensor:
+    """Split `(rows, count, width)` into heads: `(rows, count, heads, head_width)`."""
     return projected.view(*projected.shape[:-1], layer.heads, layer.head_width)
 
 
 def _query(layer: Attention, hidden: Tensor) -> Tensor:
-    # Scaled before the product, in transformers' order, so that half precision rounds alike.
-    return _split(layer.q_proj(hidden) * layer.scaling, layer).transpose(1, 2)
+    # Scaled before the product, in the same order as transformers, so that half precision rounds the same.
+    return _split_heads(layer.q_proj(hidden) * layer.scaling, layer).transpose(1, 2)
 
 
 def _keys_values(layer: Attention, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return (
-        _split(layer.k_proj(hidden), layer).transpose(1, 2),
-        _split(layer.v_proj(hidden), layer).transpose(1, 2),
+        _split_heads(layer.k_proj(hidden), layer).transpose(1, 2),
+        _split_heads(layer.v_proj(hidden), layer).transpose(1, 2),
     )
 
 
-def _out(layer: Attention, mixed: Tensor) -> Tensor:
-    return cast(Tensor, layer.out_proj(mixed.transpose(1, 2).flatten(-2)))
+def _project_out(layer: Attention, output: Tensor) -> Tensor:
+    return cast(Tensor, layer.out_proj(output.transpose(1, 2).flatten(-2)))
 
 
 def _attend(layer: Attention, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    return _out(layer, attention(_query(layer, hidden), keys, values, mask))
+    return _project_out(layer, attention(_query(layer, hidden), keys, values, mask))

@@ -1,1 +1,1 @@
-"""Word timestamps: dynamic time warping of cross-attention, words and their bounds."""
+"""Word timestamps: dynamic time warping of cross-attention, splitting into words, clipping to speech."""

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.http import sse
 from serve_app.services.transcription import Service
 from serve_app.settings import LimitSettings
@@ -34,7 +34,7 @@ def file(name: str = "en.mp3") -> tuple[str, bytes]:
 
 
 def minutes_of_speech(count: float) -> bytes:
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     segment = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     sound = io.BytesIO()
     (segment * round(count * 60 * SAMPLE_RATE / len(pcm))).export(sound, format="wav")

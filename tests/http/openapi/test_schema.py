@@ -63,7 +63,7 @@ schema = schemathesis.openapi.from_dict(
 @pytest.fixture(scope="module")
 def recording() -> bytes:
     """A second of speech."""
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
     sound = io.BytesIO()
     AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1).export(sound, format="wav")
     return sound.getvalue()

@@ -1,4 +1,4 @@
-"""The engine on a CUDA device: graphs, a step ahead, the encoder on a stream of its own. Says the same as on a CPU.
+"""The engine on a CUDA device, with CUDA graphs, a lookahead step and a separate encoder stream, against the CPU.
 
 Runs without the service's own packages:
 
@@ -21,7 +21,14 @@ from serve_app.whisper.decoding.decoder import Decoder
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
-from tests.whisper.decoding.test_decoder import Window, assert_same, decode, every_kind, mixed, streamed
+from tests.whisper.decoding.runs import (
+    Window,
+    assert_equal_results,
+    decode,
+    decode_in_few_rows,
+    mixed_requests,
+    requests_of_every_search,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -31,7 +38,7 @@ HALF = WhisperSettings(device="cuda", dtype="float16")
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_tf32() -> Iterator[None]:
-    """Convolutions in float32, as the CPU's."""
+    """Convolutions in float32, as on the CPU."""
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield
@@ -60,22 +67,22 @@ def engine(half: WhisperModel) -> Iterator[Engine]:
     engine.close()
 
 
-def test_the_encoder_hears_what_a_cpu_hears(noisy: Tensor, large_states: Tensor) -> None:
+def test_encoder_states_equal_the_cpus(noisy: Tensor, large_states: Tensor) -> None:
     assert torch.allclose(noisy.cpu(), large_states, atol=2e-3, rtol=2e-3)
 
 
-def test_greedy_texts_are_a_cpus(
+def test_greedy_results_equal_the_cpus(
     large: WhisperModel, noisy: Tensor, large_layout: WhisperModel, large_states: Tensor
 ) -> None:
-    instructions = mixed(large, len(noisy))
-    assert_same(decode(large, noisy, instructions), decode(large_layout, large_states, instructions))
+    requests = mixed_requests(large, len(noisy))
+    assert_equal_results(decode(large, noisy, requests), decode(large_layout, large_states, requests))
 
 
 @pytest.mark.parametrize("rows", [3, 7, 16])
-def test_a_window_does_not_depend_on_who_comes_and_goes(large: WhisperModel, noisy: Tensor, rows: int) -> None:
-    instructions = every_kind(large, len(noisy))
-    alone = [decode(large, noisy[i : i + 1], instructions[i : i + 1])[0] for i in range(len(instructions))]
-    assert_same(streamed(large, noisy, instructions, rows, 1), alone)
+def test_results_do_not_depend_on_windows_that_join_and_leave(large: WhisperModel, noisy: Tensor, rows: int) -> None:
+    requests = requests_of_every_search(large, len(noisy))
+    alone = [decode(large, noisy[i : i + 1], requests[i : i + 1])[0] for i in range(len(requests))]
+    assert_equal_results(decode_in_few_rows(large, noisy, requests, rows, 1), alone)
 
 
 def test_speech_in_four_languages(engine: Engine, windows: dict[str, Window], said: dict[str, tuple[str, str]]) -> None:
@@ -88,7 +95,7 @@ def test_silence_has_no_text(engine: Engine) -> None:
     assert engine.submit(np.zeros(48_000, np.int16), TranscriptionOptions(), "job").result(60).text == ""
 
 
-def test_every_word_has_its_time(engine: Engine, windows: dict[str, Window], nano: WhisperModel) -> None:
+def test_word_timestamps(engine: Engine, windows: dict[str, Window], nano: WhisperModel) -> None:
     options = TranscriptionOptions(timestamps="word")
     cpu = Engine(nano)
     try:
@@ -101,8 +108,8 @@ def test_every_word_has_its_time(engine: Engine, windows: dict[str, Window], nan
         cpu.close()
 
 
-def test_a_decoder_that_is_done_with_gives_its_memory_back_at_once(half: WhisperModel) -> None:
-    """Without the collector, which would break graphs that are being recorded."""
+def test_the_memory_of_a_decoder_is_freed_at_once(half: WhisperModel) -> None:
+    """Without garbage collection, which would break graphs that are being captured."""
     gc.collect()
     gc.disable()
     try:
@@ -115,8 +122,8 @@ def test_a_decoder_that_is_done_with_gives_its_memory_back_at_once(half: Whisper
         gc.enable()
 
 
-def test_crowds_of_every_kind_that_come_and_go(engine: Engine, windows: dict[str, Window]) -> None:
-    """Texts are those of windows alone, whatever is cancelled and however many rows there are."""
+def test_many_windows_of_every_kind_with_cancellation(engine: Engine, windows: dict[str, Window]) -> None:
+    """Texts are the same as for each window alone, whatever is cancelled and whatever the number of rows."""
     kinds = [
         TranscriptionOptions(),
         TranscriptionOptions(language="de", task="translate"),
@@ -141,4 +148,6 @@ def test_crowds_of_every_kind_that_come_and_go(engine: Engine, windows: dict[str
             if not future.cancelled()
         ]
         assert len(kept) >= 160
-        assert sum(found != expected for found, expected in kept) <= 2  # half precision rounds by company
+        assert (
+            sum(found != expected for found, expected in kept) <= 2
+        )  # in half precision rounding depends on the batch

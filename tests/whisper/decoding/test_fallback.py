@@ -1,4 +1,4 @@
-"""Which texts are believed, and where a loop is cut."""
+"""Temperature fallback: thresholds, and repetition loops."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.decoding.fallback import (
-    LEAST_REPEATED,
-    LEAST_REPEATS,
+    MIN_REPEATED_TOKENS,
+    MIN_REPETITIONS,
     fallback_verdict,
     max_speech_tokens,
     repetition_period,
@@ -35,9 +35,9 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
         ({"no_speech_threshold": None}, {"no_speech_prob": 1.0, "avg_logprob": -1.1}, "failed"),
         ({"no_speech_threshold": 0.05}, {"avg_logprob": -1.1}, "silence"),
         ({}, {"speech_s": 0.4}, "good"),
-        ({}, {"is_rest": True, "no_speech_prob": 0.29}, "good"),
-        ({}, {"is_rest": True, "no_speech_prob": 0.31}, "silence"),
-        ({"no_speech_threshold": None}, {"is_rest": True, "no_speech_prob": 0.31}, "good"),
+        ({}, {"is_remaining_clip": True, "no_speech_prob": 0.29}, "good"),
+        ({}, {"is_remaining_clip": True, "no_speech_prob": 0.31}, "silence"),
+        ({"no_speech_threshold": None}, {"is_remaining_clip": True, "no_speech_prob": 0.31}, "good"),
         ({}, {"speech_s": 0.4, "no_speech_prob": 0.39}, "good"),
         ({}, {"speech_s": 0.4, "no_speech_prob": 0.41}, "silence"),
         ({}, {"speech_s": 1.4, "no_speech_prob": 0.41}, "good"),
@@ -56,17 +56,17 @@ texts = st.lists(st.integers(0, END - 1), max_size=12)
 
 
 @given(before=texts, loop=st.lists(st.integers(0, END - 1), min_size=1, max_size=8), times=st.integers(0, 12))
-def test_a_tail_that_repeats_is_found(before: list[int], loop: list[int], times: int) -> None:
+def test_repetition_at_the_end_is_found(before: list[int], loop: list[int], times: int) -> None:
     found = repetition_period([*before, *loop * times])
-    if times > LEAST_REPEATS and len(loop) * times >= LEAST_REPEATED + len(loop):
+    if times > MIN_REPETITIONS and len(loop) * times >= MIN_REPEATED_TOKENS + len(loop):
         assert found is not None
         assert len(loop) % found == 0 or found <= len(loop)
     if found:
-        tail = [*before, *loop * times][-max(LEAST_REPEATS * found, LEAST_REPEATED) :]
+        tail = [*before, *loop * times][-max(MIN_REPETITIONS * found, MIN_REPEATED_TOKENS) :]
         assert all(tail[i] == tail[i + found] for i in range(len(tail) - found))
 
 
-def test_a_loop_is_cut_after_it_was_said_once() -> None:
+def test_a_loop_is_trimmed_to_its_first_occurrence() -> None:
     assert trim_repetition([7, 8, *[1, 2, 3] * 6], END) == (7, 8, 1, 2, 3)
     assert trim_repetition([7, 8, *[1, 2, 3] * 6, 1, 2], END) == (7, 8, 1, 2, 3)
     stamped = [20, 7, 21, *(token for turn in range(9) for token in (22 + turn, 1, 2, 23 + turn))]
@@ -74,10 +74,10 @@ def test_a_loop_is_cut_after_it_was_said_once() -> None:
 
 
 @given(tokens=texts)
-def test_other_texts_stay_whole(tokens: list[int]) -> None:
+def test_other_texts_are_not_trimmed(tokens: list[int]) -> None:
     if repetition_period(tokens) is None:
         assert trim_repetition(tokens, END) == tuple(tokens)
 
 
-def test_more_may_be_said_in_more_time() -> None:
+def test_max_speech_tokens_grow_with_the_length() -> None:
     assert max_speech_tokens(1) < max_speech_tokens(30) < 448

@@ -1,4 +1,4 @@
-"""The rules against transformers' logits processors, row by row."""
+"""Logit filters, compared with transformers' logits processors row by row."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def special(latest: int | None) -> SpecialTokens:
         tasks={"transcribe": 25, "translate": 24},
         suppressed=(3, 21, 26),
         suppressed_at_begin=(5, END),
-        max_initial_timestamp=latest,
+        max_initial_timestamp_index=latest,
     )
 
 
@@ -61,7 +61,7 @@ row = st.tuples(
     seed=st.integers(0, 10_000),
     lean=st.sampled_from([-4.0, 0.0, 4.0]),
 )
-def test_rows_of_any_history_are_masked_as_transformers_does(
+def test_masks_equal_transformers_for_any_history(
     rows: list[tuple[list[int], list[int]]], latest: int | None, seed: int, lean: float
 ) -> None:
     logits = torch.randn(len(rows), VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
@@ -80,7 +80,7 @@ def test_rows_of_any_history_are_masked_as_transformers_does(
 
 
 def histories(generated: list[list[int]], latest: int | None = None, with_timestamps: bool = True) -> TokenHistory:
-    """Rows that were begun, and then had their tokens one by one."""
+    """Return rows after their tokens were generated one by one."""
     all_rows = TokenHistory.empty(len(generated), VOCABULARY, CPU)
     for row, tokens in enumerate(generated):
         history = all_rows.rows(row, row + 1)
@@ -112,11 +112,11 @@ PLAIN = set(range(VOCABULARY)) - {3, 21, 26, NO_TIMESTAMPS}
     ],
     ids=["begin", "opened", "text", "closed", "opened again", "text again"],
 )
-def test_what_may_follow(generated: list[int], expected: set[int]) -> None:
+def test_allowed_tokens(generated: list[int], expected: set[int]) -> None:
     assert allowed(generated) == expected
 
 
-def test_timestamps_win_when_together_they_outweigh_every_text_token() -> None:
+def test_a_timestamp_is_forced_when_timestamps_together_are_more_likely_than_any_text_token() -> None:
     history = histories([[FIRST, 7], [FIRST, 7]])
     logits = torch.zeros(2, VOCABULARY)
     logits[:, 8] = 3.0  # thirty timestamps of weight e^0 outweigh e^3, not e^4
@@ -129,14 +129,14 @@ def test_timestamps_win_when_together_they_outweigh_every_text_token() -> None:
 
 
 @given(generated=st.lists(st.lists(st.one_of(texts, stamps), min_size=1, max_size=6), min_size=1, max_size=4))
-def test_rows_are_set_to_a_text_as_if_they_had_written_it(generated: list[list[int]]) -> None:
+def test_restored_rows_equal_rows_that_generated_the_text(generated: list[list[int]]) -> None:
     history = histories([[] for _ in generated])
     LogitFilters(special(None), VOCABULARY, CPU).restore(history, torch.arange(len(generated)), generated)
     for part, expected in zip(history.tensors, histories(generated).tensors, strict=True):
         assert torch.equal(part, expected)
 
 
-def test_without_timestamps_their_rules_do_not_hold() -> None:
+def test_timestamp_rules_do_not_apply_without_timestamps() -> None:
     logits = torch.zeros(1, VOCABULARY)
     LogitFilters(special(4), VOCABULARY, CPU).apply(logits, histories([[FIRST, 7, FIRST + 9]], with_timestamps=False))
     assert set((logits[0] > FORBIDDEN).nonzero().flatten().tolist()) == set(range(VOCABULARY)) - {3, 21, 26}

@@ -70,7 +70,7 @@ async def test_cancelling_aborts_all_windows(engine: Engine, windows: Windows) -
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.sleep(0.5)
-    assert not engine._pending
+    assert not engine._requests
 
 
 def test_text_of_a_high_temperature_is_no_prompt() -> None:

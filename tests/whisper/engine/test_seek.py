@@ -1,15 +1,15 @@
-"""Speech that a text leaves out is decoded, once, however texts end."""
+"""Speech that a text leaves out is decoded in clips, exactly once, however texts end."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.audio.spans import Span, clip, subtract, total
+from serve_app.audio.spans import Span, clip_spans, subtract_spans, total_length
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.seek import (
-    LEAD,
-    LEAST_SPEECH_BETWEEN,
-    MAX_STRETCHES,
+    LEAD_IN_SAMPLES,
+    MAX_CLIPS,
+    MIN_UNCOVERED_BETWEEN_SAMPLES,
     remaining_clips,
     speech_end,
     uncovered_speech,
@@ -22,7 +22,7 @@ WINDOW = Span(0, 30 * SECOND)
 
 
 def seconds(*times: float) -> list[Span]:
-    """Spans from pairs of seconds."""
+    """Return the spans of pairs of times in seconds."""
     return [Span(round(a * SECOND), round(b * SECOND)) for a, b in zip(times[::2], times[1::2], strict=True)]
 
 
@@ -32,21 +32,21 @@ def test_the_rest_after_a_pair_of_timestamps_in_the_middle_of_speech() -> None:
 
 def test_the_rest_begins_shortly_before_the_next_speech() -> None:
     assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 12, 20, 29)) == [
-        Span(20 * SECOND - LEAD, 30 * SECOND)
+        Span(20 * SECOND - LEAD_IN_SAMPLES, 30 * SECOND)
     ]
 
 
-def test_a_hole_between_segments() -> None:
+def test_a_gap_between_segments() -> None:
     assert remaining_clips(WINDOW, seconds(0, 8, 14, 30), seconds(0.5, 29.5)) == seconds(8, 14)
 
 
-def test_little_speech_after_the_last_timestamp_is_no_text_left_out() -> None:
+def test_little_speech_after_the_last_timestamp_is_not_decoded_again() -> None:
     assert remaining_clips(WINDOW, seconds(0, 29), seconds(0.5, 29.4)) == []
     assert remaining_clips(WINDOW, seconds(0, 20), seconds(0.5, 19.8)) == []
     assert remaining_clips(WINDOW, seconds(0, 8, 8.9, 30), seconds(0.5, 29.5)) == [], "an um between two segments"
 
 
-def test_a_text_that_covers_nothing_leaves_nothing_to_go_on_from() -> None:
+def test_a_text_that_covers_nothing_has_no_remaining_clips() -> None:
     assert remaining_clips(WINDOW, [], seconds(0.5, 29.5)) == []
 
 
@@ -68,28 +68,28 @@ def text(segments: list[tuple[float, float]]) -> WindowText:
 
 @st.composite
 def speech(draw: st.DrawFn) -> tuple[Span, ...]:
-    """Stretches of speech in a window of 30 s."""
+    """Spans of speech in a window of 30 s."""
     edges = sorted(draw(st.sets(st.integers(0, 300), min_size=2, max_size=16)))
     return tuple(Span(a * SECOND // 10, b * SECOND // 10) for a, b in zip(edges[::2], edges[1::2], strict=False))
 
 
 @st.composite
 def segments(draw: st.DrawFn, length_s: float) -> list[tuple[float, float]]:
-    """Segments of a text of so many seconds: it ends early, or leaves holes, or says nothing."""
+    """Segments of the text of a clip: it ends early, has gaps, or is empty."""
     most = int(length_s * 50)
     edges = sorted(draw(st.sets(st.integers(0, most), max_size=8)))
     return [(a / 50, b / 50) for a, b in zip(edges[::2], edges[1::2], strict=False)]
 
 
 @given(speech(), st.data())
-def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
+def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
     found: tuple[Span, ...], data: st.DataObject
 ) -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
     decoded: list[tuple[Span, list[Span]]] = []
     going_on = True
     while going_on:
-        assert len(decoded) < MAX_STRETCHES, "it goes on for ever"
+        assert len(decoded) < MAX_CLIPS, "it goes on for ever"
         heard = data.draw(segments(work.seconds))
         start = work.clip.start
         covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in heard]
@@ -97,21 +97,23 @@ def test_every_second_of_speech_is_in_one_text_or_in_a_stretch_without_any(
         going_on = work.finish_clip(text(heard))
 
     texts = [span for _, covered in decoded for span in covered]
-    assert total(texts) == total(subtract([WINDOW], subtract([WINDOW], texts))), "a second has two texts"
-    if work.clips:
-        assert len(decoded) == MAX_STRETCHES
+    assert total_length(texts) == total_length(subtract_spans([WINDOW], subtract_spans([WINDOW], texts))), (
+        "a second has two texts"
+    )
+    if work.remaining_clips:
+        assert len(decoded) == MAX_CLIPS
         return
     silent = [clip for clip, covered in decoded if not covered]
-    for gap in subtract([WINDOW], texts):
-        left = subtract(clip(found, gap), silent)
+    for gap in subtract_spans([WINDOW], texts):
+        left = subtract_spans(clip_spans(found, gap), silent)
         # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
-        assert total(left) <= LEAST_SPEECH_BETWEEN
+        assert total_length(left) <= MIN_UNCOVERED_BETWEEN_SAMPLES
     said = [segment for segment, _ in work.result().timed_segments]
     assert said == sorted(said, key=lambda segment: segment.start)
     assert len(said) == len(texts)
 
 
-def test_dots_and_notes_are_no_words() -> None:
+def test_segments_of_symbols_are_dropped() -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
     found = text([(0, 1), (1, 2), (2, 3)])
     segments = [
@@ -122,16 +124,16 @@ def test_dots_and_notes_are_no_words() -> None:
     assert (work.result().text, [segment.text for segment in work.result().segments]) == ("one", [" one"])
 
 
-def test_a_model_that_writes_a_word_at_a_time_ends() -> None:
+def test_the_number_of_clips_is_limited() -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, (WINDOW,))  # type: ignore[arg-type]
     decoded = 1
     while work.finish_clip(text([(0, 0.02)])):
         decoded += 1
-    assert decoded == MAX_STRETCHES
-    assert total(work.uncovered) > 29 * SECOND
+    assert decoded == MAX_CLIPS
+    assert total_length(work.uncovered) > 29 * SECOND
 
 
-def test_a_little_speech_right_behind_a_segment_is_its_own() -> None:
+def test_a_little_speech_right_after_a_segment_belongs_to_it() -> None:
     (segment,) = seconds(2, 8)
     assert speech_end(segment, 12 * SECOND, seconds(1, 8.6)) == round(8.6 * SECOND)
     assert speech_end(segment, 12 * SECOND, seconds(1, 8, 8.2, 8.9)) == round(8.9 * SECOND)
@@ -152,7 +154,7 @@ def test_segments_are_extended_to_their_speech() -> None:
     assert not work.uncovered
 
 
-def test_speech_that_turns_out_to_have_no_text_leaves_its_beginning_to_the_segment_before() -> None:
+def test_a_segment_is_extended_into_a_clip_that_has_no_text() -> None:
     speech = tuple(seconds(1, 8.4, 9, 9.8, 12, 20))
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
     assert work.finish_clip(text([(1, 8), (12, 20)]))

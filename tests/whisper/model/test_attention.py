@@ -1,4 +1,4 @@
-"""Attention against torch's own."""
+"""Attention, compared with torch's."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ from serve_app.whisper.model.attention import TILE, attention
 
 @pytest.fixture(params=[True, False], ids=["fused", "tiles"], autouse=True)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both kinds that a CPU may have, whichever it is of this one."""
+    """Both kernels for CPUs, whichever this CPU would use."""
     monkeypatch.setattr(module, "FUSED", request.param)
 
 
 def draw(rows: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Query, keys and values as a model has them: heads lie between a position's numbers."""
+    """Random query, keys and values in a model's memory layout."""
     generator = torch.Generator().manual_seed(queries)
     query, *others = (
         torch.randn(rows, count, 4, 16, generator=generator).to(dtype).transpose(1, 2)
@@ -28,7 +28,7 @@ def draw(rows: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.T
 @pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("queries", [1, TILE, TILE + 1, 3 * TILE - 5])
 @pytest.mark.parametrize("masked", [False, True])
-def test_it_is_torchs(queries: int, dtype: torch.dtype, off: float, masked: bool) -> None:
+def test_attention_equals_torchs(queries: int, dtype: torch.dtype, off: float, masked: bool) -> None:
     query, keys, values = draw(2, queries, 700, dtype)
     mask = torch.arange(700) <= torch.arange(queries)[:, None] + 3 if masked else None
     mask = None if mask is None else mask[None, None].expand(2, -1, -1, -1)
@@ -37,7 +37,7 @@ def test_it_is_torchs(queries: int, dtype: torch.dtype, off: float, masked: bool
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_row_is_the_same_bit_for_bit_in_any_company(dtype: torch.dtype) -> None:
+def test_a_rows_attention_is_bit_for_bit_independent_of_other_rows(dtype: torch.dtype) -> None:
     query, keys, values = draw(12, 1, 1500, dtype)
     together = attention(query, keys, values)
     for first in range(0, 12, CPU_ROWS):

@@ -1,4 +1,4 @@
-"""What a checkpoint can do, from its JSON files."""
+"""Model cards and special tokens, read from a checkpoint's JSON files."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def card(
 
 def refused(card: ModelCard, **options: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        card.check(TranscriptionOptions(**options))
+        card.validate_options(TranscriptionOptions(**options))
     return caught.value
 
 
@@ -57,40 +57,40 @@ def test_nano(nano_card: ModelCard) -> None:
     assert nano_card.languages == ("de", "en", "es", "fr")
     for language in (None, "German", "es"):
         for task in ("transcribe", "translate"):
-            nano_card.check(TranscriptionOptions(language=language, task=task))
+            nano_card.validate_options(TranscriptionOptions(language=language, task=task))
 
 
-def test_a_language_the_model_does_not_know_is_named(nano_card: ModelCard) -> None:
+def test_an_unsupported_language_is_rejected(nano_card: ModelCard) -> None:
     error = refused(nano_card, language="ja")
     assert error.param == "language"
     assert "japanese (ja)" in error.message
     assert "de, en, es, fr" in error.message
 
 
-def test_an_english_only_checkpoint_knows_english_and_transcribes(tmp_path: Path) -> None:
+def test_an_english_only_checkpoint(tmp_path: Path) -> None:
     english = card(tmp_path, ENGLISH)
     assert english.languages == ("en",)
-    english.check(TranscriptionOptions())
-    english.check(TranscriptionOptions(language="english"))
+    english.validate_options(TranscriptionOptions())
+    english.validate_options(TranscriptionOptions(language="english"))
     assert refused(english, language="de").param == "language"
     assert refused(english, task="translate").param == "task"
 
 
 @pytest.mark.parametrize(
-    ("layers", "translates"), [((32, 32), True), ((4, 3), True), ((32, 4), False), ((32, 2), False)]
+    ("layers", "can_translate"), [((32, 32), True), ((4, 3), True), ((32, 4), False), ((32, 2), False)]
 )
-def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, int], translates: bool) -> None:
+def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, int], can_translate: bool) -> None:
     """As whisper-large-v3-turbo (4 of 32 layers) and distil-whisper (2)."""
     made = card(tmp_path, MULTILINGUAL, layers)
     assert made.languages == ("en", "ja", "yue")
-    assert made.translates is translates
-    if not translates:
+    assert made.can_translate is can_translate
+    if not can_translate:
         assert refused(made, task="translate").param == "task"
 
 
 def test_special_tokens_of_large_v3(tmp_path: Path) -> None:
     tokens = card(tmp_path, MULTILINGUAL).tokens
-    assert (tokens.start_of_previous, tokens.no_speech, tokens.first_timestamp) == (50362, 50363, 50365)
+    assert (tokens.start_of_prev, tokens.no_speech, tokens.first_timestamp) == (50362, 50363, 50365)
     assert tokens.prefix(tokens.languages["ja"], "translate", with_timestamps=True) == (50258, 50266, 50359)
     assert tokens.prefix(tokens.languages["ja"], "transcribe", with_timestamps=False) == (50258, 50266, 50360, 50364)
     assert tokens.prefix(None, "transcribe", with_timestamps=True) == (50258,)
@@ -109,20 +109,20 @@ def test_special_tokens_of_large_v3(tmp_path: Path) -> None:
         ([[], [5, 6]], (50362, 5, 6)),
     ],
 )
-def test_a_prompt_is_the_last_tokens_that_fit_of_each_part(
+def test_prompt_parts_are_truncated_at_their_start(
     tmp_path: Path, parts: list[list[int]], prompt: tuple[int, ...]
 ) -> None:
     assert card(tmp_path, MULTILINGUAL).tokens.prompt(3, *parts) == prompt
 
 
 @pytest.mark.parametrize("key", ["no_timestamps_token_id", "lang_to_id", "eos_token_id"])
-def test_an_incomplete_generation_config_is_named(tmp_path: Path, key: str) -> None:
+def test_missing_keys_of_a_generation_config_are_named(tmp_path: Path, key: str) -> None:
     broken = {name: value for name, value in MULTILINGUAL.items() if name != key}
     with pytest.raises(CheckpointError, match=key):
         card(tmp_path, broken)
 
 
-def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+def test_another_model_type_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="wav2vec2"):
         card(tmp_path, MULTILINGUAL, kind="wav2vec2")
 
@@ -132,7 +132,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
         ModelCard.load(str(tmp_path))
 
 
-def test_the_embedded_model_lies_in_the_package() -> None:
+def test_the_embedded_model_is_in_the_package() -> None:
     assert (Path(model_source("whisper-nano")) / "model.safetensors").is_file()
     assert model_source("openai/whisper-tiny") == "openai/whisper-tiny"
     assert longest_window_s("whisper-nano") == 10
@@ -147,25 +147,23 @@ def test_a_card_is_read_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_alignment_heads_are_the_checkpoints_or_the_upper_half(tmp_path: Path) -> None:
+def test_alignment_heads_default_to_the_upper_half(tmp_path: Path) -> None:
     assert card(tmp_path, MULTILINGUAL | {"alignment_heads": [[1, 0], [3, 1]]}).alignment_heads == ((1, 0), (3, 1))
     assert card(tmp_path, MULTILINGUAL).alignment_heads == ((2, 0), (2, 1), (3, 0), (3, 1))
 
 
-def test_a_token_that_is_not_there_is_named(nano_card: ModelCard) -> None:
+def test_an_unknown_token_is_rejected(nano_card: ModelCard) -> None:
     error = refused(nano_card, suppress_tokens=(-1, 2015))
     assert (error.param, "0 to 2014: there is no 2015" in error.message) == ("suppress_tokens", True)
-    nano_card.check(TranscriptionOptions(suppress_tokens=(-1, 2014)))
+    nano_card.validate_options(TranscriptionOptions(suppress_tokens=(-1, 2014)))
 
 
 @pytest.mark.parametrize(
     ("options", "most"),
     [({}, 444), ({"prompt": "one"}, 220), ({"hotwords": "one"}, 220), ({"condition_on_previous_text": True}, 220)],
 )
-def test_more_tokens_than_there_is_room_for_are_refused(
-    nano_card: ModelCard, options: dict[str, Any], most: int
-) -> None:
-    nano_card.check(TranscriptionOptions(**options, max_new_tokens=most))
+def test_too_large_max_new_tokens_are_rejected(nano_card: ModelCard, options: dict[str, Any], most: int) -> None:
+    nano_card.validate_options(TranscriptionOptions(**options, max_new_tokens=most))
     error = refused(nano_card, **options, max_new_tokens=most + 1)
     assert (error.param, f"must be at most {most}: " in error.message) == (
         "max_new_tokens",
@@ -173,7 +171,7 @@ def test_more_tokens_than_there_is_room_for_are_refused(
     )
 
 
-def test_beams_are_those_of_the_generation_config(tmp_path: Path) -> None:
+def test_the_beam_size_is_that_of_the_generation_config(tmp_path: Path) -> None:
     assert card(tmp_path, MULTILINGUAL).beam_size == 1
     assert card(tmp_path, MULTILINGUAL | {"num_beams": 5}).beam_size == 5
     assert card(tmp_path, MULTILINGUAL | {"num_beams": 99}).beam_size == 16, "as many as a client may ask for"

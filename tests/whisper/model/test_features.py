@@ -1,4 +1,4 @@
-"""Log-mel features against transformers' own."""
+"""Log-mel features, compared with transformers'."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from serve_app.whisper.model.features import LogMel
 
 @pytest.mark.parametrize("mels", [80, 128])
 @pytest.mark.parametrize("samples", [[1], [159, 160, 161], [16_000], [240_000, 100_000], [479_600, 479_999], [480_000]])
-def test_they_are_transformers_at_any_length(mels: int, samples: list[int]) -> None:
-    """Alone or in a batch: what is not computed, as there is no sound, is what the whole computation gives."""
+def test_features_equal_transformers_at_any_length(mels: int, samples: list[int]) -> None:
+    """Alone or in a batch. Frames of padding, which are not computed, have the values that computation would give."""
     extractor = WhisperFeatureExtractor(feature_size=mels)
     rng = np.random.default_rng(sum(samples))
     windows = [(rng.normal(size=count) * 3000).astype(np.int16) for count in samples]

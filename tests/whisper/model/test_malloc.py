@@ -1,4 +1,4 @@
-"""What is freed is kept: measured by the pages the kernel has to give."""
+"""Freed memory is retained: measured by the page faults of allocating it again."""
 
 import platform
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from serve_app.whisper.model.malloc import keep_freed_memory
-if {keep}: keep_freed_memory()
+from serve_app.whisper.model.malloc import retain_freed_memory
+if {keep}: retain_freed_memory()
 def work(): [torch.ones(size * 1_000_000) for size in (3, 1, 2, 10)]
 for _ in range(10): work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,5 +24,5 @@ def faults(keep: bool) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told")
-def test_memory_that_is_used_again_costs_no_page_faults() -> None:
+def test_reused_memory_causes_no_page_faults() -> None:
     assert faults(keep=True) * 5 < faults(keep=False)

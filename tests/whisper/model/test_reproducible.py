@@ -1,4 +1,4 @@
-"""Results do not depend on what else is in the batch, by any instructions that this CPU has.
+"""Results do not depend on what else is in the batch, with any instruction set of this CPU.
 
 The instructions are chosen when a process first multiplies: each case is a process of its own.
 """
@@ -19,9 +19,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("variables", CASES.values(), ids=CASES.keys())
-def test_log_probabilities_are_the_same_to_the_bit_in_any_company(variables: dict[str, str]) -> None:
+def test_log_probabilities_are_bit_for_bit_independent_of_the_batch(variables: dict[str, str]) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "tests.whisper.model.company"],
+        [sys.executable, "-m", "tests.whisper.model.batch_invariance"],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""transformers' own `_extract_token_timestamps` and `_dynamic_time_warping` are the reference here."""
+"""Token times, compared with transformers' `_extract_token_timestamps` and `_dynamic_time_warping`."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -95,7 +95,7 @@ def _expected(weights: Tensor, filter_width: int) -> NDArray[np.float32]:
     return times[0, PREFIX:-1].numpy()  # the last is for the end token, which no row is about
 
 
-def test_ends_are_those_of_generate(spoken: dict[str, tuple[Tensor, list[float]]]) -> None:
+def test_token_ends_equal_transformers(spoken: dict[str, tuple[Tensor, list[float]]]) -> None:
     ends = token_ends([weights for weights, _ in spoken.values()], [PREFIX] * len(spoken), filter_width=3)
     for (name, (_, expected)), found in zip(spoken.items(), ends, strict=True):
         assert len(expected) > 6, name
@@ -103,7 +103,7 @@ def test_ends_are_those_of_generate(spoken: dict[str, tuple[Tensor, list[float]]
 
 
 @pytest.mark.parametrize("filter_width", [1, 3, 7])
-def test_ends_of_random_weights_in_one_batch(filter_width: int) -> None:
+def test_token_ends_of_random_weights_in_one_batch(filter_width: int) -> None:
     generator = torch.Generator().manual_seed(filter_width)
     weights = [
         torch.randn(heads, PREFIX + tokens, positions, generator=generator).mul(3).softmax(-1)
@@ -114,7 +114,7 @@ def test_ends_of_random_weights_in_one_batch(filter_width: int) -> None:
         np.testing.assert_allclose(found, _expected(window, filter_width), atol=POSITION)
 
 
-def test_windows_do_not_touch_each_other(spoken: dict[str, tuple[Tensor, list[float]]]) -> None:
+def test_windows_do_not_affect_each_other(spoken: dict[str, tuple[Tensor, list[float]]]) -> None:
     weights = [window for window, _ in spoken.values()]
     together = token_ends(weights, [PREFIX] * len(weights), 3)
     for window, ends in zip(weights, together, strict=True):
@@ -129,20 +129,20 @@ def test_half_precision_changes_little(spoken: dict[str, tuple[Tensor, list[floa
         np.testing.assert_allclose(left, right, atol=POSITION)
 
 
-def test_nothing_generated_has_no_times() -> None:
+def test_no_tokens_have_no_times() -> None:
     empty, some = token_ends([torch.rand(2, PREFIX, 50), torch.rand(2, PREFIX + 4, 50)], [PREFIX, PREFIX], 7)
     assert empty.shape == (0,)
     assert some.shape == (4,)
     assert token_ends([], [], 7) == []
 
 
-def test_sound_shorter_than_a_position_ends_at_once() -> None:
+def test_audio_shorter_than_a_position() -> None:
     nothing, some = token_ends([torch.rand(2, PREFIX + 2, 0), torch.rand(2, PREFIX + 4, 50)], [PREFIX, PREFIX], 7)
     assert nothing.tolist() == [0.0, 0.0]
     assert some[-1] > 0
 
 
-def test_rows_that_agree_are_no_obstacle() -> None:
+def test_equal_rows() -> None:
     weights = torch.rand(2, PREFIX + 5, 40)
     weights[:, :, 7] = 0.25
     ends = token_ends([weights], [PREFIX], 3)[0]
@@ -165,18 +165,18 @@ def test_median_filter(values: NDArray[np.float32], width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [-1, 0, 4])
-def test_median_filter_refuses_even_widths(width: int) -> None:
-    with pytest.raises(ValueError, match=f"median_filter_width is {width}"):
+def test_median_filter_rejects_even_widths(width: int) -> None:
+    with pytest.raises(ValueError, match=f"median_filter_width must be odd and positive, not {width}"):
         median_filter(torch.zeros(1, 1, 9), width)
 
 
-def _their_starts(costs: NDArray[np.float64]) -> NDArray[np.intp]:
+def _transformers_starts(costs: NDArray[np.float64]) -> NDArray[np.intp]:
     rows, columns = _dynamic_time_warping(costs)
     return columns[np.diff(rows, prepend=-1).astype(bool)]
 
 
 def _path_cost(costs: NDArray[np.float64], starts: NDArray[np.intp]) -> float:
-    """What the cheapest path costs that enters the rows at these columns, from straight above or diagonally."""
+    """Return the cost of the cheapest path that enters the rows at these columns, from above or diagonally."""
     total = 0.0
     for row, (start, following) in enumerate(pairwise([*starts, costs.shape[1]])):
         total += costs[row, start : max(following, start + 1)].sum()
@@ -186,12 +186,12 @@ def _path_cost(costs: NDArray[np.float64], starts: NDArray[np.intp]) -> float:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_path_is_that_of_transformers(seed: int) -> None:
+def test_the_path_equals_transformers(seed: int) -> None:
     rng = np.random.default_rng(seed)
     costs = [rng.normal(size=rng.integers(1, 40, size=2)) for _ in range(4)]
     for matrix, starts in zip(costs, row_starts([torch.from_numpy(matrix) for matrix in costs]), strict=True):
-        np.testing.assert_array_equal(starts, _their_starts(matrix))
-        assert _path_cost(matrix, starts) == pytest.approx(_path_cost(matrix, _their_starts(matrix)), abs=1e-9)
+        np.testing.assert_array_equal(starts, _transformers_starts(matrix))
+        assert _path_cost(matrix, starts) == pytest.approx(_path_cost(matrix, _transformers_starts(matrix)), abs=1e-9)
 
 
 # Small whole numbers: ties everywhere, and no rounding in transformers' float32.
@@ -203,7 +203,7 @@ def test_path_is_that_of_transformers(seed: int) -> None:
         max_size=4,
     )
 )
-def test_no_path_is_cheaper(costs: list[NDArray[np.float64]]) -> None:
+def test_the_path_is_the_cheapest(costs: list[NDArray[np.float64]]) -> None:
     for matrix, starts in zip(costs, row_starts([torch.from_numpy(matrix) for matrix in costs]), strict=True):
         assert starts[0] == 0
         assert (np.diff(starts) >= 0).all()
@@ -211,7 +211,7 @@ def test_no_path_is_cheaper(costs: list[NDArray[np.float64]]) -> None:
 
 
 def _cheapest(costs: NDArray[np.float64]) -> float:
-    """Cell by cell, as the recurrence is written."""
+    """Return the cost of the cheapest path, computed cell by cell by the recurrence."""
     reached = np.full(np.add(costs.shape, 1), np.inf)
     reached[0, 0] = 0
     for row, column in np.ndindex(costs.shape):

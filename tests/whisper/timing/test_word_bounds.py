@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.schemas.transcript import Word
-from serve_app.whisper.timing.word_bounds import LEAST_S, MARGIN_S, MAX_MEDIAN_S, PAUSE_S, Speech, bound_words
+from serve_app.whisper.timing.word_bounds import MARGIN_S, MAX_MEDIAN_S, MIN_WORD_S, PAUSE_S, Speech, bound_words
 
 
 def word(start: float, end: float, text: str = " one") -> Word:
@@ -18,7 +18,7 @@ def times(words: tuple[Word, ...]) -> list[tuple[float, float]]:
 
 @st.composite
 def stretches(draw: st.DrawFn, least_ms: int) -> list[tuple[float, float]]:
-    """Pieces of time in order, that may touch; milliseconds as seconds."""
+    """Spans of time in order, which may touch: whole milliseconds, in seconds."""
     steps = draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(least_ms, 3000)), max_size=12))
     edges = [edge / 1000 for edge in accumulate(step for pair in steps for step in pair)]
     return list(zip(edges[::2], edges[1::2], strict=True))
@@ -28,23 +28,23 @@ WORDS = stretches(0).map(lambda found: [word(*times) for times in found])
 
 
 @given(WORDS, stretches(1))
-def test_words_keep_order_and_never_become_nothing(words: list[Word], speech: list[tuple[float, float]]) -> None:
+def test_words_stay_in_order_and_never_become_empty(words: list[Word], speech: list[tuple[float, float]]) -> None:
     bounded = bound_words(words, speech)
     assert [one.text for one in bounded] == [one.text for one in words]
     for before, after in zip(words, bounded, strict=True):
         assert before.start <= after.start <= after.end
-        assert after.end - after.start >= min(before.end - before.start, LEAST_S) - 0.0011
+        assert after.end - after.start >= min(before.end - before.start, MIN_WORD_S) - 0.0011
     assert all(left.end <= right.start for left, right in pairwise(bounded))
     assert not words or bounded[-1].end <= words[-1].end
 
 
 @given(WORDS, stretches(1))
-def test_a_word_ends_where_its_speech_does(words: list[Word], speech: list[tuple[float, float]]) -> None:
+def test_a_word_ends_with_its_speech(words: list[Word], speech: list[tuple[float, float]]) -> None:
     bounded = bound_words(words, speech)
     for before, after in zip(words, bounded, strict=True):
         if after.end != before.end:
             in_silence = all(
-                before.end <= start - MARGIN_S + LEAST_S or before.start >= end + MARGIN_S - LEAST_S
+                before.end <= start - MARGIN_S + MIN_WORD_S or before.start >= end + MARGIN_S - MIN_WORD_S
                 for start, end in speech
             )
             edges = [end + margin for _, end in speech for margin in (0, MARGIN_S)]
@@ -57,7 +57,7 @@ def test_a_word_ends_where_its_speech_does(words: list[Word], speech: list[tuple
 
 
 @given(WORDS)
-def test_without_speech_nothing_is_known(words: list[Word]) -> None:
+def test_without_speech_words_are_unchanged(words: list[Word]) -> None:
     assert bound_words(words, []) == tuple(words)
 
 
@@ -80,7 +80,7 @@ def test_without_speech_nothing_is_known(words: list[Word]) -> None:
         ([(0.0, 0.4), (0.4, 0.8), (5.0, 8.0)], [(0.0, 0.8), (8.2, 9.5)], [(0.0, 0.4), (0.4, 0.8), (7.2, 8.0)]),
     ],
 )
-def test_a_pause_is_in_no_word(
+def test_no_word_contains_a_pause(
     words: list[tuple[float, float]], speech: Speech, expected: list[tuple[float, float]]
 ) -> None:
     bounded = bound_words([word(*times) for times in words], speech)

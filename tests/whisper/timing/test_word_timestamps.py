@@ -58,7 +58,7 @@ generated = st.lists(st.one_of(*[text_tokens] * 5, timestamps), max_size=30).fla
 
 @settings(deadline=None)
 @given(generated, st.sampled_from(["en", "ja"]))
-def test_words_are_their_segments_cut_up(stream: tuple[list[int], list[float]], language: str) -> None:
+def test_words_join_to_their_segments(stream: tuple[list[int], list[float]], language: str) -> None:
     tokens, ends = stream
     segments = window_segments(tokens, SPECIAL, DURATION, decode)
     for segment, words in zip(segments, words_of(tokens, ends, language), strict=True):
@@ -69,7 +69,7 @@ def test_words_are_their_segments_cut_up(stream: tuple[list[int], list[float]], 
 
 @settings(deadline=None)
 @given(generated)
-def test_times_never_run_back_or_leave_their_segment(stream: tuple[list[int], list[float]]) -> None:
+def test_times_never_decrease_and_lie_within_their_segment(stream: tuple[list[int], list[float]]) -> None:
     tokens, ends = stream
     segments = window_segments(tokens, SPECIAL, DURATION, decode)
     for segment, words in zip(segments, words_of(tokens, ends), strict=True):
@@ -79,7 +79,7 @@ def test_times_never_run_back_or_leave_their_segment(stream: tuple[list[int], li
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from(" abé€你好！.,\"'([{-)]}?¿“”、:"), min_size=1), st.sampled_from(["en", "zh"]))
-def test_words_are_those_of_transformers(text: str, language: str) -> None:
+def test_words_equal_transformers(text: str, language: str) -> None:
     tokens = encode(text)
     expected, expected_tokens, _ = _combine_tokens_into_words(TOKENIZER, tokens, language_name(language))
     found = [word for words in words_of(tokens, [1.0] * len(tokens), language) for word in words]
@@ -104,7 +104,7 @@ def test_words(language: str, text: str, expected: list[str]) -> None:
     assert texts(text, language) == expected
 
 
-def test_bytes_that_make_no_character_are_in_a_word() -> None:
+def test_invalid_bytes_are_part_of_a_word() -> None:
     euro = encode("€")
     assert len(euro) == 3  # one byte a token
     [words] = words_of([*encode(" one"), *euro[:2], *encode(" two")], [0.5, 0.6, 0.7, 1.0])
@@ -113,7 +113,7 @@ def test_bytes_that_make_no_character_are_in_a_word() -> None:
     assert [word.text for word in words] == ["�", "你", "�"]
 
 
-def test_times_that_run_back_are_held() -> None:
+def test_decreasing_times_are_clamped() -> None:
     tokens = [at(0.0), *encode(" one two three four"), at(6.0)]
     [words] = words_of(tokens, [0.0, 4.0, 3.0, 3.9, 5.5, 5.5])
     assert times(words) == [(0.0, 4.0), (4.0, 4.67), (4.67, 5.33), (5.33, 6.0)]
@@ -126,14 +126,14 @@ def test_a_word_starts_where_the_token_before_ends() -> None:
     assert times(words) == [(0.4, 0.8), (0.8, 1.3), (1.3, 2.5)]
 
 
-def test_a_pause_between_segments_is_in_no_word() -> None:
+def test_no_word_contains_a_pause_between_segments() -> None:
     tokens = [at(0.4), *encode(" one"), at(0.9), at(4.0), *encode(" two"), at(4.5)]
     first, second = words_of(tokens, [0.0, 2.2, 2.6, 4.2, 4.3, 4.4])
     assert times(first) == [(0.4, 0.9)]
     assert times(second) == [(4.0, 4.5)]
 
 
-def test_without_timestamps_attention_stands() -> None:
+def test_without_timestamps_times_are_those_of_attention() -> None:
     [words] = words_of(encode(" one two"), [1.2, 20.0])
     assert times(words) == [(0.0, 1.2), (1.2, DURATION)]
 
@@ -146,7 +146,7 @@ def test_without_timestamps_attention_stands() -> None:
         ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.4, 1.05, 1.7, 2.35, 3.0]),
     ],
 )
-def test_words_hurried_through_share_the_next_ones_time(ends: list[float], expected: list[float]) -> None:
+def test_too_short_words_share_the_time_of_the_next_word(ends: list[float], expected: list[float]) -> None:
     [words] = words_of([at(0.4), *encode(" one two three four"), at(3.0)], ends)
     assert [*(word.start for word in words), words[-1].end] == pytest.approx(expected)
 
@@ -158,6 +158,6 @@ def test_probability_is_the_mean_of_the_tokens() -> None:
     assert word.probability == pytest.approx(np.exp(logprobs).mean())
 
 
-def test_every_token_needs_its_time() -> None:
-    with pytest.raises(ValueError, match="2 tokens, 1 ends and 2 logprobs"):
+def test_sequences_of_different_lengths_are_rejected() -> None:
+    with pytest.raises(ValueError, match="must have the same length, not 2, 1 and 2"):
         window_words([1, 2], [0.1], [0.0, 0.0], SPECIAL, "en", DURATION, decode)

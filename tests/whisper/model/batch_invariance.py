@@ -1,6 +1,6 @@
-"""A program: decode windows of noise one by one and all together, in both precisions, and compare bit by bit.
+"""Program that decodes windows of noise one by one and in one batch, and compares the results bit for bit.
 
-By both kinds of attention that a CPU may have.
+In both precisions, with both attention kernels for CPUs.
 """
 
 from dataclasses import replace
@@ -14,19 +14,17 @@ from serve_app.whisper.decoding.search import SearchConfig
 from serve_app.whisper.model import attention
 from serve_app.whisper.model.whisper_model import WhisperModel
 
-PLANS = (
-    SearchConfig(limit=8),
-    SearchConfig(rows=3, beams=True, limit=8),
-    SearchConfig(rows=2, temperature=0.8, limit=8),
+CONFIGS = (
+    SearchConfig(max_tokens=8),
+    SearchConfig(rows=3, is_beam_search=True, max_tokens=8),
+    SearchConfig(rows=2, temperature=0.8, max_tokens=8),
 )
 
 
-def decode(
-    model: WhisperModel, sounds: list[np.ndarray], instructions: list[DecodeRequest]
-) -> list[DecodingResult | None]:
+def decode(model: WhisperModel, sounds: list[np.ndarray], requests: list[DecodeRequest]) -> list[DecodingResult | None]:
     """Decode the sounds in one batch."""
-    decoder = Decoder(model, sum(instruction.search.rows for instruction in instructions))
-    attempts = decoder.add_sequences(model.encode(model.features(sounds)), instructions)
+    decoder = Decoder(model, sum(request.search.rows for request in requests))
+    attempts = decoder.add_sequences(model.encode(model.features(sounds)), requests)
     while decoder.has_work:
         decoder.step()
     return [attempt.result for attempt in attempts]
@@ -35,14 +33,12 @@ def decode(
 def main() -> None:
     rng = np.random.default_rng(3)
     sounds = [(rng.normal(size=16_000 * (1 + i)) * 2000).astype(np.int16) for i in range(4)]
-    instructions = [replace(DecodeRequest(), search=plan) for plan, _ in zip(cycle(PLANS), sounds, strict=False)]
+    requests = [replace(DecodeRequest(), search=config) for config, _ in zip(cycle(CONFIGS), sounds, strict=False)]
     for dtype, attention.FUSED in product(("float32", "bfloat16"), (True, False)):
         settings = WhisperSettings(device="cpu", dtype=dtype, threads=1)
         model = WhisperModel.load("whisper-nano", settings)
-        together = decode(model, sounds, instructions)
-        alone = [
-            decode(model, [sound], [instruction])[0] for sound, instruction in zip(sounds, instructions, strict=True)
-        ]
+        together = decode(model, sounds, requests)
+        alone = [decode(model, [sound], [request])[0] for sound, request in zip(sounds, requests, strict=True)]
         print(dtype, "equal" if together == alone else f"differ:\n{together}\n{alone}")
 
 
