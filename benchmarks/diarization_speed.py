@@ -30,7 +30,7 @@ from pydub import AudioSegment
 
 from benchmarks.saved import save
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import Pipeline
 from serve_app.schemas.job import Job

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from serve_app.cores import spin_briefly
+from serve_app.cores import limit_openmp_spinning
 from serve_app.settings import ServedModel, WhisperSettings
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.protocol import EngineStats, TranscriptionEngine, WindowBatch

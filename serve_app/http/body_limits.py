@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import HeadTooLarge, InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
+from serve_app.errors import HeadersTooLarge, InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
 from serve_app.http.error_format import ErrorRenderer
 from serve_app.http.error_handlers import BODY_TOO_LARGE
 from serve_app.http.websockets import as_denial
@@ -69,7 +69,7 @@ class RequestLimitMiddleware:
 
     def _check_head(self, scope: Scope) -> ServiceError | None:
         if head_bytes(scope) > MAX_HEAD_BYTES:
-            return HeadTooLarge(f"the URL and headers are over the limit of {MAX_HEAD_BYTES} bytes")
+            return HeadersTooLarge(f"the URL and headers are over the limit of {MAX_HEAD_BYTES} bytes")
         headers = Headers(scope=scope)
         charset = charset_of(headers.get("content-type", ""))
         if charset not in ("utf-8", "utf8"):

@@ -29,7 +29,7 @@ def speech_without_text(windows: Iterable[tuple[Window, WindowText]]) -> list[Sp
 
 def coverage_warning(missed: list[Span]) -> str | None:
     """Return a warning that lists the stretches of speech without text; null if they are short in total."""
-    seconds = total(missed) / SAMPLE_RATE
+    seconds = total_length(missed) / SAMPLE_RATE
     if seconds <= TOLERATED_S:
         return None
     listed = [f"{span.start / SAMPLE_RATE:.1f} to {span.end / SAMPLE_RATE:.1f} s" for span in missed[:MAX_LISTED]]

@@ -38,7 +38,7 @@ def check_channels(path: Path, options: DiarizationOptions, settings: AppSetting
     """Raise AudioError if `channels: separate` is requested and the number of channels is not supported. Blocks."""
     if options.channels != "separate":
         return
-    channels, limit = Decoding(path, settings.limits).channels, settings.diarization.max_channels
+    channels, limit = AudioDecoder(path, settings.limits).channels, settings.diarization.max_channels
     if channels < 2:
         raise AudioError(
             f"{FIELD}: the recording has a single channel: 'separate' needs one channel per speaker, use 'mixed'",
@@ -81,7 +81,7 @@ async def _decode(path: Path, options: DiarizationOptions, settings: AppSettings
     """Decode the whole recording: a second time, because the first decoding waits for the transcription."""
     separate = options.channels == "separate"
     max_s = settings.diarization.max_audio_s
-    decoding = Decoding(path, settings.limits, separate=separate)
+    decoding = AudioDecoder(path, settings.limits, separate_channels=separate)
     chunks = iter(decoding)
     sound = bytearray()  # grows in place
     shape: tuple[int, ...] = (-1,)
@@ -92,7 +92,7 @@ async def _decode(path: Path, options: DiarizationOptions, settings: AppSettings
                 FIELD,
                 "channels_change",
             )
-        if decoding.samples > max_s * SAMPLE_RATE:
+        if decoding.samples_read > max_s * SAMPLE_RATE:
             raise AudioError(f"the recording is longer than {max_s:g} s", None, "audio_too_long")
         shape = (-1, *chunk.shape[1:])
         sound += chunk.tobytes()

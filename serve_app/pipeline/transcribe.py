@@ -84,7 +84,7 @@ class Pipeline:
             path = Path(folder) / "audio"
             warnings = await self._obtain(job, path)
             fetched = time.perf_counter()
-            decoding = Decoding(
+            decoding = AudioDecoder(
                 path, self._settings.limits, "url" if isinstance(job.request.source, UrlSource) else "file"
             )
             async with self._diarize_meanwhile(job, path) as diarization:
@@ -93,13 +93,13 @@ class Pipeline:
                 async with aclosing(self._transcribe_blocks(job, model, decoding, stream, block_cache)) as blocks:
                     async for block in blocks:
                         texts += block
-                        report(decoding.share_read * block[-1][0].end / decoding.samples)
+                        report(decoding.fraction_read * block[-1][0].end / decoding.samples_read)
                         if stream:
                             for delta in filter(None, (deltas.next(text) for _, text in block)):
                                 yield delta
                 timings = {"fetch": round(fetched - started, 3), "transcribe": round(time.perf_counter() - fetched, 3)}
                 speakers = await diarization if diarization else None
-        transcript = merge(options.task, decoding.samples, texts)
+        transcript = merge(options.task, decoding.samples_read, texts)
         warnings += decoding.warnings
         if warning := coverage_warning(speech_without_text(texts)):
             warnings.append(warning)
@@ -136,7 +136,7 @@ class Pipeline:
             task.cancel()
 
     async def _transcribe_blocks(
-        self, job: Job, model: ServedModel, decoding: Decoding, stream: bool, block_cache: BlockCache | None
+        self, job: Job, model: ServedModel, decoding: AudioDecoder, stream: bool, block_cache: BlockCache | None
     ) -> AsyncGenerator[BlockTexts]:
         """Yield the texts of each block, in order. Blocks are transcribed while later ones are decoded."""
         options = job.request.options.for_decoding
@@ -196,13 +196,14 @@ class Pipeline:
             raise Unavailable(error.message, error.param, error.code) from None
 
     def _cut(
-        self, decoding: Decoding, model: ServedModel, options: TranscriptionOptions, stream: bool
+        self, decoding: AudioDecoder, model: ServedModel, options: TranscriptionOptions, stream: bool
     ) -> Iterator[Block]:
         """Cut a recording into blocks: of one window each with `stream`."""
         settings = self._settings
         vad = settings.vad.model_copy(update=options.vad.model_dump(exclude_none=True) if options.vad else {})
         max_window_s = settings.windows.max_s or longest_window_s(model.checkpoint)
-        return cut(decoding, SpeechDetector(), vad, max_window_s, 0.0 if stream else settings.windows.block_s)
+        block_s = 0.0 if stream else settings.windows.block_s
+        return cut_into_blocks(decoding, SpeechDetector(), vad, max_window_s, block_s)
 
 
 async def _assign_speakers(

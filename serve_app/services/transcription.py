@@ -113,7 +113,7 @@ class Service:
         """Transcribe now: yield text deltas if `stream`, then the transcript, once the job's end is recorded.
 
         `job_id`: if there is such a job already, of the same request, its transcript. Raises Conflict unless it has
-        succeeded, Reused for another request, and RequestTimeout after `limits.request_timeout_s`.
+        succeeded, IdempotencyConflict for another request, and RequestTimeout after `limits.request_timeout_s`.
         """
         async with self._claim_audio(request) as request:
             if job_id is not None and await self.jobs.known(request, job_id, owner, None):

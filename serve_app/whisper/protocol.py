@@ -36,20 +36,21 @@ class WindowBatch:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Counters of an engine since it started, and the current length of its queue.
+    """Counters of an engine since it started, and the current number of its windows.
 
-    `windows` were finished, with `tokens` tokens; `failed` ended in an error. `encoded` windows went through the
-    encoder. `tries`: decoding attempts. `continued`: further stretches that were decoded because a text ended before
-    the speech in its window did. `uncovered_s`: seconds of detected speech that have no text nevertheless. `steps` of
-    the decoder computed `rows` rows in total. `waiting` windows are queued now, and `decoding` windows have rows.
+    `windows`: finished windows; `tokens`: theirs; `failed`: windows that ended in an error. `encoded`: windows that
+    went through the encoder. `attempts`: decoding attempts. `remaining_clips`: clips that were decoded because a text
+    left out speech of its window. `uncovered_s`: seconds of detected speech that have no text nevertheless. `steps`:
+    decoder steps; `rows`: the rows they computed in total. `waiting`: windows queued now; `decoding`: windows that have
+    rows now.
     """
 
     windows: int = 0
     failed: int = 0
     tokens: int = 0
     encoded: int = 0
-    tries: int = 0
-    continued: int = 0
+    attempts: int = 0
+    remaining_clips: int = 0
     uncovered_s: float = 0.0
     steps: int = 0
     rows: int = 0
@@ -58,7 +59,7 @@ class EngineStats:
 
     @property
     def mean_batch_size(self) -> float:
-        """Average number of rows of a step."""
+        """Mean number of rows per decoder step."""
         return self.rows / self.steps if self.steps else 0.0
 
 

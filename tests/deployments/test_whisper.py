@@ -47,6 +47,6 @@ def test_openmp_spins_briefly(deployment: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 def test_what_the_operator_says_stays(chosen: dict[str, str]) -> None:
-    shown = openmp("from serve_app.cores import spin_briefly; spin_briefly(); import torch", **chosen)
+    shown = openmp("from serve_app.cores import limit_openmp_spinning; limit_openmp_spinning(); import torch", **chosen)
     assert shown["GOMP_SPINCOUNT"] != str(SPIN_COUNT)
     assert chosen.items() <= shown.items()

@@ -11,7 +11,7 @@ import pytest
 from pydub import AudioSegment
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.errors import Unavailable
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.block_cache import BlockCache
@@ -42,7 +42,7 @@ async def run(
 
 def minutes_of_speech(count: int) -> bytes:
     """Repeats of one recording, each a little quieter than the one before: no two blocks are equal."""
-    pcm = np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))
+    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     repeats = [pcm * (1 - number / 200) for number in range(count * 60 * SAMPLE_RATE // len(pcm))]
     sound = np.concatenate(repeats).astype(np.int16)
     segment = AudioSegment(sound.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)

@@ -23,7 +23,7 @@ async def store_upload(blobs: BlobStore, file: UploadFile) -> BlobSource:
 
 async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
     """Store base64 audio, which may be a data URL, as a blob. Raises InvalidRequest that names the field `param`."""
-    data = from_base64(text, param)
+    data = decode_base64(text, param)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data

@@ -67,7 +67,7 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
         raise as_invalid_request(error) from None
-    options = TranscriptionOptions.of(body)
+    options = TranscriptionOptions.from_body(body)
     source: Source
     if body.url is not None:
         source = UrlSource(url=body.url)
@@ -91,7 +91,7 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
         except ValidationError as error:
             raise as_invalid_request(error) from None
         source = await store_upload(service.blobs, file)
-        options = TranscriptionOptions.of(body)
+        options = TranscriptionOptions.from_body(body)
         return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
 
 

@@ -75,8 +75,8 @@ ChunkingStrategy = Annotated[
 
 
 def _check_length(words: list[str]) -> list[str]:
-    if len(_SEPARATOR.join(words)) > MAX_PROMPT:
-        raise ValueError(f"at most {MAX_PROMPT} characters are allowed in total")
+    if len(_SEPARATOR.join(words)) > MAX_PROMPT_CHARS:
+        raise ValueError(f"at most {MAX_PROMPT_CHARS} characters are allowed in total")
     return words
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
-from serve_app.errors import Conflict, NotFound, Reused
+from serve_app.errors import Conflict, IdempotencyConflict, NotFound
 from serve_app.fronts.common.readiness import Health, ready
 from serve_app.fronts.verda import openapi
 from serve_app.fronts.verda.errors import ERROR_FORMAT, INFERENCE_ID, STATUS_ERROR_FORMAT
@@ -79,9 +79,9 @@ async def _submit(service: Service, parameters: RequestParameters, request: JobR
     inference_id = parameters.inference_id
     try:
         return await service.submit(request, inference_id, owner)
-    except Reused:
+    except IdempotencyConflict:
         message = f"{INFERENCE_ID}: {inference_id!r} belongs to another request: choose a new one"
-        raise Reused(message, INFERENCE_ID, "id_reused") from None
+        raise IdempotencyConflict(message, INFERENCE_ID, "id_reused") from None
 
 
 async def _respond_async(service: Service, parameters: RequestParameters, job: Job) -> Response:

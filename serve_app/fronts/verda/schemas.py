@@ -60,5 +60,5 @@ class GenerateBody(TranscriptionOptions):
 
     def to_job_request(self, webhook: Webhook | None = None) -> JobRequest:
         """Return the job request."""
-        options = TranscriptionOptions.of(self)
+        options = TranscriptionOptions.from_body(self)
         return JobRequest(source=UrlSource(url=self.url), options=options, webhook=webhook, webhook_format="verda")

@@ -19,11 +19,10 @@ from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.models import LONGEST_WINDOW_S
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.decoding.decoder import Decoder, SequenceState
-from serve_app.whisper.engine.aligner_stage import Aligner
+from serve_app.whisper.engine.aligner_stage import AlignerStage
 from serve_app.whisper.engine.batch import transcribe_windows
 from serve_app.whisper.engine.encoder_stage import EncoderStage, EncodingBatch
 from serve_app.whisper.engine.scheduler import Batching, Scheduler, WindowRequest
-from serve_app.whisper.engine.stats import EngineStats
 from serve_app.whisper.engine.window_task import WindowTask, prompt_tokens
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.protocol import EngineStats, WindowBatch

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi import checks as of_documents
 
 from serve_app.asgi import create_app
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
+from serve_app.audio.decode import AudioDecoder
 from serve_app.fronts.verda.errors import INFERENCE_ID
 from serve_app.http.openapi.document import operations
 from serve_app.settings import AppSettings, LimitSettings
