@@ -1,4 +1,4 @@
-"""Score a running service on held-out recordings (see benchmarks.heldout).
+"""Score a running service on held-out recordings (see benchmarks.heldout_set).
 
     python -m benchmarks.accuracy --url http://127.0.0.1:8000 data/heldout
 
@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 import jiwer
 
-from benchmarks.saved import save
+from benchmarks.results import save
 from serve_app.schemas.languages import language_code
 
 TOLERANCE_S = 0.3
@@ -203,7 +203,7 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="made by benchmarks.heldout")
+    parser.add_argument("folder", type=Path, help="made by benchmarks.heldout_set")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--api-key", default=os.environ.get("OPENAI_API_KEY"), help="default: $OPENAI_API_KEY")
     parser.add_argument("--concurrency", type=int, default=4, help="recordings at a time (4)")

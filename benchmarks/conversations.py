@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.heldout import FORMATS, SpokenWord, encode, loudness
+from benchmarks.heldout_set import FORMATS, SpokenWord, encode, loudness
 from serve_app.audio import SAMPLE_RATE
-from training.whisper_nano import noise
+from testing import noise
 from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S, punctuate, random_digits, spell
 from training.whisper_nano.speech import (
     ESPEAK_LANGUAGE_VOICES,

@@ -21,7 +21,7 @@ import numpy as np
 from pyannote.core import Annotation, Segment
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from benchmarks.saved import save
+from benchmarks.results import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.pipeline import SpeakerPipeline
 from serve_app.schemas.request import DiarizationOptions

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydub import AudioSegment
 
-from benchmarks.saved import save
+from benchmarks.results import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block

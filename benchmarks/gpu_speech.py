@@ -20,10 +20,10 @@ import torch
 from benchmarks.engines import sound
 from benchmarks.real_speech import score
 from benchmarks.real_speech.__main__ import WEIGHTS
-from benchmarks.real_speech.heard import Heard
-from benchmarks.real_speech.ours import in_process
+from benchmarks.real_speech.transcript import Heard
+from benchmarks.real_speech.whisper_serve import in_process
 from benchmarks.real_speech.recordings import REAL, Recording, load
-from benchmarks.saved import save
+from benchmarks.results import save
 from benchmarks.speed import positive
 from serve_app.whisper.engine.scheduler import Batching
 

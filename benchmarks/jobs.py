@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.launched import Service, process, running
-from benchmarks.saved import save
+from testing.service_process import Service, process, running
+from benchmarks.results import save
 
 MAX_SUBMIT_S = MAX_PAGE_S = 0.05
 _MANAGER = re.escape("ray::JobManagerActor")

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from benchmarks.audio_path import KINDS, speech, write
-from benchmarks.launched import CONFIG, Service, running
-from benchmarks.saved import save
+from testing.service_process import CONFIG, Service, running
+from benchmarks.results import save
 from deployments.config import load
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding

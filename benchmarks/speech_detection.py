@@ -3,7 +3,7 @@
     python -m benchmarks.speech_detection             a table
     python -m benchmarks.speech_detection --save      and a file in benchmarks/results
 
-Real recordings, clean and made harder, and the sounds of benchmarks.non_speech. A frame of 32 ms is speech where the
+Real recordings, clean and made harder, and the sounds of testing.non_speech. A frame of 32 ms is speech where the
 clean recording is within 30 dB of its loud frames: no detector decides that. What counts is what Whisper gets to hear:
 stretches of speech with the sound that is kept before and after them (`vad.pad_ms`).
 """
@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.non_speech import non_speech
+from testing.non_speech import non_speech
 from benchmarks.real_speech.recordings import REAL, load
-from benchmarks.saved import save
+from benchmarks.results import save
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter
 from serve_app.settings import VadSettings
-from training.whisper_nano import noise
+from testing import noise
 
 Samples = NDArray[np.floating]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.35, 0.5)

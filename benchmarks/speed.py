@@ -34,7 +34,7 @@ from benchmarks import layouts, report
 from benchmarks.accuracy import processor, word_error_rate
 from benchmarks.engines import How
 from benchmarks.real_speech import recordings
-from benchmarks.real_speech.measures import normalise, word_errors
+from benchmarks.real_speech.metrics import normalise, word_errors
 from benchmarks.worker import KINDS, Run, Worker
 from benchmarks.workloads import Work, make_work
 from serve_app.models.resolve import resolve_checkpoint

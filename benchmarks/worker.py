@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.engines import How, Ours, Transcribe
-from benchmarks.peers import Chunked, CTranslate2, FasterBatched, FasterWhisper, OneByOne, OpenAI
-from benchmarks.piped import Piped, take_output
+from benchmarks.baselines import Chunked, CTranslate2, FasterBatched, FasterWhisper, OneByOne, OpenAI
+from benchmarks.json_subprocess import Piped, take_output
 from benchmarks.workloads import Work
 from serve_app.cores import SPINS
 

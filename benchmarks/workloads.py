@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.heldout import loudness, speak
+from benchmarks.heldout_set import loudness, speak
 from benchmarks.real_speech import recordings as sources
 from benchmarks.real_speech.recordings import MOST_PAUSE_S, Recording, repeat
 from serve_app.audio import SAMPLE_RATE
@@ -133,7 +133,7 @@ def spoken(recordings: Sequence[Recording], minutes: float, seed: int = 5) -> Wo
 
 
 def digits(minutes: float, seed: int = 5) -> Work:
-    """English digits by voices whisper-nano was not trained on (see benchmarks.heldout), clean.
+    """English digits by voices whisper-nano was not trained on (see benchmarks.heldout_set), clean.
 
     Raises FileNotFoundError that names the synthesisers that are not installed.
     """

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from chaos.run import Plan, Run
 from chaos.service import adopt_orphans, kill_descendants
-from chaos.verdict import figures, problems
+from chaos.checks import figures, problems
 
 GRACE_S = 90
 """After its limit a run that hangs is ended by force."""

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import standardwebhooks
 from aiohttp import web
 
-from benchmarks.launched import receiving
-from chaos.verdict import Event
+from testing.service_process import receiving
+from chaos.checks import Event
 
 FAILING = 1 / 3
 """The share of calls that fail, one of these ways."""

@@ -17,12 +17,12 @@ from pathlib import Path
 import aiohttp
 
 from chaos.client import TIMEOUT_S, Client, Refused
-from chaos.following import look_back, see_through
+from chaos.client_session import look_back, see_through
 from chaos.receiver import Receiver
 from chaos.recordings import Recording, recordings
 from chaos.service import Service
-from chaos.verdict import Outcome, Submission, counts
-from chaos.victims import KINDS, pick
+from chaos.checks import Outcome, Submission, counts
+from chaos.processes import KINDS, pick
 
 SECRET = "whsec_" + base64.b64encode(b"the fault test signs with this one").decode()
 WEBHOOK_TIMEOUT_S = 2.0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.launched import command, environment
-from chaos.victims import Process, kind_of
+from testing.service_process import command, environment
+from chaos.processes import Process, kind_of
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 

@@ -23,15 +23,15 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import non_speech
+from testing import non_speech
 from benchmarks.accuracy import processor
 from benchmarks.real_speech import recordings as sources
 from benchmarks.real_speech import report, score
-from benchmarks.real_speech.answers import Kept, Running
-from benchmarks.real_speech.heard import Heard
+from benchmarks.real_speech.transcript_cache import Kept, Running
+from benchmarks.real_speech.transcript import Heard
 from benchmarks.real_speech.recordings import Recording
 from benchmarks.real_speech.worker import DEFAULT, KINDS, Worker
-from benchmarks.saved import save
+from benchmarks.results import save
 from benchmarks.speed import positive
 from serve_app.models.resolve import resolve_checkpoint
 

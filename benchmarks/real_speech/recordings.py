@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.non_speech import Sound
+from testing.non_speech import Sound
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter, certain

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_speech.measures import Errors
+from benchmarks.real_speech.metrics import Errors
 from benchmarks.real_speech.score import by_language, summary, worse_than_peers
 
 _DOCS = Path(__file__).parents[2] / "docs" / "accuracy.md"

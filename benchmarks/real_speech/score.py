@@ -6,8 +6,8 @@ from operator import add
 from statistics import fmean, median, quantiles
 from typing import Any
 
-from benchmarks.real_speech.heard import Heard
-from benchmarks.real_speech.measures import (
+from benchmarks.real_speech.transcript import Heard
+from benchmarks.real_speech.metrics import (
     WITHOUT_SPACES,
     Errors,
     boundary_errors,

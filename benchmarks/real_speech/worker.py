@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.piped import Piped, take_output
-from benchmarks.real_speech import ours, peers
-from benchmarks.real_speech.heard import Heard
+from benchmarks.json_subprocess import Piped, take_output
+from benchmarks.real_speech import whisper_serve as ours
+from benchmarks.real_speech import baselines as peers
+from benchmarks.real_speech.transcript import Heard
 
 Open = Callable[[Path, int], AbstractAsyncContextManager[ours.Hear]]
 

@@ -19,7 +19,7 @@ missing = [name for name in SYNTHESISERS if shutil.which(name) is None]
 @pytest.mark.skipif(bool(missing), reason=f"no held-out speech without {', '.join(missing)}")
 def test_held_out_recordings(tmp_path: Path, running: Running) -> None:
     sizes = ["--seed", "3", "--speech", "24", "--long", "0", "--other", "8"]
-    subprocess.run([sys.executable, "-m", "benchmarks.heldout", str(tmp_path), *sizes], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.heldout_set", str(tmp_path), *sizes], check=True)
     answers = asyncio.run(ask(running.url, tmp_path, 4, None))
     figures = table(answers)["all"]
     print(json.dumps(figures))

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.conversations import Speaker, Talk, cut, make, speakers
 from benchmarks.diarization import Result, figures, read, table
-from benchmarks.heldout import SpokenWord
+from benchmarks.heldout_set import SpokenWord
 from serve_app.schemas.transcript import Turn
 from training.whisper_nano.digits import LANGUAGES
 from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS

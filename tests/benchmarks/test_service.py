@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.launched import process
+from testing.service_process import process
 from benchmarks.service import percentiles
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.whisper_nano import bank, noise
+from testing import noise
+from training.whisper_nano import dataset as bank
 from training.whisper_nano.digits import LANGUAGES, random_digits
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.whisper_nano.bank import Bank
+from training.whisper_nano.dataset import Bank
 from training.whisper_nano.batches import Batch, Batches, curriculum
 from training.whisper_nano.tokenizer import build_tokenizer
 from training.whisper_nano.train import Trainer

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.whisper_nano.bank import Bank
+from training.whisper_nano.dataset import Bank
 from training.whisper_nano.compose import Composer, Shape, Word, segments
 
 SHAPES = st.builds(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from training.whisper_nano import noise
+from testing import noise
 from training.whisper_nano.augment import whisper_features
-from training.whisper_nano.bank import Bank, mel_power
+from training.whisper_nano.dataset import Bank, mel_power
 from training.whisper_nano.batches import Batch
 from training.whisper_nano.compose import Composer, Shape
 from training.whisper_nano.export import export

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import heldout
+from benchmarks import heldout_set as heldout
 from benchmarks.accuracy import Answer, boundaries_found, normalise, score, word_error_rate
 from training.whisper_nano.digits import is_reserved
 from training.whisper_nano.espeak import espeak

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperTokenizer
 
-from training.whisper_nano.bank import Bank
+from training.whisper_nano.dataset import Bank
 from training.whisper_nano.compose import Composer, Shape, Window
 from training.whisper_nano.digits import LANGUAGES, spell
 from training.whisper_nano.targets import IGNORED, NO_WORD, Sequence, Targets, position_labels

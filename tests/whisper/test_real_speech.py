@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.non_speech import non_speech
+from testing.non_speech import non_speech
 from serve_app.audio.decode import Decoding
 from serve_app.audio.spans import total
 from serve_app.audio.vad import SpeechDetector

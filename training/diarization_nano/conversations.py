@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import Bank
 from training.diarization_nano.plan import Planner
 from training.diarization_nano.render import Batch, pack, render
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nets import SPEAKERS
-from training.diarization_nano.bank import Voice
+from training.diarization_nano.dataset import Voice
 from training.diarization_nano.speech import FRAME
 
 SPEEDS = (0.86, 0.93, 1.0, 1.07, 1.15)

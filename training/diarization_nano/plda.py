@@ -22,9 +22,9 @@ from scipy.linalg import eigh
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nano import NanoEmbedding
 from serve_app.diarization.nets import CHUNK_S, FRAME, frames
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import Bank
 from training.diarization_nano.conversations import conversations
-from training.diarization_nano.cpu import hurry
+from training.diarization_nano.cpu_settings import hurry
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import torch
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, frames
 from training.diarization_nano import augment
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import Bank
 from training.diarization_nano.plan import COLUMNS, Plan
 from training.diarization_nano.speech import FRAME as SPEECH_FRAME
 

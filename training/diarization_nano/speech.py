@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from serve_app.audio import SAMPLE_RATE
 from training.diarization_nano.texts import sentence
-from training.diarization_nano.voices import Speaker
+from training.diarization_nano.speakers import Speaker
 from training.whisper_nano.espeak import espeak
 from training.whisper_nano.speech import Samples, read_wav, to_16khz
 

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import torch
 
 from serve_app.audio import SAMPLE_RATE
-from training.diarization_nano import bank
+from training.diarization_nano import dataset as bank
 from training.diarization_nano.speech import speak
-from training.diarization_nano.voices import (
+from training.diarization_nano.speakers import (
     DEV_FESTIVAL_ALPHABETS,
     DEV_VARIANTS,
     ENGLISH_FESTIVAL,
@@ -38,7 +38,7 @@ from training.diarization_nano.voices import (
     made_up_families,
     shipped_variants,
 )
-from training.whisper_nano import noise
+from testing import noise
 
 SYSTEM_DATA = Path("/usr/lib/x86_64-linux-gnu/espeak-ng-data")
 NOISE_S = 40

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from serve_app.diarization.nets import CHUNK_S, EmbeddingNet, SegmentationNet
 from training.diarization_nano import objectives
-from training.diarization_nano.bank import Bank, Voice
-from training.diarization_nano.cpu import hurry
+from training.diarization_nano.dataset import Bank, Voice
+from training.diarization_nano.cpu_settings import hurry
 from training.diarization_nano.plan import Planner
 from training.diarization_nano.render import Batch, Packed, pack, render
 

@@ -26,9 +26,9 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import Bank
 from training.diarization_nano.conversations import conversations
-from training.diarization_nano.cpu import hurry
+from training.diarization_nano.cpu_settings import hurry
 from training.diarization_nano.export import STEP, write_config
 
 COLLAR = 0.5

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchaudio.functional import lfilter
 
-from training.whisper_nano.bank import FRAMES_A_SECOND, Mel
+from training.whisper_nano.dataset import FRAMES_A_SECOND, Mel
 from training.whisper_nano.tokenizer import MELS
 
 

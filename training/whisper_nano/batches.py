@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import WhisperTokenizer
 
-from training.whisper_nano.bank import Bank
+from training.whisper_nano.dataset import Bank
 from training.whisper_nano.compose import Composer, Shape
 from training.whisper_nano.targets import IGNORED, SPANS, Targets, position_labels
 

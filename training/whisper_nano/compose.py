@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from training.whisper_nano import augment
-from training.whisper_nano.bank import FRAMES_A_SECOND, Bank, ClipEntry, Mel
+from training.whisper_nano.dataset import FRAMES_A_SECOND, Bank, ClipEntry, Mel
 from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S
 from training.whisper_nano.tokenizer import MELS
 

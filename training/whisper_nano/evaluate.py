@@ -1,4 +1,4 @@
-"""Score checkpoints, without the service, on held-out recordings (see benchmarks.heldout).
+"""Score checkpoints, without the service, on held-out recordings (see benchmarks.heldout_set).
 
     python -m training.whisper_nano.evaluate serve_app/models/whisper-nano data/training/whisper-nano/model
 

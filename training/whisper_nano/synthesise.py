@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 
 from serve_app.audio import SAMPLE_RATE
-from training.whisper_nano import bank, noise
+from testing import noise
+from training.whisper_nano import dataset as bank
 from training.whisper_nano.speech import UnusableSpeechError, espeak_clip, flite_clip
 
 CLIPS = {"en": 9500, "de": 3700, "fr": 3700, "es": 3700, "flite": 2600}

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 from transformers import WhisperForConditionalGeneration
 
-from training.whisper_nano.bank import Bank
+from training.whisper_nano.dataset import Bank
 from training.whisper_nano.batches import Batch, Batches, progress
 from training.whisper_nano.losses import Losses, losses
 from training.whisper_nano.model import TrainedWhisper, initialise

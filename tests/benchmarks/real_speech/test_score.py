@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.non_speech import Sound
-from benchmarks.real_speech import answers, report, score
-from benchmarks.real_speech.heard import Heard, Timed
+from testing.non_speech import Sound
+from benchmarks.real_speech import report, score
+from benchmarks.real_speech import transcript_cache as answers
+from benchmarks.real_speech.transcript import Heard, Timed
 from benchmarks.real_speech.recordings import Recording, beside, join, load, speak
 
 DATA = Path(__file__).parents[2] / "data"

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from serve_app.audio import SAMPLE_RATE
-from training.diarization_nano import bank
+from training.diarization_nano import dataset as bank
 from training.diarization_nano.speech import FRAME, Utterance
-from training.diarization_nano.voices import Speaker
-from training.whisper_nano import noise
+from training.diarization_nano.speakers import Speaker
+from testing import noise
 
 TONES = {"made0.0": 200, "made0.1": 230, "made1.0": 400, "klatt": 700, "m1": 1100}
 

@@ -8,7 +8,7 @@ import torch
 
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, Features, SegmentationNet, frames
 from training.diarization_nano import augment
-from training.diarization_nano.bank import Bank, Voice
+from training.diarization_nano.dataset import Bank, Voice
 from training.diarization_nano.plan import SPEEDS, Plan, Planner
 from training.diarization_nano.render import pack, render
 

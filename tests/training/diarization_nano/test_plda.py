@@ -7,7 +7,7 @@ import torch
 from pyannote.audio.core.plda import PLDA
 
 from serve_app.diarization.nano import NanoEmbedding
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import Bank
 from training.diarization_nano.conversations import conversations
 from training.diarization_nano.plda import heard, spread, write
 

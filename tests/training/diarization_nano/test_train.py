@@ -11,7 +11,7 @@ from pyannote.audio.core.task import Problem, Resolution, Specifications
 from serve_app.diarization import nets
 from serve_app.diarization.pipeline import load_pyannote
 from serve_app.models import model_source
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import Bank
 from training.diarization_nano.export import export
 from training.diarization_nano.train import Recordings, Settings, Trainer, Windows, learning_rate, train
 

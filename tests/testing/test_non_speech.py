@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.non_speech import LENGTHS_S, Sound, non_speech, write
+from testing.non_speech import LENGTHS_S, Sound, non_speech, write
 from serve_app.audio import SAMPLE_RATE
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.real_speech.ours import in_process
+from benchmarks.real_speech.whisper_serve import in_process
 from serve_app.models import model_source
 
 DATA = Path(__file__).parents[2] / "data"

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import peers
+from benchmarks import baselines as peers
 from benchmarks.engines import sound
-from benchmarks.real_speech.heard import Heard, Timed
-from benchmarks.real_speech.ours import Hear
+from benchmarks.real_speech.transcript import Heard, Timed
+from benchmarks.real_speech.whisper_serve import Hear
 from serve_app.audio.decode import Decoding
 from serve_app.settings import LimitSettings
 

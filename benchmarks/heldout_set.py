@@ -1,6 +1,6 @@
 """Make recordings that the embedded model never heard: its reserved voices saying its reserved digit sequences.
 
-    python -m benchmarks.heldout data/heldout
+    python -m benchmarks.heldout_set data/heldout
 
 Writes the recordings and truth.json, which says what each one holds. The same seed makes the
 same recordings. Needs espeak-ng, flite and festival (apt-get install espeak-ng flite festival festvox-kallpc16k).
@@ -21,7 +21,7 @@ import torch
 from torchaudio.functional import resample
 
 from serve_app.audio import SAMPLE_RATE
-from training.whisper_nano import noise
+from testing import noise
 from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S, spell
 from training.whisper_nano.speech import Clip, Samples, UnusableSpeechError, espeak_clip, festival_clip, flite_clip
 

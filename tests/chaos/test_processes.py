@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from chaos.victims import KINDS, Process, kind_of, pick
+from chaos.processes import KINDS, Process, kind_of, pick
 
 WHISPER, TRANSCRIBER = KINDS[:2]
 

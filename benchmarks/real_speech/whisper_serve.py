@@ -12,8 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.launched import Service, running
-from benchmarks.real_speech.heard import Heard, Timed
+from testing.service_process import Service, running
+from benchmarks.real_speech.transcript import Heard, Timed
 from serve_app.audio.windows import Block
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import transcribe

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from chaos.client import Client, Refused
 from chaos.receiver import Receiver
-from chaos.verdict import Submission
+from chaos.checks import Submission
 
 POLL_S = 2.0
 """Between two times that a client asks for its job."""

@@ -6,7 +6,7 @@ from functools import cache
 
 import jiwer
 
-from benchmarks.real_speech.heard import Timed
+from benchmarks.real_speech.transcript import Timed
 
 WITHOUT_SPACES = ("ja", "ko", "lo", "my", "th", "yue", "zh")
 """Languages whose words are their characters here: most of them write no spaces, and in Korean they vary."""

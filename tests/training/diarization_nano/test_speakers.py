@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.diarization_nano import synthesise, voices
+from training.diarization_nano import synthesise
+from training.diarization_nano import speakers as voices
 from training.diarization_nano.speech import FRAME, LEVEL, speak, trimmed
 from training.diarization_nano.texts import sentence
 from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS

@@ -14,7 +14,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from serve_app.audio import SAMPLE_RATE
 from training.whisper_nano.digits import LANGUAGES
-from training.whisper_nano.noise import levelled
+from testing.noise import levelled
 from training.whisper_nano.speech import Clip
 from training.whisper_nano.tokenizer import MELS
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.real_speech.heard import Timed
-from benchmarks.real_speech.measures import (
+from benchmarks.real_speech.transcript import Timed
+from benchmarks.real_speech.metrics import (
     Errors,
     boundary_errors,
     character_errors,

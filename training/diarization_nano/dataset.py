@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from training.diarization_nano.speech import FRAME, Utterance
-from training.diarization_nano.voices import Speaker
+from training.diarization_nano.speakers import Speaker
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Sounds without a word in them: whatever text a recogniser makes of one is invented.
 
-    python -m benchmarks.non_speech data/non-speech
+    python -m testing.non_speech data/non-speech
 
 writes them as WAV files.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
-from training.whisper_nano import noise
+from testing import noise
 
 Samples = NDArray[np.floating]
 Make = Callable[[np.random.Generator, int], Samples]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chaos.verdict import Event, Outcome, Submission, figures, problems
-from chaos.victims import KINDS
+from chaos.checks import Event, Outcome, Submission, figures, problems
+from chaos.processes import KINDS
 
 TAKEN = Event("msg_a", "job.completed", "one two", b"{}", taken=True)
 FAILED = replace(TAKEN, taken=False)

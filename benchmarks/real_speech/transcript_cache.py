@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.real_speech.heard import Heard
+from benchmarks.real_speech.transcript import Heard
 from benchmarks.real_speech.worker import Worker
 
 Answers = dict[str, dict[str, Heard]]

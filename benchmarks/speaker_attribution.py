@@ -1,7 +1,7 @@
 """Score a running service on who says which word of held-out conversations (see benchmarks.conversations).
 
     STT_DIARIZATION__PIPELINE=diarization-nano make serve
-    python -m benchmarks.who_said_what --url http://127.0.0.1:8000 data/conversations
+    python -m benchmarks.speaker_attribution --url http://127.0.0.1:8000 data/conversations
 
 A word counts where it is heard right: in how many of those does the speaker agree, when each of the speakers that
 were found stands for the one they share most words with, and no two for the same? The line it must hold: 95 % for two
@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.accuracy import normalise
-from benchmarks.saved import save
+from benchmarks.results import save
 
 MIN_OF_TWO, MIN_OF_MORE = 0.95, 0.90
 _WAIT_S = 600

@@ -1,6 +1,6 @@
 """The score of who said which word."""
 
-from benchmarks.who_said_what import Score, Spoken, score, shares
+from benchmarks.speaker_attribution import Score, Spoken, score, shares
 
 
 def said(text: str, speakers: str) -> list[Spoken]:

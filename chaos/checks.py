@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from chaos.victims import KINDS
+from chaos.processes import KINDS
 
 
 @dataclass(frozen=True)
