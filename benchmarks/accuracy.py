@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,33 +21,13 @@ from typing import Any
 import aiohttp
 import jiwer
 
-from benchmarks.results import save
+from benchmarks.results import processor_name, save_result
 from serve_app.schemas.languages import language_code
+from testing.scoring import match_boundaries, normalise, word_error_rate
 
-TOLERANCE_S = 0.3
 START_TOLERANCE_S = 0.25
 MAX_WER, MIN_BOUNDARIES, MIN_STARTS = 0.03, 0.9, 0.9
 _PACKAGES = ("ray", "torch", "transformers", "av", "silero-vad")
-
-
-def normalise(text: str) -> str:
-    """Lower-case words and single spaces, without punctuation."""
-    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
-
-
-def word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
-    """Wrong words over all words of (truth, heard) texts; 0 where there is nothing to hear."""
-    spoken = [(normalise(truth), normalise(heard)) for truth, heard in pairs if normalise(truth)]
-    return float(jiwer.wer([truth for truth, _ in spoken], [heard for _, heard in spoken])) if spoken else 0.0
-
-
-def boundaries_found(utterances: Sequence[tuple[float, float]], segments: Sequence[tuple[float, float]]) -> list[bool]:
-    """For each start, then each end, of `utterances`: whether a segment starts, or ends, within 0.3 s of it."""
-    return [
-        any(abs(spoken[side] - heard[side]) <= TOLERANCE_S for heard in segments)
-        for side in (0, 1)
-        for spoken in utterances
-    ]
 
 
 def start_errors(spoken: Sequence[tuple[str, float]], heard: Sequence[tuple[str, float]]) -> list[float]:
@@ -79,7 +58,7 @@ class Answer:
 
     @property
     def boundaries(self) -> list[bool]:
-        return boundaries_found(
+        return match_boundaries(
             [(u["start"], u["end"]) for u in self.truth["utterances"]],
             [(s["start"], s["end"]) for s in self.transcript["segments"]],
         )
@@ -194,13 +173,6 @@ def worst(answers: Iterable[Answer]) -> list[Answer]:
     return sorted(wrong, key=lambda answer: -word_error_rate([answer.texts]))[:5]
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="made by benchmarks.heldout_set")
@@ -227,14 +199,14 @@ def main() -> None:
     print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s: {audio / seconds:.1f} times real time")
     if arguments.save:
         figures = {
-            "processor": processor(),
+            "processor": processor_name(),
             "concurrency": arguments.concurrency,
             "audio_s": round(audio, 1),
             "wall_s": round(seconds, 1),
             "silent_with_text": invented,
             "figures": rows,
         }
-        save("accuracy", _PACKAGES, figures)
+        save_result("accuracy", _PACKAGES, figures)
     total = rows["all"]
     least = {"boundaries": MIN_BOUNDARIES, "starts": MIN_STARTS, "language": 1}
     if total["wer"] > MAX_WER or invented or any(total[name] < share for name, share in least.items()):

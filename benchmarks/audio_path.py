@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.results import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector
@@ -34,6 +34,7 @@ from serve_app.audio.windows import cut
 from serve_app.net.download import fetch
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, LimitSettings, NetworkSettings
+from testing.recordings import decode_recording, recording_paths
 
 TARGET = 1000
 """Times real time that one core must reach, so that 16 of them feed one GPU."""
@@ -41,7 +42,6 @@ TARGET = 1000
 STAGES = ("fetch", "codec", "decode", "vad", "windows", "path", "all")
 """`path` is a file to windows through the service's own code, `all` that and the fetch."""
 
-_RECORDINGS = Path(__file__).parents[1] / "tests" / "data"
 _PACKAGES = ("av", "torch", "numpy", "silero-vad", "aiohttp")
 _WINDOW_S = 30.0
 
@@ -71,9 +71,7 @@ KINDS = {
 
 def speech(seconds: float) -> Pcm:
     """The recordings of tests/data with a second between them, repeated, over faint noise."""
-    parts = [
-        chunk for path in sorted(_RECORDINGS.glob("??.*")) for chunk in (*_sound(path), np.zeros(SAMPLE_RATE, np.int16))
-    ]
+    parts = [part for path in recording_paths() for part in (decode_recording(path), np.zeros(SAMPLE_RATE, np.int16))]
     pcm = np.resize(np.concatenate(parts), round(seconds * SAMPLE_RATE))
     noisy = pcm + np.random.default_rng(0).normal(0, 20, len(pcm))
     return np.clip(noisy, -32768, 32767).astype(np.int16)
@@ -200,7 +198,7 @@ def main() -> None:
             server.terminate()
             server.wait()
     if arguments.save:
-        save("audio-path", _PACKAGES, {"repeats": arguments.repeats, "formats": rows})
+        save_result("audio-path", _PACKAGES, {"repeats": arguments.repeats, "formats": rows})
 
 
 def _recordings(files: list[Path], minutes: float, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -12,8 +12,8 @@ from typing import Any
 from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
 
 from benchmarks.convert import tiktoken_encoding, to_ctranslate2, to_openai
-from benchmarks.engines import Heard, How, groups, sound
-from benchmarks.workloads import Work
+from benchmarks.engines import RunConfig, WindowResult, in_batches, to_float
+from benchmarks.workloads import Workload
 from serve_app.audio import SAMPLE_RATE
 
 PROMPT = 4
@@ -23,16 +23,16 @@ PROMPT = 4
 _NO_THRESHOLDS = {"compression_ratio_threshold": None, "no_speech_threshold": None}
 
 
-def _searched(how: How) -> dict[str, Any]:
+def _search_options(config: RunConfig) -> dict[str, Any]:
     """openai-whisper's options of a search: it calls greedy no beams at all."""
-    return {} if how.beam_size == 1 else {"beam_size": how.beam_size, "best_of": how.beam_size}
+    return {} if config.beam_size == 1 else {"beam_size": config.beam_size, "best_of": config.beam_size}
 
 
-def forced_length(work: Work) -> int | None:
+def common_length(workload: Workload) -> int | None:
     """The one length of all windows: peers know none per window."""
-    if len(set(work.lengths)) > 1:
+    if len(set(workload.lengths)) > 1:
         raise ValueError("peers take one length for all windows")
-    return work.lengths[0] if work.lengths else None
+    return workload.lengths[0] if workload.lengths else None
 
 
 class _Pipeline:
@@ -52,11 +52,11 @@ class _Pipeline:
 
         self._pipeline.model.generate = counting
 
-    def _generate(self, work: Work, how: How) -> dict[str, Any]:
+    def _generate(self, workload: Workload, config: RunConfig) -> dict[str, Any]:
         """The options of `generate`; begins a new count."""
         self._tokens.clear()
-        length = forced_length(work)
-        options: dict[str, Any] = {"language": work.language, "task": "transcribe", "num_beams": how.beam_size}
+        length = common_length(workload)
+        options: dict[str, Any] = {"language": workload.language, "task": "transcribe", "num_beams": config.beam_size}
         options["do_sample"] = False
         if length is not None:
             own = self._pipeline.model.generation_config.suppress_tokens or []
@@ -64,26 +64,30 @@ class _Pipeline:
         return options
 
 
-class OneByOne(_Pipeline):
+class SequentialPipeline(_Pipeline):
     """transformers' pipeline in a loop over windows, as tutorials write it."""
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        options = self._generate(work, how)
-        texts = [self._pipeline(sound(window), generate_kwargs=options)["text"] for window in work.windows]
-        return [Heard(count, text) for count, text in zip(self._tokens, texts, strict=True)]
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        options = self._generate(workload, config)
+        texts = [self._pipeline(to_float(window), generate_kwargs=options)["text"] for window in workload.windows]
+        return [WindowResult(count, text) for count, text in zip(self._tokens, texts, strict=True)]
 
 
-class Chunked(_Pipeline):
+class ChunkedPipeline(_Pipeline):
     """transformers' pipeline over the whole sound, a chunk of 30 s every 20 s, as insanely-fast-whisper runs it."""
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        options = self._generate(work, how)
-        answer = self._pipeline(sound(work.pcm), chunk_length_s=30, batch_size=how.batch_size, generate_kwargs=options)
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        options = self._generate(workload, config)
+        answer = self._pipeline(
+            to_float(workload.pcm), chunk_length_s=30, batch_size=config.batch_size, generate_kwargs=options
+        )
         # The text is of all chunks together: what they share was said once.
-        return [Heard(count, "") for count in self._tokens[:-1]] + [Heard(self._tokens[-1], answer["text"])]
+        return [WindowResult(count, "") for count in self._tokens[:-1]] + [
+            WindowResult(self._tokens[-1], answer["text"])
+        ]
 
 
-class OpenAI:
+class OpenAIWhisper:
     """openai-whisper, with the checkpoint's vocabulary in the place of the one that comes with it."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
@@ -98,15 +102,15 @@ class OpenAI:
         self.model.__class__ = type("Whisper", (whisper.Whisper,), described)
         self._end = encoding.eot_token
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        length = forced_length(work)
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        length = common_length(workload)
         answer = self.model.transcribe(
-            sound(work.pcm),
-            clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
-            language=work.language,
-            temperature=how.temperatures,
-            **_searched(how),
-            **({} if how.fallback else _NO_THRESHOLDS | {"logprob_threshold": None}),
+            to_float(workload.pcm),
+            clip_timestamps=[seconds for cut in workload.window_bounds for seconds in cut],
+            language=workload.language,
+            temperature=config.temperatures,
+            **_search_options(config),
+            **({} if config.fallback else _NO_THRESHOLDS | {"logprob_threshold": None}),
             condition_on_previous_text=False,
             without_timestamps=True,
             fp16=False,
@@ -114,7 +118,7 @@ class OpenAI:
             sample_len=length,
             suppress_tokens=[] if length is None else [self._end],
         )
-        return [Heard(sum(t < self._end for t in s["tokens"]), s["text"]) for s in answer["segments"]]
+        return [WindowResult(sum(t < self._end for t in s["tokens"]), s["text"]) for s in answer["segments"]]
 
 
 class _Multilingual:
@@ -140,25 +144,25 @@ class FasterWhisper:
         self.model.model = _Multilingual(self.model.model)
         self._end = self.model.hf_tokenizer.token_to_id("<|endoftext|>")
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
         segments, _ = self.model.transcribe(
-            sound(work.pcm),
-            clip_timestamps=[seconds for cut in work.cuts for seconds in cut],
-            **({} if how.fallback else _NO_THRESHOLDS | {"log_prob_threshold": None}),
-            **self._options(work, how),
+            to_float(workload.pcm),
+            clip_timestamps=[seconds for cut in workload.window_bounds for seconds in cut],
+            **({} if config.fallback else _NO_THRESHOLDS | {"log_prob_threshold": None}),
+            **self._options(workload, config),
         )
         return self._heard(segments)
 
-    def _heard(self, segments: Iterable[Any]) -> list[Heard]:
-        return [Heard(sum(token < self._end for token in segment.tokens), segment.text) for segment in segments]
+    def _heard(self, segments: Iterable[Any]) -> list[WindowResult]:
+        return [WindowResult(sum(token < self._end for token in segment.tokens), segment.text) for segment in segments]
 
-    def _options(self, work: Work, how: How) -> dict[str, Any]:
-        length = forced_length(work)
+    def _options(self, workload: Workload, config: RunConfig) -> dict[str, Any]:
+        length = common_length(workload)
         return {
-            "language": work.language,
-            "beam_size": how.beam_size,
-            "best_of": how.beam_size,
-            "temperature": how.temperatures,
+            "language": workload.language,
+            "beam_size": config.beam_size,
+            "best_of": config.beam_size,
+            "temperature": config.temperatures,
             "condition_on_previous_text": False,
             "without_timestamps": True,
             "vad_filter": False,
@@ -168,7 +172,7 @@ class FasterWhisper:
         }
 
 
-class FasterBatched(FasterWhisper):
+class FasterWhisperBatched(FasterWhisper):
     """faster-whisper's batched pipeline; the same windows take the place of its voice activity detection's."""
 
     def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
@@ -177,10 +181,13 @@ class FasterBatched(FasterWhisper):
 
         self._pipeline = BatchedInferencePipeline(self.model)
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        clips = [{"start": start, "end": end} for start, end in work.cuts]
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        clips = [{"start": start, "end": end} for start, end in workload.window_bounds]
         segments, _ = self._pipeline.transcribe(
-            sound(work.pcm), clip_timestamps=clips, batch_size=how.batch_size, **self._options(work, how)
+            to_float(workload.pcm),
+            clip_timestamps=clips,
+            batch_size=config.batch_size,
+            **self._options(workload, config),
         )
         return self._heard(segments)
 
@@ -198,25 +205,25 @@ class CTranslate2:
         self._tokenizer = WhisperTokenizerFast.from_pretrained(checkpoint)
         self._end = self._tokenizer.eos_token_id
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        length = forced_length(work)
-        names = ("<|startoftranscript|>", f"<|{work.language}|>", "<|transcribe|>", "<|notimestamps|>")
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        length = common_length(workload)
+        names = ("<|startoftranscript|>", f"<|{workload.language}|>", "<|transcribe|>", "<|notimestamps|>")
         prompt = self._tokenizer.convert_tokens_to_ids(list(names))
-        heard = []
-        for group in groups(work.windows, how.batch_size):
-            sounds = [sound(window) for window in group]
+        results = []
+        for group in in_batches(workload.windows, config.batch_size):
+            sounds = [to_float(window) for window in group]
             features = self._extract(sounds, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features
             results = self._model.generate(
                 self._view(features),
                 [prompt] * len(group),
-                beam_size=how.beam_size,
+                beam_size=config.beam_size,
                 max_length=448 if length is None else _ct2_length(length),
                 suppress_blank=False,
                 suppress_tokens=[-1] if length is None else [-1, self._end],
             )
             tokens = [result.sequences_ids[0] for result in results]
-            heard += [Heard(len(row), self._tokenizer.decode(row, skip_special_tokens=True)) for row in tokens]
-        return heard
+            results += [WindowResult(len(row), self._tokenizer.decode(row, skip_special_tokens=True)) for row in tokens]
+        return results
 
 
 def _ct2_length(tokens: int) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from pyannote.core import Annotation, Segment
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from benchmarks.results import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.pipeline import SpeakerPipeline
 from serve_app.schemas.request import DiarizationOptions
@@ -142,7 +142,7 @@ def main() -> None:
     if arguments.save:
         about = {"pipeline": arguments.pipeline, "seed": made["seed"], "threads": arguments.threads}
         figures = {"times_real_time": round(speed, 1), "figures": rows}
-        save("diarization", ("torch", "pyannote.audio", "pyannote.metrics"), about | figures)
+        save_result("diarization", ("torch", "pyannote.audio", "pyannote.metrics"), about | figures)
     of_two = rows.get("2 speakers", rows["all"])["unknown"]["error"]
     sys.exit(rows["all"]["unknown"]["error"] > MAX_ERROR or of_two > MAX_ERROR_OF_TWO)
 

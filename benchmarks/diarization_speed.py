@@ -28,23 +28,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydub import AudioSegment
 
-from benchmarks.results import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
 from serve_app.audio.windows import Block
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import transcribe
 from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions
 from serve_app.schemas.transcript import Transcript, Turn
-from serve_app.settings import AppSettings, DiarizationSettings, LimitSettings, VadSettings, WhisperSettings
+from serve_app.settings import AppSettings, DiarizationSettings, VadSettings, WhisperSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.window_text import WindowText
+from testing.recordings import decode_recording, recording_paths
 
 LEAST_RATIO = 2.0
 MOST_BESIDE = 1.15
 MOST_BYTES = 4 * 2**30
 
-_RECORDINGS = Path(__file__).parents[1] / "tests" / "data"
 _PACKAGES = ("pyannote.audio", "torch", "numpy", "scipy")
 
 Pcm = NDArray[np.int16]
@@ -191,7 +190,7 @@ async def _once(data: bytes):  # type: ignore[no-untyped-def]
 
 def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
     """Recordings one after the other, with pauses, and now and then at once."""
-    voices = [np.concatenate(list(Decoding(file, LimitSettings()))) // 2 for file in files]
+    voices = [decode_recording(file) // 2 for file in files]
     chance = np.random.default_rng(0)
     sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
     at = 0
@@ -205,7 +204,7 @@ def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
 
 def main() -> int:
     options = _parser().parse_args()
-    files = options.files or [path for path in sorted(_RECORDINGS.iterdir()) if path.suffix != ".md"]
+    files = options.files or recording_paths()
     pcm = conversation(60 * options.minutes, files)
     cores = sorted(os.sched_getaffinity(0))[:2]
     with TemporaryDirectory() as folder:
@@ -218,7 +217,7 @@ def main() -> int:
     print(f"  both take {together['both_over_the_longer']} times as long as the longer of the two")
     if options.save:
         figures = {"minutes": options.minutes, "pipeline": options.pipeline, "speed": speed, "beside": together}
-        save("diarization", _PACKAGES, figures)
+        save_result("diarization", _PACKAGES, figures)
     fast = options.any_speed or (
         speed["ratio"] >= LEAST_RATIO
         and speed["peak_bytes"]["ours"] <= MOST_BYTES

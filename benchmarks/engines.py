@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import WhisperTokenizerFast
 
-from benchmarks.workloads import Work
+from benchmarks.workloads import Workload
 from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
 
-LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Whisper's temperatures, each tried when a text of the one before fails a threshold."""
 
 
 @dataclass(frozen=True)
-class How:
+class RunConfig:
     """Windows decoded together, and how their texts are searched.
 
     `beam_size`: 1 is greedy. `fallback`: a text that fails Whisper's thresholds is tried again hotter, by the engines
@@ -43,32 +43,32 @@ class How:
     @property
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures to try."""
-        return LADDER if self.fallback else LADDER[:1]
+        return TEMPERATURES if self.fallback else TEMPERATURES[:1]
 
 
-class Heard(NamedTuple):
+class WindowResult(NamedTuple):
     """Tokens of a window, without special ones, and its text."""
 
     tokens: int
     text: str
 
 
-Transcribe = Callable[[Work, How], list[Heard]]
+Transcribe = Callable[[Workload, RunConfig], list[WindowResult]]
 Load = Callable[[Path, int], Transcribe]
 
 
-def sound(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+def to_float(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
     """Samples between -1 and 1."""
     return pcm.astype(np.float32) / 32768
 
 
-def groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Items, `size` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-class Ours:
+class WhisperServe:
     """The project's engine. One for each number of rows, made when it is first asked for."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
@@ -76,30 +76,30 @@ class Ours:
         self._end = WhisperTokenizerFast.from_pretrained(checkpoint).eos_token_id
         self._engines: dict[int, Engine] = {}
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        rows = how.batch_size * how.beam_size
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        rows = config.batch_size * config.beam_size
         if rows not in self._engines:
             self._engines[rows] = Engine(self._model, Batching(max_batch_size=rows))
         engine = self._engines[rows]
         options = TranscriptionOptions(
-            language=work.language,
+            language=workload.language,
             timestamps="none",
-            temperature_increment_on_fallback=0.2 if how.fallback else None,
-            beam_size=how.beam_size,
-            best_of=how.beam_size,
+            temperature_increment_on_fallback=0.2 if config.fallback else None,
+            beam_size=config.beam_size,
+            best_of=config.beam_size,
         )
-        windows = list(zip(work.windows, work.lengths or [None] * len(work.ends), strict=True))
-        heard: list[Heard] = []
-        for group in groups(windows, how.batch_size if how.static else len(windows)):
+        windows = list(zip(workload.windows, workload.lengths or [None] * len(workload.ends), strict=True))
+        results: list[WindowResult] = []
+        for group in in_batches(windows, config.batch_size if config.static else len(windows)):
             longest = max((length for _, length in group if length), default=None)
             futures = [
-                engine.submit(pcm, self._bounded(options, longest if how.static else length), "benchmark")
+                engine.submit(pcm, self._bounded(options, longest if config.static else length), "benchmark")
                 for pcm, length in group
             ]
             for (_, length), future in zip(group, futures, strict=True):
                 text = future.result()
-                heard.append(Heard(length or len(text.tokens), text.text))
-        return heard
+                results.append(WindowResult(length or len(text.tokens), text.text))
+        return results
 
     def _bounded(self, options: TranscriptionOptions, length: int | None) -> TranscriptionOptions:
         """With exactly so many tokens; null: until the model ends."""

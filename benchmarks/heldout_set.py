@@ -6,43 +6,27 @@ Writes the recordings and truth.json, which says what each one holds. The same s
 same recordings. Needs espeak-ng, flite and festival (apt-get install espeak-ng flite festival festvox-kallpc16k).
 """
 
-import argparse
-import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
-import torch
-from torchaudio.functional import resample
 
+from benchmarks.synthetic_speech import FORMATS, NOISES, SpokenWord, argument_parser, encode, write_truth
 from serve_app.audio import SAMPLE_RATE
 from testing import noise
 from training.whisper_nano.digits import LANGUAGES, SEGMENT_PAUSE_S, spell
 from training.whisper_nano.speech import Clip, Samples, UnusableSpeechError, espeak_clip, festival_clip, flite_clip
 
-FORMATS = ("wav", "mp3", "opus")
-_CODECS = {"wav": "pcm_s16le", "mp3": "libmp3lame", "opus": "libopus"}
 _RATES = {"wav": (8000, 16000, 22050, 44100, 48000), "mp3": (16000, 22050, 44100), "opus": (8000, 16000, 48000)}
 _BIT_RATES = {"mp3": (32_000, 64_000, 128_000), "opus": (16_000, 24_000, 64_000)}
-_NOISES = ("white", "pink", "brown")
 _PAUSE_S = (0.8, 3.0)
 _LONG_S = 600.0
 
 Kind = Literal["speech", "silence", "noise"]
-
-
-@dataclass(frozen=True)
-class SpokenWord:
-    """One word and its time in seconds."""
-
-    word: str
-    start: float
-    end: float
 
 
 @dataclass(frozen=True)
@@ -105,7 +89,7 @@ def speak(rng: random.Random, language: str, duration: float) -> tuple[Samples, 
             time, misses = (time if utterances else 0.2), misses + 1
             continue
         start = round(time * SAMPLE_RATE)
-        samples[start : start + len(clip.samples)] += noise.levelled(clip.samples)
+        samples[start : start + len(clip.samples)] += noise.normalise_level(clip.samples)
         times = zip(spell(language, clip.digits), clip.words, strict=True)
         words = tuple(SpokenWord(word, round(time + left, 2), round(time + right, 2)) for word, (left, right) in times)
         utterances.append(Utterance(words[0].start, words[-1].end, " ".join(word.word for word in words), words))
@@ -116,27 +100,9 @@ def speak(rng: random.Random, language: str, duration: float) -> tuple[Samples, 
     return samples, clips, utterances
 
 
-def loudness(rng: random.Random, samples: Samples) -> Samples:
+def at_random_level(rng: random.Random, samples: Samples) -> Samples:
     """Samples at a random level, from quiet to just short of clipping."""
     return samples * np.float32(10 ** (rng.uniform(-30, -1) / 20) / max(1e-9, float(np.abs(samples).max())))
-
-
-def encode(path: Path, samples: Samples, recording: Recording, bit_rate: int | None) -> None:
-    """Writes 16 kHz samples in the recording's format, rate and channels (the same sound in each)."""
-    sound = resample(torch.from_numpy(samples), SAMPLE_RATE, recording.sample_rate).numpy()
-    pcm = np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
-    layout = "stereo" if recording.channels == 2 else "mono"
-    kind, same_every_time = "ogg" if recording.format == "opus" else None, {"fflags": "+bitexact"}
-    with av.open(str(path), "w", format=kind, options=same_every_time) as container:
-        stream = container.add_stream(_CODECS[recording.format], rate=recording.sample_rate, layout=layout)
-        if bit_rate is not None:
-            stream.bit_rate = bit_rate
-        frame = av.AudioFrame.from_ndarray(np.repeat(pcm, recording.channels)[None], format="s16", layout=layout)
-        frame.sample_rate = recording.sample_rate
-        frames = av.AudioResampler(stream.format, layout, recording.sample_rate, stream.frame_size or None)
-        for piece in [*frames.resample(frame), *frames.resample(None)]:
-            container.mux(stream.encode(piece))
-        container.mux(stream.encode(None))
 
 
 def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Recording]:
@@ -153,7 +119,7 @@ def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Rec
             sample_rate=rng.choice(_RATES[container]),
             channels=rng.choice((1, 2)),
             snr_db=round(rng.uniform(8, 30), 1) if noisy else None,
-            sound=rng.choice(_NOISES) if noisy else None,
+            sound=rng.choice(NOISES) if noisy else None,
         )
         if index >= speech + long:
             sound = None if index % 4 == 0 else noise.KINDS[index % len(noise.KINDS)]
@@ -169,22 +135,20 @@ def make(rng: random.Random, recording: Recording, folder: Path) -> Recording:
     if recording.kind == "silence":
         samples = np.zeros(count, np.float32)
     elif recording.kind == "noise":
-        samples = loudness(rng, noise.make(sounds, str(recording.sound), count))
+        samples = at_random_level(rng, noise.make(sounds, str(recording.sound), count))
     else:
         samples, clips, utterances = speak(rng, str(recording.language), recording.duration)
         voices = tuple(sorted({clip.voice for clip in clips}))
         recording = replace(recording, voices=voices, utterances=tuple(utterances))
         if recording.snr_db is not None:
             samples += noise.make(sounds, str(recording.sound), count) * np.float32(10 ** (-recording.snr_db / 20))
-        samples = loudness(rng, samples)
+        samples = at_random_level(rng, samples)
     encode(folder / recording.file, samples, recording, rng.choice(_BIT_RATES.get(recording.format, (None,))))
     return recording
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = argument_parser(__doc__)
     parser.add_argument("--speech", type=int, default=48, help="recordings of 3-100 s of speech (48)")
     parser.add_argument("--long", type=int, default=2, help="recordings of 10 minutes of speech (2)")
     parser.add_argument("--other", type=int, default=16, help="recordings of silence or noise alone (16)")
@@ -195,8 +159,7 @@ def main() -> None:
     for recording in plan(rng, arguments.speech, arguments.long, arguments.other):
         recordings.append(make(rng, recording, arguments.folder))
         print(f"{recording.file} {recording.kind} {recording.language or ''} {recording.duration:.1f} s", flush=True)
-    truth = {"seed": arguments.seed, "recordings": [asdict(recording) for recording in recordings]}
-    (arguments.folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n")
+    write_truth(arguments.folder, arguments.seed, "recordings", recordings)
     words = sum(len(utterance.words) for recording in recordings for utterance in recording.utterances)
     print(f"{len(recordings)} recordings, {sum(r.duration for r in recordings) / 60:.1f} minutes, {words} words")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from testing.service_process import Service, process, running
-from benchmarks.results import save
+from benchmarks.results import save_result
+from testing.service_process import ServiceProcess, find_process, run_service
 
 MAX_SUBMIT_S = MAX_PAGE_S = 0.05
 _MANAGER = re.escape("ray::JobManagerActor")
@@ -36,7 +36,7 @@ def resident_mb(pid: int) -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
-async def submit_all(service: Service, url: str, count: int, clients: int) -> list[float]:
+async def submit_all(service: ServiceProcess, url: str, count: int, clients: int) -> list[float]:
     """Submit so many jobs, so many at a time: the seconds each took."""
     seconds: list[float] = []
     left = iter(range(count))
@@ -54,7 +54,7 @@ async def submit_all(service: Service, url: str, count: int, clients: int) -> li
     return seconds
 
 
-async def list_pages(service: Service, count: int) -> list[float]:
+async def list_pages(service: ServiceProcess, count: int) -> list[float]:
     """Page through the list again and again: the seconds each page of 20 took."""
     seconds: list[float] = []
     cursor: str | None = None
@@ -77,11 +77,11 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/never.mp3"
     found: dict[str, Any] = {}
-    async with server, running(folder / "data", {"MODEL": "whisper-nano"}) as service:
+    async with server, run_service(folder / "data", {"MODEL": "whisper-nano"}) as service:
         print("starting the service …", flush=True)
         await service.ready.wait()
         await submit_all(service, url, 50, 1)
-        manager, _ = process(_MANAGER)
+        manager, _ = find_process(_MANAGER)
         for clients in arguments.clients:
             before = resident_mb(manager)
             submitted = await submit_all(service, url, arguments.jobs, clients)
@@ -107,7 +107,7 @@ def main() -> None:
     print(f"submit p95 {alone['submit']['p95_ms']} ms (at most {1000 * MAX_SUBMIT_S:g})")
     print(f"page p95 {alone['page']['p95_ms']} ms (at most {1000 * MAX_PAGE_S:g})")
     if arguments.save:
-        save("jobs", ("ray", "sqlalchemy"), {"jobs": arguments.jobs, **figures})
+        save_result("jobs", ("ray", "sqlalchemy"), {"jobs": arguments.jobs, **figures})
 
 
 if __name__ == "__main__":

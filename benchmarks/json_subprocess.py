@@ -12,7 +12,7 @@ from typing import Any, TextIO
 _CLOSE_S = 60.0
 
 
-class Piped:
+class JsonSubprocess:
     """The parent's end. Raises RuntimeError, with the end of its log, when the process dies."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -51,7 +51,7 @@ class Piped:
             self._process.communicate()
 
 
-def take_output() -> TextIO:
+def redirect_stdout() -> TextIO:
     """The process's own output for its answers; what libraries print goes to the log from now on."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

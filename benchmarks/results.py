@@ -12,7 +12,7 @@ from typing import Any
 _RESULTS = Path(__file__).parent / "results"
 
 
-def save(name: str, packages: Sequence[str], figures: dict[str, Any]) -> Path:
+def save_result(name: str, packages: Sequence[str], figures: dict[str, Any]) -> Path:
     """Write a benchmark's figures to a file of their own; `packages`: whose versions matter."""
     now = datetime.now(UTC)
     result = {
@@ -26,3 +26,10 @@ def save(name: str, packages: Sequence[str], figures: dict[str, Any]) -> Path:
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"saved {path}")
     return path
+
+
+def processor_name() -> str:
+    """The processor's name, as far as the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

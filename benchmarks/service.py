@@ -27,8 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.audio_path import KINDS, speech, write
-from testing.service_process import CONFIG, Service, running
-from benchmarks.results import save
+from benchmarks.results import save_result
 from deployments.config import load
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import Decoding
@@ -40,6 +39,7 @@ from serve_app.settings import AppSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
+from testing.service_process import CONFIG, ServiceProcess, run_service
 
 MIN_EFFICIENCY, MAX_SLOWDOWN, MAX_START_S = 0.85, 3.0, 5.0
 JOBS = 16
@@ -93,14 +93,19 @@ def import_seconds(module: str) -> float:
 
 
 async def efficiency(
-    service: Service, bare: Connection, files: Sequence[Path], audio_s: float, options: dict[str, Any], rounds: int
+    service: ServiceProcess,
+    bare: Connection,
+    files: Sequence[Path],
+    audio_s: float,
+    options: dict[str, Any],
+    rounds: int,
 ) -> dict[str, Any]:
     """Audio seconds a second: the service's 16 jobs at once, and the engine's, in turns."""
     speeds: dict[str, list[float]] = {"service": [], "engine": []}
     audios = [file.read_bytes() for file in files]
     for number in range(rounds):
         start = time.perf_counter()
-        await service.finish(audios, options)
+        await service.run_jobs(audios, options)
         speeds["service"].append(audio_s / (time.perf_counter() - start))
         bare.send(True)
         seconds = await asyncio.to_thread(bare.recv)
@@ -112,12 +117,14 @@ async def efficiency(
     return {"audio_s": audio_s, "times_real_time": speeds, "share": round(share, 3)}
 
 
-async def fairness(service: Service, clip: bytes, long: bytes, options: dict[str, Any], clips: int) -> dict[str, Any]:
+async def fairness(
+    service: ServiceProcess, clip: bytes, long: bytes, options: dict[str, Any], clips: int
+) -> dict[str, Any]:
     """A short clip's seconds, alone and while one long recording is transcribed."""
     idle = [await service.transcribe(clip) for _ in range(clips)]
     print(f"idle: {percentiles(idle)}", flush=True)
     job_id = await service.submit(long, options)
-    job = await service.when_not(job_id, "queued")
+    job = await service.wait_while(job_id, "queued")
     await asyncio.sleep(10)  # until all its blocks in flight are at the engine
     loaded: list[float] = []
     while len(loaded) < clips and (job := await service.job(job_id))["status"] == "running":
@@ -157,11 +164,11 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     given = (theirs, files, arguments.model, arguments.threads, options)
     print("starting the service …", flush=True)
     settings = {"MODEL": arguments.model, "WHISPER__THREADS": str(arguments.threads), "JOBS__MAX_RUNNING": str(JOBS)}
-    async with running(folder / "data", settings) as service:
-        await service.first_answer(clip, options)
-        start = {name: round(seconds, 2) for name, seconds in service.points.items()}
+    async with run_service(folder / "data", settings) as service:
+        await service.wait_for_first_response(clip, options)
+        start = {name: round(seconds, 2) for name, seconds in service.milestones.items()}
         if not options:  # random weights try a clip at every temperature
-            start[_AGAIN] = round(await service.restart(clip), 2)
+            start[_AGAIN] = round(await service.restart_replica(clip), 2)
         print("\n".join(f"{seconds:7.2f} s  {name}" for name, seconds in start.items()), flush=True)
         bare = spawn.Process(target=bare_engine, args=given, daemon=True)
         bare.start()
@@ -205,7 +212,7 @@ def main() -> None:
         print(f"{_AGAIN}: {start[_AGAIN]:.1f} s (at most {MAX_START_S:g})")
     print(f"the same while every other process starts on these cores: {started:.1f} s")
     if arguments.save:
-        save("service", _PACKAGES, {"arguments": vars(arguments), **figures})
+        save_result("service", _PACKAGES, {"arguments": vars(arguments), **figures})
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ import jiwer
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.accuracy import normalise
-from benchmarks.results import save
+from benchmarks.results import save_result
+from testing.scoring import normalise
 
 MIN_OF_TWO, MIN_OF_MORE = 0.95, 0.90
 _WAIT_S = 600
@@ -130,7 +130,7 @@ def main() -> None:
             f"{row['heard_right']:6.1%}, of these with the right speaker {row['speaker_right']:6.1%}"
         )
     if arguments.save:
-        save("who-said-what", ("torch", "pyannote.audio"), {"seed": made["seed"], "figures": rows})
+        save_result("who-said-what", ("torch", "pyannote.audio"), {"seed": made["seed"], "figures": rows})
     if (two and rows["2 speakers"]["speaker_right"] < MIN_OF_TWO) or (
         more and rows["more"]["speaker_right"] < MIN_OF_MORE
     ):

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from testing.non_speech import non_speech
 from benchmarks.real_speech.recordings import REAL, load
-from benchmarks.results import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter
 from serve_app.settings import VadSettings
 from testing import noise
+from testing.non_speech import non_speech
 
 Samples = NDArray[np.floating]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.35, 0.5)
@@ -129,7 +129,7 @@ def main() -> None:
     print("|" + "---|" * (1 + len(THRESHOLDS)))
     figures = measure()
     if arguments.save:
-        save("speech-detection", ("torch", "silero-vad", "numpy"), {"shares": figures})
+        save_result("speech-detection", ("torch", "silero-vad", "numpy"), {"shares": figures})
 
 
 if __name__ == "__main__":

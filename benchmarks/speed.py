@@ -31,20 +31,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import layouts, report
-from benchmarks.accuracy import processor, word_error_rate
-from benchmarks.engines import How
+from benchmarks.engines import RunConfig
 from benchmarks.real_speech import recordings
 from benchmarks.real_speech.metrics import normalise, word_errors
-from benchmarks.worker import KINDS, Run, Worker
-from benchmarks.workloads import Work, make_work
+from benchmarks.results import processor_name
+from benchmarks.worker import ENGINES, PassResult, Worker
+from benchmarks.workloads import Workload, make_workload
 from serve_app.models.resolve import resolve_checkpoint
+from testing.scoring import word_error_rate
 
 PARTS = ("base", "nano", "slots", "batches", "real")
 BATCH_SIZES = (1, 4, 16, 32)
-MOST_REPEATS = {"batches base": 3, "real": 3, "real beam 5": 1}
+MAX_REPEATS = {"batches base": 3, "real": 3, "real beam 5": 1}
 """Of parts that would take long."""
 WARM_UPS = 1
-REST_S = 0.3
+PAUSE_S = 0.3
 """Between passes: thread pools spin for a while after their last work."""
 _REPOSITORY = Path(__file__).parents[1]
 _RESULTS = _REPOSITORY / "benchmarks" / "results"
@@ -60,66 +61,67 @@ class Case:
     """An engine at some work, and its passes so far. `windows`: how many of the first ones; None: all."""
 
     label: str
-    kind: str
+    engine: str
     layout: str
-    work: str
+    workload: str
     windows: int | None = None
-    how: How = field(default_factory=How)
-    runs: list[Run] = field(default_factory=list)
+    config: RunConfig = field(default_factory=RunConfig)
+    runs: list[PassResult] = field(default_factory=list)
 
 
-def parts(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]:
+def build_cases(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]:
     """The cases of each part."""
     cases: dict[str, list[Case]] = {}
     for part in names:
         if part == "slots":
             cases[part] = [
                 Case("slots", "ours", "base", "mixed"),
-                Case("static batches", "ours", "base", "mixed", how=How(static=True)),
+                Case("static batches", "ours", "base", "mixed", config=RunConfig(static=True)),
             ]
         elif part == "real":
-            cases |= {"real": real_cases(1, engines), "real beam 5": real_cases(5, engines)}
+            cases |= {"real": build_real_speech_cases(1, engines), "real beam 5": build_real_speech_cases(5, engines)}
         elif part == "batches":
             for layout in ("base", "nano"):
                 cases[f"{part} {layout}"] = [
-                    Case(f"batches of {size}", "ours", layout, f"{layout}-long", how=How(size)) for size in BATCH_SIZES
+                    Case(f"batches of {size}", "ours", layout, f"{layout}-long", config=RunConfig(size))
+                    for size in BATCH_SIZES
                 ]
         else:
             cases[part] = [
                 Case(
-                    KINDS[kind].label,
-                    kind,
+                    ENGINES[engine].label,
+                    engine,
                     part,
                     part,
-                    windows=4 if part == "base" and KINDS[kind].slow else None,
-                    how=How(KINDS[kind].batch_size),
+                    windows=4 if part == "base" and ENGINES[engine].slow else None,
+                    config=RunConfig(ENGINES[engine].batch_size),
                 )
-                for kind in engines
+                for engine in engines
             ]
     return cases
 
 
-def real_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
+def build_real_speech_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
     """Every engine at real speech; the slow ones at its first windows."""
     return [
         Case(
-            KINDS[kind].label,
-            kind,
+            ENGINES[engine].label,
+            engine,
             "real",
             "real",
-            windows=6 if KINDS[kind].slow else None,
-            how=How(KINDS[kind].batch_size, beam_size=beam_size, fallback=True),
+            windows=6 if ENGINES[engine].slow else None,
+            config=RunConfig(ENGINES[engine].batch_size, beam_size=beam_size, fallback=True),
         )
-        for kind in engines
+        for engine in engines
     ]
 
 
-def work_file(name: str) -> Path:
+def workload_file(name: str) -> Path:
     """Return the file of a workload, which is made when it is first needed."""
     path = _BENCH / "work" / f"{name}.npz"
     if not path.exists():
         print(f"making the sound of {name} …", flush=True)
-        make_work(name).save(path)
+        make_workload(name).save(path)
     return path
 
 
@@ -133,7 +135,7 @@ def checkpoint(layout: str, real: Path) -> Path:
     return folder if (folder / "config.json").exists() else layouts.write(layout, folder)
 
 
-def turns(labels: Iterable[str], passes: int) -> list[str]:
+def interleave(labels: Iterable[str], passes: int) -> list[str]:
     """Labels in turn, A B C A B C …, each `passes` times: what slows the machine for a while slows all alike."""
     return list(labels) * passes
 
@@ -143,48 +145,48 @@ def measure(cases: list[Case], repeats: int, threads: int, real: Path) -> None:
     workers: dict[tuple[str, str], Worker] = {}
     try:
         for case in cases:
-            key = (case.kind, case.layout)
+            key = (case.engine, case.layout)
             if key not in workers:
-                log = _BENCH / "logs" / f"{case.kind}-{case.layout}.log"
-                workers[key] = Worker(case.kind, checkpoint(case.layout, real), threads, log)
+                log = _BENCH / "logs" / f"{case.engine}-{case.layout}.log"
+                workers[key] = Worker(case.engine, checkpoint(case.layout, real), threads, log)
         by_label = {case.label: case for case in cases}
-        passes = turns(by_label, WARM_UPS + repeats)
+        passes = interleave(by_label, WARM_UPS + repeats)
         for index, label in enumerate(passes):
             case = by_label[label]
-            run = workers[case.kind, case.layout].run(work_file(case.work), case.windows, case.how)
+            run = workers[case.engine, case.layout].run(workload_file(case.workload), case.windows, case.config)
             warm = index < WARM_UPS * len(cases)
             case.runs.append(run)
             ahead = passes[index + 1 :]
-            left = sum(by_label[name].runs[-1].seconds + REST_S for name in ahead if by_label[name].runs)
+            left = sum(by_label[name].runs[-1].seconds + PAUSE_S for name in ahead if by_label[name].runs)
             print(
                 f"  {label:48} {run.seconds:7.2f} s {'(warm-up)' if warm else '':9}"
                 f" {f'about {left / 60:.1f} min left' if index + 1 >= len(cases) else ''}",
                 flush=True,
             )
-            time.sleep(REST_S)
+            time.sleep(PAUSE_S)
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def error_rate(work: str, truth: str, text: str) -> float:
+def error_rate(workload: str, truth: str, text: str) -> float:
     """Wrong words over all; of real English speech as Whisper's paper compares them."""
-    if work != "real":
+    if workload != "real":
         return word_error_rate([(truth, text)])
     return word_errors(normalise(truth, "en"), normalise(text, "en")).rate
 
 
 def figures(case: Case) -> dict[str, Any]:
     """Return the part of a case that is saved."""
-    work = Work.load(work_file(case.work)).first(case.windows)
+    workload = Workload.load(workload_file(case.workload)).first(case.windows)
     timed = case.runs[WARM_UPS:]
-    wer = error_rate(case.work, " ".join(work.truth), timed[0].text) if work.truth else None
+    wer = error_rate(case.workload, " ".join(workload.truth), timed[0].text) if workload.truth else None
     return {
         "label": case.label,
-        "engine": case.kind,
-        "batch_size": case.how.batch_size,
-        "audio_s": round(work.duration, 2),
-        "windows": len(work.ends),
+        "engine": case.engine,
+        "batch_size": case.config.batch_size,
+        "audio_s": round(workload.duration, 2),
+        "windows": len(workload.ends),
         "tokens": list(timed[0].tokens),
         "wer": None if wer is None else round(wer, 4),
         "seconds": [round(run.seconds, 4) for run in timed],
@@ -194,7 +196,7 @@ def figures(case: Case) -> dict[str, Any]:
 def machine(threads: int) -> dict[str, Any]:
     """Describe the machine."""
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": threads,
         "platform": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
@@ -212,7 +214,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def positive(number: str) -> int:
+def positive_int(number: str) -> int:
     """A count from the command line."""
     if not number.isdecimal() or int(number) < 1:
         raise argparse.ArgumentTypeError(f"{number!r} is no count: give 1 or more")
@@ -222,10 +224,10 @@ def positive(number: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all")
-    parser.add_argument("--engines", nargs="+", choices=KINDS, default=list(KINDS), metavar="ENGINE", help="default: "
-                        f"all, which are {', '.join(KINDS)}")  # fmt: skip
-    parser.add_argument("--repeats", type=positive, default=5, help="passes of each engine after its warm-up (5)")
-    parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="ENGINE", help="default: "
+                        f"all, which are {', '.join(ENGINES)}")  # fmt: skip
+    parser.add_argument("--repeats", type=positive_int, default=5, help="passes of each engine after its warm-up (5)")
+    parser.add_argument("--threads", type=positive_int, default=2, help="cores, and threads of each engine (2)")
     parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER", help="benchmarks/results")
     parser.add_argument("--real-weights", type=Path, default=_REAL_WEIGHTS,
                         metavar="FOLDER", help="for the part real (data/models/whisper-base)")  # fmt: skip
@@ -246,16 +248,16 @@ def main() -> None:
     if "real" in arguments.parts and missing:
         print(f"the part real is left out: there is no {' and no '.join(missing)}")
         arguments.parts = [part for part in arguments.parts if part != "real"]
-    cases = parts(arguments.parts, arguments.engines)
+    cases = build_cases(arguments.parts, arguments.engines)
     try:
         for case in (case for members in cases.values() for case in members):
-            work_file(case.work)
+            workload_file(case.workload)
     except FileNotFoundError as error:
         sys.exit(f"error: {error}; without them, leave out nano: --parts base slots")
     for name, members in cases.items():
         print(f"\n{name}", flush=True)
         try:
-            repeats = min(arguments.repeats, MOST_REPEATS.get(name, sys.maxsize))
+            repeats = min(arguments.repeats, MAX_REPEATS.get(name, sys.maxsize))
             measure(members, repeats, arguments.threads, arguments.real_weights.resolve())
         except RuntimeError as error:
             sys.exit(f"error: {error}")
@@ -270,7 +272,7 @@ def main() -> None:
     path = arguments.results / f"speed-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nsaved {path}\n\n{report.text(result)}")
-    if set(arguments.parts) == set(PARTS) and set(arguments.engines) == set(KINDS):
+    if set(arguments.parts) == set(PARTS) and set(arguments.engines) == set(ENGINES):
         report.publish(path)
 
 

@@ -11,23 +11,21 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.heldout_set import loudness, speak
+from benchmarks.heldout_set import at_random_level, speak
 from benchmarks.real_speech import recordings as sources
-from benchmarks.real_speech.recordings import MOST_PAUSE_S, Recording, repeat
+from benchmarks.real_speech.recordings import MOST_PAUSE_S, Recording, shuffle_repeatedly
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
-from serve_app.settings import LimitSettings
+from testing.recordings import decode_recording, recording_paths
 
 WINDOW_S = 30.0
 TOKENS = 97
 """Of a window packed with speech, on average: forced where the weights are random."""
 SYNTHESISERS = {"espeak-ng": "espeak-ng", "flite": "flite", "text2wave": "festival festvox-kallpc16k"}
 """Programs that speak, and the Debian packages they are in."""
-_SPEECH = Path(__file__).parents[1] / "tests" / "data"
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """Sound of one language and its windows.
 
     `pcm`: mono int16 at 16 kHz. `ends`: where each window ends, in seconds; the first starts at 0, each
@@ -42,7 +40,7 @@ class Work:
     language: str = "en"
 
     @property
-    def cuts(self) -> list[tuple[float, float]]:
+    def window_bounds(self) -> list[tuple[float, float]]:
         """Start and end of each window in seconds."""
         return list(pairwise((0.0, *self.ends)))
 
@@ -54,7 +52,7 @@ class Work:
     @property
     def windows(self) -> list[NDArray[np.int16]]:
         """The sound of each window."""
-        return [self.pcm[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in self.cuts]
+        return [self.pcm[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in self.window_bounds]
 
     def first(self, count: int | None) -> Self:
         """The same, of its first windows alone; None: of all."""
@@ -75,23 +73,22 @@ class Work:
             return cls(fields["pcm"], tuple(fields["ends"].tolist()), lengths, truth, str(fields["language"]))
 
 
-def forced(lengths: tuple[int, ...]) -> Work:
+def fixed_length_workload(lengths: tuple[int, ...]) -> Workload:
     """A full window for each length, of recorded speech repeated: what a random model says is as long as it is told."""
-    limits = LimitSettings()
-    clips = [chunk for path in sorted(_SPEECH.glob("*.*[!d]")) for chunk in Decoding(path, limits)]
+    clips = [decode_recording(path) for path in recording_paths()]
     samples = round(len(lengths) * WINDOW_S * SAMPLE_RATE)
     ends = tuple(WINDOW_S * (index + 1) for index in range(len(lengths)))
-    return Work(np.resize(np.concatenate(clips), samples), ends, lengths)
+    return Workload(np.resize(np.concatenate(clips), samples), ends, lengths)
 
 
-def mixed_lengths(count: int, seed: int = 0) -> tuple[int, ...]:
+def mixed_traffic_lengths(count: int, seed: int = 0) -> tuple[int, ...]:
     """Tokens of windows of mixed traffic, half of it clips (28 ± 25, at least 4), half packed with speech (97 ± 22)."""
     rng = random.Random(seed)  # noqa: S311 (lengths, no secrets)
     shapes = [rng.choice(((28, 25), (97, 22))) for _ in range(count)]
     return tuple(max(4, round(rng.gauss(mean, deviation))) for mean, deviation in shapes)
 
 
-def pack(starts_and_ends: list[tuple[float, float]], duration: float) -> tuple[list[float], list[int]]:
+def pack_windows(starts_and_ends: list[tuple[float, float]], duration: float) -> tuple[list[float], list[int]]:
     """Windows of at most 30 s that are cut in the middle of pauses between utterances.
 
     Returns where each window ends and the number of utterances up to there. Raises ValueError when an
@@ -111,7 +108,7 @@ def pack(starts_and_ends: list[tuple[float, float]], duration: float) -> tuple[l
     return [*ends, duration], [*counts, len(middles)]
 
 
-def spoken(recordings: Sequence[Recording], minutes: float, seed: int = 5) -> Work:
+def real_speech_workload(recordings: Sequence[Recording], minutes: float, seed: int = 5) -> Workload:
     """Real speech of one language: these recordings again and again, pauses between, whole in each window.
 
     Raises ValueError for a recording whose speech does not fit into a window.
@@ -121,18 +118,18 @@ def spoken(recordings: Sequence[Recording], minutes: float, seed: int = 5) -> Wo
     spans: list[tuple[float, float]] = []
     texts: list[str] = []
     now = 0.0
-    for recording, pause_s in repeat(recordings, minutes * 60, seed):
+    for recording, pause_s in shuffle_repeatedly(recordings, minutes * 60, seed):
         spans.append((now + recording.speech[0][0], now + recording.speech[-1][1]))
         texts.append(recording.text or "")
         sound += [recording.pcm, np.zeros(round(pause_s * SAMPLE_RATE), np.int16)]
         now += sum(map(len, sound[-2:])) / SAMPLE_RATE
-    ends, counts = pack(spans, now)
+    ends, counts = pack_windows(spans, now)
     truth = tuple(" ".join(texts[left:right]) for left, right in pairwise((0, *counts)))
     # Rounded down: no window may end behind the sound.
-    return Work(np.concatenate(sound), tuple(int(100 * end) / 100 for end in ends), (), truth, str(language))
+    return Workload(np.concatenate(sound), tuple(int(100 * end) / 100 for end in ends), (), truth, str(language))
 
 
-def digits(minutes: float, seed: int = 5) -> Work:
+def digits_workload(minutes: float, seed: int = 5) -> Workload:
     """English digits by voices whisper-nano was not trained on (see benchmarks.heldout_set), clean.
 
     Raises FileNotFoundError that names the synthesisers that are not installed.
@@ -142,33 +139,33 @@ def digits(minutes: float, seed: int = 5) -> Work:
         raise FileNotFoundError(f"no spoken digits without {' '.join(missing)} (apt-get install {' '.join(missing)})")
     rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
     samples, _, utterances = speak(rng, "en", minutes * 60)
-    pcm = np.clip(np.round(loudness(rng, samples) * 32767), -32768, 32767).astype(np.int16)
-    ends, counts = pack([(utterance.start, utterance.end) for utterance in utterances], minutes * 60)
+    pcm = np.clip(np.round(at_random_level(rng, samples) * 32767), -32768, 32767).astype(np.int16)
+    ends, counts = pack_windows([(utterance.start, utterance.end) for utterance in utterances], minutes * 60)
     texts = [utterance.text for utterance in utterances]
     truth = tuple(" ".join(texts[left:right]) for left, right in pairwise((0, *counts)))
-    return Work(pcm, tuple(round(end, 2) for end in ends), (), truth)
+    return Workload(pcm, tuple(round(end, 2) for end in ends), (), truth)
 
 
 def real_recordings() -> list[Recording]:
     """Real English speech with its texts, what fits into a window. Raises FileNotFoundError where there is none."""
-    found = [*sources.load(sources.REAL), *sources.beside(sources.REAL)]
+    found = [*sources.load(sources.REAL), *sources.load_extra(sources.REAL)]
     english = [one for one in found if one.language == "en" and one.text]
     return [one for one in english if one.duration < WINDOW_S - MOST_PAUSE_S]
 
 
-def make_work(name: str) -> Work:
+def make_workload(name: str) -> Workload:
     """The sound of a workload by its name."""
     match name:
         case "base":
-            return forced((TOKENS,) * 16)
+            return fixed_length_workload((TOKENS,) * 16)
         case "base-long":
-            return forced((TOKENS,) * 32)
+            return fixed_length_workload((TOKENS,) * 32)
         case "mixed":
-            return forced(mixed_lengths(96))
+            return fixed_length_workload(mixed_traffic_lengths(96))
         case "nano":
-            return digits(minutes=10)
+            return digits_workload(minutes=10)
         case "nano-long":
-            return digits(minutes=20)
+            return digits_workload(minutes=20)
         case "real":
-            return spoken(real_recordings(), minutes=9)
+            return real_speech_workload(real_recordings(), minutes=9)
     raise ValueError(f"no workload is called {name}")

@@ -1,4 +1,4 @@
-"""What became of the jobs, in figures, and whether that is good. Pure."""
+"""Records of a run, its checks and its summary. Pure."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from chaos.processes import KINDS
 
 @dataclass(frozen=True)
 class Event:
-    """One webhook of a job that arrived, its signature good; `taken`: it was answered 200 in time."""
+    """A webhook with a valid signature; `acknowledged`: it was answered 200 in time."""
 
     id: str
     type: str
     text: str | None
     body: bytes
-    taken: bool
+    acknowledged: bool
 
 
 @dataclass
 class Submission:
-    """One job that a client asked for, and all that it heard of it."""
+    """A job that a client submitted, and all that the client received for it."""
 
     number: int
     recording: str
@@ -37,30 +37,30 @@ class Submission:
 
     @property
     def right(self) -> bool:
-        """Whether it succeeded, with the right text."""
+        """Whether the job succeeded with the right text."""
         return self.status == "succeeded" and self.text == self.expected
 
     @property
     def reported(self) -> bool:
-        """Whether a webhook of it was taken."""
-        return any(event.taken for event in self.events)
+        """Whether a webhook of the job was acknowledged."""
+        return any(event.acknowledged for event in self.events)
 
-    def problems(self) -> list[str]:
-        """What went wrong."""
+    def find_problems(self) -> list[str]:
+        """Describe everything that is wrong with the job."""
         if self.job_id is None:
-            return [f"was not accepted: {self.refused or 'no answer until the end'}"]
+            return [f"was not accepted: {self.refused or 'no response until the end'}"]
         ids = {event.id for event in self.events}
-        found = [f"was answered {self.refused}"] if self.refused else []
+        found = [f"was refused: {self.refused}"] if self.refused else []
         if self.status != "succeeded":
             found.append(f"is {self.status or 'not to be found'} after {self.attempts} attempts: {self.error}")
         elif self.text != self.expected:
-            found.append(f"has another text than undisturbed: {self.text!r}")
+            found.append(f"has a different text than undisturbed: {self.text!r}")
         if not self.reported:
-            found.append(f"lost its webhook: none of {len(self.events)} calls was taken")
+            found.append(f"lost its webhook: none of {len(self.events)} calls was acknowledged")
         if self.status == "succeeded" and any(
             (e.type, e.text) != ("job.completed", self.expected) for e in self.events
         ):
-            found.append("has a webhook with another end or text")
+            found.append("has a webhook with a different result or text")
         if len(ids) > 1:
             found.append(f"has webhooks with {len(ids)} ids")
         if len({(event.id, event.body) for event in self.events}) > len(ids):
@@ -70,18 +70,18 @@ class Submission:
 
 @dataclass
 class Outcome:
-    """A run.
+    """The records of a run.
 
-    `listed`: the jobs that the service knows in the end; None: it could not be asked. `killed`: by the kind's name.
-    `interrupted`: jobs accepted but not yet reported when the whole cluster was killed; None: it never was.
-    `http`, `receiver`: what was answered.
+    `listed`: the jobs that the service lists at the end, None if it could not be asked. `killed`: kills by kind.
+    `interrupted`: jobs accepted but not reported when the whole cluster was killed, None if it was not.
+    `http`, `receiver`: responses of the service and of the webhook receiver, by kind.
     """
 
     submissions: Sequence[Submission] = ()
     listed: set[str] | None = None
     killed: Counter[str] = field(default_factory=Counter)
     interrupted: int | None = None
-    forged: Sequence[str] = ()
+    invalid_webhooks: Sequence[str] = ()
     http: Counter[str] = field(default_factory=Counter)
     receiver: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -89,28 +89,28 @@ class Outcome:
 
     @property
     def duplicates(self) -> set[str]:
-        """Jobs that nobody asked for: a submit that was sent again made them."""
+        """Jobs that no client submitted: a repeated submit created them."""
         return (self.listed or set()) - self.accepted
 
     @property
-    def forgotten(self) -> set[str]:
-        """Jobs that were accepted, and the service no longer knows."""
+    def missing(self) -> set[str]:
+        """Jobs that were accepted but are no longer listed."""
         return set() if self.listed is None else self.accepted - self.listed
 
     @property
     def accepted(self) -> set[str]:
-        """The jobs that the clients know of."""
+        """The ids that clients received."""
         return {one.job_id for one in self.submissions if one.job_id is not None}
 
 
-def problems(outcome: Outcome) -> list[str]:
-    """Every reason why a run is not good; none: it is."""
+def find_problems(outcome: Outcome) -> list[str]:
+    """Return every reason why a run failed; an empty list if it passed."""
     found = [f"the run ended early: {outcome.ended_early}"] if outcome.ended_early else []
     for one in outcome.submissions:
-        found += [f"job {one.number} ({one.recording}, {one.job_id}) {what}" for what in one.problems()]
-    found += [f"job {job_id} is a duplicate: a submit sent again made it" for job_id in sorted(outcome.duplicates)]
-    found += [f"job {job_id} is no longer listed" for job_id in sorted(outcome.forgotten)]
-    found += [f"a webhook can't be trusted: {why}" for why in outcome.forged]
+        found += [f"job {one.number} ({one.recording}, {one.job_id}) {what}" for what in one.find_problems()]
+    found += [f"job {job_id} is a duplicate, made by a repeated submit" for job_id in sorted(outcome.duplicates)]
+    found += [f"job {job_id} is no longer listed" for job_id in sorted(outcome.missing)]
+    found += [f"a webhook can't be trusted: {why}" for why in outcome.invalid_webhooks]
     unharmed = [kind.name for kind in KINDS if not outcome.killed[kind.name]]
     if unharmed:
         found.append(f"the run proves too little: never killed {', '.join(unharmed)}")
@@ -119,11 +119,12 @@ def problems(outcome: Outcome) -> list[str]:
     return found
 
 
-def figures(outcome: Outcome) -> dict[str, str]:
-    """The run in figures, for people."""
+def summarise(outcome: Outcome) -> dict[str, str]:
+    """Return the figures of a run as text."""
     of = outcome.submissions
     accepted = [one.accepted_s for one in of if one.accepted_s is not None]
-    taken = [event for one in of for event in one.events if event.taken]
+    acknowledged = [event for one in of for event in one.events if event.acknowledged]
+    repeated = len(acknowledged) - len({event.id for event in acknowledged})
     reported = sum(one.reported for one in of)
     return {
         "jobs": f"{len(of)} submitted, {len(accepted)} accepted, {sum(one.right for one in of)} right, "
@@ -133,9 +134,8 @@ def figures(outcome: Outcome) -> dict[str, str]:
         "whole cluster": "not killed"
         if outcome.interrupted is None
         else f"killed with {outcome.interrupted} jobs open",
-        "webhooks": f"{sum(len(one.events) for one in of)} arrived and valid, {len(outcome.forged)} not valid, "
-        f"{len(taken)} taken, {len(taken) - len({event.id for event in taken})} of them again, "
-        f"{len(accepted) - reported} jobs' lost",
+        "webhooks": f"{sum(len(one.events) for one in of)} valid, {len(outcome.invalid_webhooks)} invalid, "
+        f"{len(acknowledged)} acknowledged, {repeated} of them repeated, {len(accepted) - reported} lost",
         "receiver": counts(outcome.receiver),
         "http": counts(outcome.http),
         "accepted after": f"{median(accepted):.1f} s (median), {max(accepted):.1f} s (longest)"
@@ -146,5 +146,5 @@ def figures(outcome: Outcome) -> dict[str, str]:
 
 
 def counts(counter: Counter[str] | Counter[int]) -> str:
-    """What was counted, in one line."""
+    """Format a counter in one line."""
     return ", ".join(f"{key} × {count}" for key, count in sorted(counter.items(), key=str)) or "none"

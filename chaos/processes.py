@@ -1,4 +1,4 @@
-"""Which process is killed next. Pure."""
+"""The processes that are killed, and the choice of the next one. Pure."""
 
 import random
 from collections import Counter
@@ -7,41 +7,44 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A sort of process: how its command line begins (Ray names processes after their actors), and the seconds
-    that one of them is left alone, so that the service can work at all."""
+class ProcessKind:
+    """A kind of process: the prefix of its command line (Ray names processes after their actors), and the age in
+    seconds before which one of them is not killed, so that the service makes progress.
+    """
 
     name: str
     title: str
-    rest_s: float
+    min_age_s: float
 
 
 KINDS = (
-    Kind("Whisper", "ray::ServeReplica:whisper:Whisper", 15),
-    Kind("Transcriber", "ray::ServeReplica:whisper:Transcriber", 15),
-    Kind("Ingress", "ray::ServeReplica:whisper:Ingress", 12),
-    Kind("JobManager", "ray::JobManagerActor", 12),
-    Kind("ServeController", "ray::ServeController", 15),
+    ProcessKind("Whisper", "ray::ServeReplica:whisper:Whisper", 15),
+    ProcessKind("Transcriber", "ray::ServeReplica:whisper:Transcriber", 15),
+    ProcessKind("Ingress", "ray::ServeReplica:whisper:Ingress", 12),
+    ProcessKind("JobManager", "ray::JobManagerActor", 12),
+    ProcessKind("ServeController", "ray::ServeController", 15),
 )
 
 
-def kind_of(title: str) -> Kind | None:
-    """The kind of process with this command line; None for one that is not killed alone."""
+def find_kind(title: str) -> ProcessKind | None:
+    """Return the kind of the process with this command line; None for one that is not killed by itself."""
     return next((kind for kind in KINDS if title.startswith(kind.title)), None)
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process that may be killed, and since when it was there."""
+    """A process that may be killed, and the time at which it was first seen."""
 
     pid: int
-    kind: Kind
+    kind: ProcessKind
     since: float
 
 
-def pick(processes: Iterable[Process], killed: Counter[str], now: float, rng: random.Random) -> Process | None:
-    """One that has had its rest, of the kinds killed least so far: a short run has its turn at each of them."""
-    rested = [process for process in processes if now - process.since >= process.kind.rest_s]
+def choose_process(
+    processes: Iterable[Process], killed: Counter[str], now: float, rng: random.Random
+) -> Process | None:
+    """Choose a process that is old enough, of the kinds killed least often so far: a short run kills each kind."""
+    rested = [process for process in processes if now - process.since >= process.kind.min_age_s]
     fewest = min((killed[process.kind.name] for process in rested), default=0)
     candidates = [process for process in rested if killed[process.kind.name] == fewest]
     return rng.choice(sorted(candidates, key=lambda process: process.pid)) if candidates else None

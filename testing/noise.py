@@ -1,4 +1,4 @@
-"""Sounds without speech, each of 0.1 root mean square (-20 dBFS)."""
+"""Sounds without speech, each with a root mean square of 0.1 (-20 dBFS)."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from serve_app.audio import SAMPLE_RATE
 
 Samples = npt.NDArray[np.float32]
 
-_GAIN: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
+_SPECTRA: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
     "white": lambda hz: np.ones_like(hz),
     "pink": lambda hz: hz**-0.5,
     "brown": lambda hz: 1 / hz,
@@ -17,40 +17,42 @@ _GAIN: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] =
     "middle": lambda hz: np.exp(-((np.log(hz / 1000) / 0.7) ** 2)),
     "low": lambda hz: (hz < 400) + 1e-3,
 }
-COLOURS = tuple(_GAIN)
+COLOURS = tuple(_SPECTRA)
 KINDS = (*COLOURS, "hum50", "hum60", "tones", "clicks", "waves", "sweep")
 
 
-def levelled(samples: npt.NDArray[np.floating]) -> Samples:
-    """Samples scaled to 0.1 root mean square."""
+def normalise_level(samples: npt.NDArray[np.floating]) -> Samples:
+    """Scale samples to a root mean square of 0.1."""
     rms = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
     return (samples * (0.1 / rms)).astype(np.float32)
 
 
-def coloured(rng: np.random.Generator, colour: str, count: int) -> npt.NDArray[np.float64]:
-    """Gaussian noise of one spectrum."""
+def coloured_noise(rng: np.random.Generator, colour: str, count: int) -> npt.NDArray[np.float64]:
+    """Return Gaussian noise with the spectrum of a colour."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     hz = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 20)
-    shaped: npt.NDArray[np.float64] = np.fft.irfft(spectrum * _GAIN[colour](hz), count)
+    shaped: npt.NDArray[np.float64] = np.fft.irfft(spectrum * _SPECTRA[colour](hz), count)
     return shaped
 
 
 def make(rng: np.random.Generator, kind: str, count: int) -> Samples:
-    """`count` samples of one of KINDS."""
+    """Return `count` samples of one of KINDS."""
     if kind in COLOURS:
-        return levelled(coloured(rng, kind, count))
-    return levelled({"tones": tones, "clicks": clicks, "waves": waves, "sweep": sweep}.get(kind, hum)(rng, kind, count))
+        return normalise_level(coloured_noise(rng, kind, count))
+    return normalise_level(
+        {"tones": tones, "clicks": clicks, "waves": waves, "sweep": sweep}.get(kind, hum)(rng, kind, count)
+    )
 
 
 def hum(rng: np.random.Generator, kind: str, count: int) -> npt.NDArray[np.float64]:
-    """The mains: harmonics of 50 or 60 Hz."""
+    """Mains hum: harmonics of 50 or 60 Hz."""
     base, seconds = int(kind.removeprefix("hum")), np.arange(count) / SAMPLE_RATE
     harmonics = sum(np.sin(2 * np.pi * base * k * seconds + rng.uniform(0, 6)) / k for k in range(1, 15))
     return harmonics + 0.02 * rng.standard_normal(count)
 
 
 def tones(rng: np.random.Generator, kind: str, count: int) -> npt.NDArray[np.float64]:
-    """Fading notes with harmonics, one after another: a crude music."""
+    """Fading notes with harmonics, one after another: simple music."""
     sound = 1e-4 * rng.standard_normal(count)
     start = 0
     while start < count:
@@ -80,7 +82,7 @@ def waves(rng: np.random.Generator, kind: str, count: int) -> npt.NDArray[np.flo
     """Pink noise that swells and fades, like wind or traffic."""
     step = SAMPLE_RATE // 10
     swell = np.convolve(np.abs(rng.standard_normal(count // step + 4)), np.ones(3) / 3, "same")
-    return coloured(rng, "pink", count) * np.interp(np.arange(count) / step, np.arange(len(swell)), swell) ** 2
+    return coloured_noise(rng, "pink", count) * np.interp(np.arange(count) / step, np.arange(len(swell)), swell) ** 2
 
 
 def sweep(rng: np.random.Generator, kind: str, count: int) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Sounds without a word in them: whatever text a recogniser makes of one is invented.
+"""Sounds without speech: any text that a recogniser returns for them is a hallucination.
 
     python -m testing.non_speech data/non-speech
 
@@ -21,18 +21,18 @@ Samples = NDArray[np.floating]
 Make = Callable[[np.random.Generator, int], Samples]
 
 LENGTHS_S = (10.0, 35.0)
-"""Within one window of Whisper's, and over its end."""
+"""Shorter than one window of Whisper's, and longer."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """16 kHz mono int16 samples, and what they are."""
+    """16 kHz mono int16 samples and a description of them."""
 
     name: str
     pcm: NDArray[np.int16]
 
     def write(self, path: Path) -> None:
-        """As a WAV file."""
+        """Write a WAV file."""
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
@@ -45,7 +45,7 @@ def _of_kind(kind: str) -> Make:
 
 
 def chords(rng: np.random.Generator, count: int) -> Samples:
-    """A slow piece of music: chords of four struck notes with harmonics, a bass note and a beat of noise."""
+    """Return slow music: chords of four struck notes with harmonics, a bass note and a beat of noise."""
     sound = np.zeros(count)
     step = SAMPLE_RATE // 2
     for place, start in enumerate(range(0, count, step)):
@@ -57,16 +57,16 @@ def chords(rng: np.random.Generator, count: int) -> Samples:
             sound[start : start + len(seconds)] += note * np.exp(-3 * seconds)
         beat = rng.standard_normal(len(seconds)) * np.exp(-60 * seconds)
         sound[start : start + len(seconds)] += 0.5 * beat
-    return noise.levelled(sound)
+    return noise.normalise_level(sound)
 
 
 def breath(rng: np.random.Generator, count: int) -> Samples:
-    """Noise through a throat's width, 300 to 2,500 Hz, that swells and fades every four seconds."""
+    """Return noise between 300 and 2,500 Hz that swells and fades every four seconds."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
     spectrum *= np.exp(-((np.log(np.maximum(hz, 1) / 870) / 0.75) ** 2))
     swell = np.maximum(0, np.sin(2 * np.pi * np.arange(count) / (4 * SAMPLE_RATE))) ** 2
-    return noise.levelled(np.fft.irfft(spectrum, count) * swell)
+    return noise.normalise_level(np.fft.irfft(spectrum, count) * swell)
 
 
 _SOUNDS: dict[str, tuple[Make, tuple[float, ...]]] = {
@@ -81,11 +81,11 @@ _SOUNDS: dict[str, tuple[Make, tuple[float, ...]]] = {
     "chords": (chords, (-20.0,)),
     "breath": (breath, (-35.0,)),
 }
-"""How each is made, and its levels: root mean square in dB of full scale."""
+"""How each sound is made, and its levels: root mean square in dB of full scale."""
 
 
 def non_speech(seed: int = 0) -> Iterator[Sound]:
-    """Every sound at its levels and both lengths: the same for the same seed."""
+    """Yield every sound at each of its levels and both lengths; the same seed makes the same sounds."""
     for name, (make, levels) in _SOUNDS.items():
         for level in levels:
             for seconds in LENGTHS_S:
@@ -97,7 +97,7 @@ def non_speech(seed: int = 0) -> Iterator[Sound]:
 
 
 def write(folder: Path, seed: int = 0) -> list[Path]:
-    """All of them as files in a folder, named after what they are."""
+    """Write all sounds to a folder, in files named after them."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for sound in non_speech(seed):

@@ -1,4 +1,4 @@
-"""The service started for a benchmark: a process of our own, asked over HTTP on loopback."""
+"""A service process started on loopback for benchmarks and the fault test, with HTTP calls to it."""
 
 import asyncio
 import base64
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,74 +16,76 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from testing.webhook_server import serve_webhooks
+
 CONFIG = Path("configs/local.yaml")
 _REPLICA = r"ray::\S*:whisper:Whisper\b"
 _START_TIMEOUT_S = 300
 
 
-class Service:
-    """A service of our own, and when it came to which point, in seconds after its start."""
+class ServiceProcess:
+    """A running `python -m deployments`; `milestones` are the seconds after the start at which it reached each step."""
 
     def __init__(self, http: aiohttp.ClientSession, process: asyncio.subprocess.Process) -> None:
         self.http = http
         self.process = process
         self.start = time.perf_counter()
-        self.points: dict[str, float] = {}
+        self.milestones: dict[str, float] = {}
         self.ready = asyncio.Event()
-        self._ended: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._hook = ""
+        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._webhook_url = ""
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """Take webhooks, until the block ends."""
-        async with receiving(self._receive) as self._hook:
+    async def receive_webhooks(self) -> AsyncIterator[None]:
+        """Receive the webhooks of `run_jobs` until the block ends."""
+        async with serve_webhooks(self._receive) as self._webhook_url:
             yield
 
     async def _receive(self, request: web.Request) -> web.Response:
-        await self._ended.put(await request.json())
+        await self._events.put(await request.json())
         return web.Response()
 
-    async def watch(self) -> None:
-        """Note when the launcher's lines come."""
+    async def read_output(self) -> None:
+        """Record the time of each line that the launcher prints, and set `ready`."""
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             text = line.decode().strip()
-            point = text.split("  ")[-1].split(" (")[0]
-            self.points.setdefault(point, time.perf_counter() - self.start)
-            if point.startswith("Ready"):
+            milestone = text.split("  ")[-1].split(" (")[0]
+            self.milestones.setdefault(milestone, time.perf_counter() - self.start)
+            if milestone.startswith("Ready"):
                 self.ready.set()
 
-    async def first_answer(self, clip: bytes, options: dict[str, Any]) -> None:
-        """Ask until it answers; with options, by a job."""
+    async def wait_for_first_response(self, clip: bytes, options: dict[str, Any]) -> None:
+        """Send a clip until the service transcribes it; with options, as a job. Raises RuntimeError."""
         while time.perf_counter() - self.start < _START_TIMEOUT_S:
             if self.process.returncode is not None:
-                raise RuntimeError(f"the service ended with {self.process.returncode}: {[*self.points][-1:]}")
+                raise RuntimeError(f"the service ended with {self.process.returncode}: {[*self.milestones][-1:]}")
             try:
-                await (self.finish([clip], options) if options else self.transcribe(clip))
+                await (self.run_jobs([clip], options) if options else self.transcribe(clip))
             except (aiohttp.ClientError, RuntimeError):
                 await asyncio.sleep(0.1)
                 continue
-            self.points["the first answer"] = now = time.perf_counter() - self.start
-            self.points["Whisper's process starts"] = now - process(_REPLICA)[1]
+            self.milestones["the first answer"] = now = time.perf_counter() - self.start
+            self.milestones["Whisper's process starts"] = now - find_process(_REPLICA)[1]
             return
         raise RuntimeError(f"the service did not answer within {_START_TIMEOUT_S} s")
 
-    async def restart(self, clip: bytes) -> float:
-        """Kill Whisper's process: the seconds from the next one's start to its first answer."""
-        os.kill(process(_REPLICA)[0], signal.SIGKILL)
-        asking: set[asyncio.Task[float]] = set()
-        # A request waits longer and longer between its calls of what is away: many of them find it soon.
+    async def restart_replica(self, clip: bytes) -> float:
+        """Kill Whisper's process; return the seconds from the start of the next one to its first response."""
+        os.kill(find_process(_REPLICA)[0], signal.SIGKILL)
+        requests: set[asyncio.Task[float]] = set()
+        # Each request retries with increasing delays; with many requests, one of them reaches the new replica early.
         for _ in range(4 * _START_TIMEOUT_S):
-            asking.add(asyncio.create_task(self.transcribe(clip)))
-            answered, asking = await asyncio.wait(asking, timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.exception() is None for task in answered):
-                age = process(_REPLICA)[1]
-                await asyncio.gather(*asking, return_exceptions=True)
+            requests.add(asyncio.create_task(self.transcribe(clip)))
+            done, requests = await asyncio.wait(requests, timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.exception() is None for task in done):
+                age = find_process(_REPLICA)[1]
+                await asyncio.gather(*requests, return_exceptions=True)
                 return age
         raise RuntimeError(f"the service did not answer again within {_START_TIMEOUT_S} s")
 
     async def transcribe(self, clip: bytes) -> float:
-        """Seconds until the text of a short clip."""
+        """Transcribe a short clip; return the seconds that it took."""
         start = time.perf_counter()
         form = aiohttp.FormData({"model": "whisper-1"})
         form.add_field("file", clip, filename="clip.mp3")
@@ -93,7 +95,7 @@ class Service:
         return time.perf_counter() - start
 
     async def submit(self, audio: bytes, options: dict[str, Any], **job: Any) -> str:
-        """The id of a new job."""
+        """Submit a job; return its id."""
         body = {"audio": base64.b64encode(audio).decode(), **job, **options}
         async with self.http.post("/v1/jobs", json=body) as answer:
             if answer.status != 202:
@@ -101,48 +103,34 @@ class Service:
             return str((await answer.json())["id"])
 
     async def job(self, job_id: str) -> dict[str, Any]:
+        """Fetch a job."""
         async with self.http.get(f"/v1/jobs/{job_id}", raise_for_status=True) as answer:
             job: dict[str, Any] = await answer.json()
             return job
 
-    async def when_not(self, job_id: str, *statuses: str) -> dict[str, Any]:
-        """The job once it has left these statuses."""
+    async def wait_while(self, job_id: str, *statuses: str) -> dict[str, Any]:
+        """Return the job when its status is none of these."""
         while True:
             job = await self.job(job_id)
             if job["status"] not in statuses:
                 return job
             await asyncio.sleep(0.25)
 
-    async def finish(self, audios: Sequence[bytes], options: dict[str, Any]) -> None:
-        """Submit jobs at once and wait for all their webhooks: asking again and again takes time from the work."""
-        webhook = {"url": self._hook}
+    async def run_jobs(self, audios: Sequence[bytes], options: dict[str, Any]) -> None:
+        """Submit jobs at once and wait for their webhooks: polling would take CPU time from the work."""
+        webhook = {"url": self._webhook_url}
         left = set(await asyncio.gather(*(self.submit(audio, options, webhook=webhook) for audio in audios)))
         while left:
-            event = await self._ended.get()
+            event = await self._events.get()
             if event["data"]["status"] != "succeeded":
                 raise RuntimeError(f"a job failed: {event['data']['error']}")
             left.discard(event["data"]["id"])
 
 
-@asynccontextmanager
-async def receiving(receive: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """A server on loopback for webhooks, until the block ends: its URL."""
-    application = web.Application(client_max_size=2**30)
-    application.router.add_post("/", receive)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield site.name
-    finally:
-        await runner.cleanup()
+def find_process(title: str) -> tuple[int, float]:
+    """Return the id of the process whose command line starts with this pattern, and its age in seconds.
 
-
-def process(title: str) -> tuple[int, float]:
-    """Its id, and how many seconds ago it started: the one whose command line begins with this pattern.
-
-    Raises RuntimeError when there is none.
+    Raises RuntimeError if there is none.
     """
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
@@ -154,36 +142,36 @@ def process(title: str) -> tuple[int, float]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface where nobody listens."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def command(port: int, data_dir: Path) -> tuple[str, ...]:
-    """The command line of a service."""
+def service_command(port: int, data_dir: Path) -> tuple[str, ...]:
+    """Return the command line of a service."""
     config = ("--config", str(CONFIG), "--port", str(port), "--data-dir", str(data_dir))
     return (sys.executable, "-m", "deployments", *config)
 
 
-def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a service; `settings` are its `STT_` variables without the prefix."""
+def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a service; `settings` are its `STT_` variables without the prefix."""
     return os.environ | {f"STT_{name}": value for name, value in settings.items()}
 
 
 @asynccontextmanager
-async def running(data_dir: Path, settings: Mapping[str, str]) -> AsyncIterator[Service]:
-    """A service that is starting, until the block ends; `settings` are its `STT_` variables without the prefix."""
+async def run_service(data_dir: Path, settings: Mapping[str, str]) -> AsyncIterator[ServiceProcess]:
+    """Start a service, which runs until the block ends; `settings` are its `STT_` variables without the prefix."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *command(port, data_dir), env=environment(settings), stdout=asyncio.subprocess.PIPE
+        *service_command(port, data_dir), env=service_environment(settings), stdout=asyncio.subprocess.PIPE
     )
     timeout = aiohttp.ClientTimeout(total=3600)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as http:
-        service = Service(http, process)
-        watching = asyncio.create_task(service.watch())
+        service = ServiceProcess(http, process)
+        watching = asyncio.create_task(service.read_output())
         try:
-            async with service.listening():
+            async with service.receive_webhooks():
                 yield service
         finally:
             if process.returncode is None:

@@ -1,7 +1,7 @@
 """Measure accuracy on real speech beside the peers, all with the same weights (`make bench-accuracy`).
 
     python -m benchmarks.real_speech                      the default engines (about an hour on 2 cores)
-    python -m benchmarks.real_speech --engines ours-engine --parts speech --kept openai faster
+    python -m benchmarks.real_speech --engines ours-engine --parts speech --saved openai faster
     python -m benchmarks.real_speech --engines ours-engine --options '{"beam_size": 5}' --only aeneas_de.mp3
 
 Every engine has a process of its own and runs as its users run it. Parts:
@@ -23,17 +23,16 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from testing import non_speech
-from benchmarks.accuracy import processor
 from benchmarks.real_speech import recordings as sources
 from benchmarks.real_speech import report, score
-from benchmarks.real_speech.transcript_cache import Kept, Running
-from benchmarks.real_speech.transcript import Heard
 from benchmarks.real_speech.recordings import Recording
-from benchmarks.real_speech.worker import DEFAULT, KINDS, Worker
-from benchmarks.results import save
-from benchmarks.speed import positive
+from benchmarks.real_speech.transcript import EngineTranscript
+from benchmarks.real_speech.transcript_cache import CachedTranscripts, LiveTranscripts
+from benchmarks.real_speech.worker import DEFAULT, ENGINES, Worker
+from benchmarks.results import processor_name, save_result
+from benchmarks.speed import positive_int
 from serve_app.models.resolve import resolve_checkpoint
+from testing import non_speech
 
 PARTS = ("speech", "quiet", "words")
 _DATA = Path(__file__).parents[2] / "data"
@@ -44,36 +43,42 @@ _BENCH = _DATA / "bench" / "real-speech"
 _PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper")
 
 
-def find(folder: Path | None, only: Sequence[str]) -> list[Recording]:
+def find_recordings(folder: Path | None, only: Sequence[str]) -> list[Recording]:
     """The recordings to hear. Raises FileNotFoundError that says what is missing."""
     if folder is not None:
         found = sources.load(folder)
     elif (sources.REAL / "truth.json").exists():
-        found = [*sources.load(sources.REAL), *sources.beside(sources.REAL)]
+        found = [*sources.load(sources.REAL), *sources.load_extra(sources.REAL)]
     else:
         print(f"no real speech in {sources.REAL}: sentences spoken by espeak-ng instead")
-        found = sources.speak(_BENCH / "spoken")
+        found = sources.synthesise_sentences(_BENCH / "spoken")
     if unknown := set(only) - {recording.path.name for recording in found}:
         raise FileNotFoundError(f"no recording is called {min(unknown)}")
     return [recording for recording in found if not only or recording.path.name in only]
 
 
 def measure(
-    kind: str, engine: Running | Kept, parts: Sequence[str], spoken: Sequence[Recording], long: Recording | None
-) -> tuple[report.Engine, dict[str, Heard]]:
+    name: str,
+    engine: LiveTranscripts | CachedTranscripts,
+    parts: Sequence[str],
+    recordings: Sequence[Recording],
+    long_recording: Recording | None,
+) -> tuple[report.Engine, dict[str, EngineTranscript]]:
     """An engine's figures, and its answers with words' times."""
-    figures: report.Engine = {"engine": kind, "label": KINDS[kind].label, "rows": []}
+    figures: report.Engine = {"engine": name, "label": ENGINES[name].label, "rows": []}
     if "speech" in parts:
-        heard = engine.hear("speech", [recording.path for recording in spoken])
-        figures["rows"] = [score.row(recording, heard[recording.path.name]) for recording in spoken]
+        transcripts = engine.transcribe("speech", [recording.path for recording in recordings])
+        figures["rows"] = [score.row(recording, transcripts[recording.path.name]) for recording in recordings]
     if "quiet" in parts:
-        heard = engine.hear("quiet", non_speech.write(_BENCH / "non-speech"))
-        figures |= {"phantoms": score.phantoms(heard), "sounds": len(heard)}
-    timed: dict[str, Heard] = {}
+        transcripts = engine.transcribe("quiet", non_speech.write(_BENCH / "non-speech"))
+        figures |= {"hallucinations": score.hallucinations(transcripts), "sounds": len(transcripts)}
+    timed: dict[str, EngineTranscript] = {}
     if "words" in parts:
-        timed = engine.hear("words", [one.path for one in spoken if score.has_word_times(one)], words=True)
-    if long is not None:
-        figures["long"] = score.row(long, engine.hear("long", [long.path])[long.path.name])
+        timed = engine.transcribe("words", [one.path for one in recordings if score.has_word_times(one)], words=True)
+    if long_recording is not None:
+        figures["long"] = score.row(
+            long_recording, engine.transcribe("long", [long_recording.path])[long_recording.path.name]
+        )
     return figures, timed
 
 
@@ -91,9 +96,9 @@ def versions() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", nargs="+", choices=KINDS, default=DEFAULT, metavar="ENGINE",
-                        help=f"of {', '.join(KINDS)}; default: {' '.join(DEFAULT)}")  # fmt: skip
-    parser.add_argument("--kept", nargs="+", choices=KINDS, default=(), metavar="ENGINE",
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=DEFAULT, metavar="ENGINE",
+                        help=f"of {', '.join(ENGINES)}; default: {' '.join(DEFAULT)}")  # fmt: skip
+    parser.add_argument("--saved", nargs="+", choices=ENGINES, default=(), metavar="ENGINE",
                         help="compare with what these wrote in an earlier run")  # fmt: skip
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all three")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FOLDER",
@@ -102,42 +107,42 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=(), metavar="FILE", help="recordings of these names alone")
     parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="of a transcription, for ours")
     parser.add_argument("--long", type=float, metavar="MINUTES", help="hear a joined recording of this length too")
-    parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
+    parser.add_argument("--threads", type=positive_int, default=2, help="cores, and threads of each engine (2)")
     parser.add_argument("--save", action="store_true", help="keep the figures, and write them to docs/accuracy.md")
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write the tables of a result")
     arguments = parser.parse_args()
     if arguments.report is not None:
         report.publish(arguments.report)
         return
-    if arguments.save and arguments.kept:
-        parser.error("--save: figures that are kept are of one run: leave out --kept")
+    if arguments.save and arguments.saved:
+        parser.error("--save: saved figures are of one run: leave out --saved")
     if arguments.weights == WEIGHTS:
         resolve_checkpoint(WEIGHTS.name, WEIGHTS.parent, print)
     if not (arguments.weights / "config.json").exists():
         sys.exit(f"error: no checkpoint in {arguments.weights}: name its folder with --weights")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     try:
-        spoken = find(arguments.data, arguments.only)
+        recordings = find_recordings(arguments.data, arguments.only)
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
-    long = None
+    long_recording = None
     if arguments.long:
-        english = [recording for recording in spoken if recording.language == "en" and recording.text]
-        long = sources.join(english, arguments.long, _BENCH / f"long-{arguments.long:g}.wav")
+        english = [recording for recording in recordings if recording.language == "en" and recording.text]
+        long_recording = sources.join_recordings(english, arguments.long, _BENCH / f"long-{arguments.long:g}.wav")
     engines: list[report.Engine] = []
-    timed: dict[str, dict[str, Heard]] = {}
+    timed: dict[str, dict[str, EngineTranscript]] = {}
     weights = arguments.weights.resolve()
-    for kind in dict.fromkeys((*arguments.kept, *arguments.engines)):
-        path = _BENCH / "answers" / weights.name / f"{kind}.json"
-        engine: Running | Kept
-        if kind in arguments.kept:
-            engine = Kept(kind, path)
+    for name in dict.fromkeys((*arguments.saved, *arguments.engines)):
+        path = _BENCH / "answers" / weights.name / f"{name}.json"
+        engine: LiveTranscripts | CachedTranscripts
+        if name in arguments.saved:
+            engine = CachedTranscripts(name, path)
         else:
-            own = arguments.options if kind.startswith("ours") else {}
-            log = _BENCH / "logs" / f"{kind}.log"
-            engine = Running(kind, Worker(kind, weights, arguments.threads, log, own), path)
+            own = arguments.options if name.startswith("ours") else {}
+            log = _BENCH / "logs" / f"{name}.log"
+            engine = LiveTranscripts(name, Worker(name, weights, arguments.threads, log, own), path)
         try:
-            figures, timed[kind] = measure(kind, engine, arguments.parts, spoken, long)
+            figures, timed[name] = measure(name, engine, arguments.parts, recordings, long_recording)
         except (FileNotFoundError, RuntimeError) as error:
             sys.exit(f"error: {error}")
         finally:
@@ -149,7 +154,7 @@ def main() -> None:
         if timed.get("openai") and figures["engine"] != "openai":
             figures["word_times"] = score.word_times(timed["openai"], timed[figures["engine"]])
     result = {
-        "processor": processor(),
+        "processor": processor_name(),
         "threads": arguments.threads,
         "checkpoint": arguments.weights.name,
         "options": arguments.options,
@@ -158,7 +163,7 @@ def main() -> None:
     }
     print(f"\n{report.text(result)}")
     if arguments.save:
-        report.publish(save("real-speech", versions(), result))
+        report.publish(save_result("real-speech", versions(), result))
 
 
 if __name__ == "__main__":

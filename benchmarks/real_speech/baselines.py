@@ -11,44 +11,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import baselines as peers
-from benchmarks.engines import sound
-from benchmarks.real_speech.transcript import Heard, Timed
-from benchmarks.real_speech.whisper_serve import Hear
-from serve_app.audio.decode import Decoding
-from serve_app.settings import LimitSettings
+from benchmarks import baselines
+from benchmarks.engines import to_float
+from benchmarks.real_speech.transcript import EngineTranscript, TimedText
+from benchmarks.real_speech.whisper_serve import Transcribe
+from testing.recordings import decode_recording
 
-Open = Callable[[Path, int], Callable[[str, bool], Heard]]
+LoadModel = Callable[[Path, int], Callable[[str, bool], EngineTranscript]]
 
 
 @asynccontextmanager
-async def opened(load: Open, checkpoint: Path, threads: int) -> AsyncIterator[Hear]:
+async def run_in_thread(load: LoadModel, checkpoint: Path, threads: int) -> AsyncIterator[Transcribe]:
     """A library that blocks, behind the interface of ours."""
-    transcribe = load(checkpoint, threads)
+    transcribe_file = load(checkpoint, threads)
 
-    async def hear(path: Path, words: bool) -> Heard:
-        return await asyncio.to_thread(transcribe, str(path), words)
+    async def transcribe(path: Path, words: bool) -> EngineTranscript:
+        return await asyncio.to_thread(transcribe_file, str(path), words)
 
-    yield hear
+    yield transcribe
 
 
 def _samples(path: str) -> NDArray[np.float32]:
     """The file's sound, decoded as the service does: openai-whisper and transformers would call a program for it."""
-    return sound(np.concatenate(list(Decoding(Path(path), LimitSettings()))))
+    return to_float(decode_recording(Path(path)))
 
 
-def openai(checkpoint: Path, threads: int) -> Callable[[str, bool], Heard]:
+def openai(checkpoint: Path, threads: int) -> Callable[[str, bool], EngineTranscript]:
     """openai-whisper as its command `whisper` runs it: beam 5, best of 5, the ladder, conditioned on earlier text."""
-    model = peers.OpenAI(checkpoint, threads).model
+    model = baselines.OpenAIWhisper(checkpoint, threads).model
     # Its own file of a known model has these; in one that is loaded from a path all of the upper layers count.
-    told = json.loads((checkpoint / "generation_config.json").read_text())
+    generation_config = json.loads((checkpoint / "generation_config.json").read_text())
     heads = torch.zeros(model.dims.n_text_layer, model.dims.n_text_head, dtype=torch.bool)
-    for layer, head in told["alignment_heads"]:
+    for layer, head in generation_config["alignment_heads"]:
         heads[layer, head] = True
     model.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
 
-    def transcribe(path: str, words: bool) -> Heard:
-        answer = model.transcribe(
+    def transcribe(path: str, words: bool) -> EngineTranscript:
+        result = model.transcribe(
             _samples(path),
             temperature=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
             beam_size=5,
@@ -57,37 +56,40 @@ def openai(checkpoint: Path, threads: int) -> Callable[[str, bool], Heard]:
             fp16=False,
             word_timestamps=words,
         )
-        segments = tuple(Timed(s["text"], s["start"], s["end"]) for s in answer["segments"])
-        timed = (word for s in answer["segments"] for word in s.get("words", ()))
-        return Heard(
-            answer["text"], answer["language"], segments, tuple(Timed(w["word"], w["start"], w["end"]) for w in timed)
+        segments = tuple(TimedText(s["text"], s["start"], s["end"]) for s in result["segments"])
+        timed = (word for s in result["segments"] for word in s.get("words", ()))
+        return EngineTranscript(
+            result["text"],
+            result["language"],
+            segments,
+            tuple(TimedText(w["word"], w["start"], w["end"]) for w in timed),
         )
 
     return transcribe
 
 
-def _faster(answer: tuple[Iterable[Any], Any]) -> Heard:
-    segments = list(answer[0])
-    words = tuple(Timed(w.word, w.start, w.end) for s in segments for w in s.words or ())
+def _faster(result: tuple[Iterable[Any], Any]) -> EngineTranscript:
+    segments = list(result[0])
+    words = tuple(TimedText(w.word, w.start, w.end) for s in segments for w in s.words or ())
     text = "".join(segment.text for segment in segments)
-    return Heard(text, answer[1].language, tuple(Timed(s.text, s.start, s.end) for s in segments), words)
+    return EngineTranscript(text, result[1].language, tuple(TimedText(s.text, s.start, s.end) for s in segments), words)
 
 
-def faster(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bool], Heard]:
+def faster(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bool], EngineTranscript]:
     """faster-whisper's `WhisperModel.transcribe`: beam 5, no VAD, conditioned on earlier text."""
-    model = peers.FasterWhisper(checkpoint, threads, precision).model
+    model = baselines.FasterWhisper(checkpoint, threads, precision).model
     return lambda path, words: _faster(model.transcribe(path, word_timestamps=words))
 
 
-def batched(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bool], Heard]:
+def batched(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bool], EngineTranscript]:
     """faster-whisper's `BatchedInferencePipeline`: beam 5, VAD, 8 windows at a time, no fallback."""
     from faster_whisper import BatchedInferencePipeline
 
-    pipeline = BatchedInferencePipeline(peers.FasterWhisper(checkpoint, threads, precision).model)
+    pipeline = BatchedInferencePipeline(baselines.FasterWhisper(checkpoint, threads, precision).model)
     return lambda path, words: _faster(pipeline.transcribe(path, batch_size=8, word_timestamps=words))
 
 
-def transformers(checkpoint: Path, threads: int) -> Callable[[str, bool], Heard]:
+def transformers(checkpoint: Path, threads: int) -> Callable[[str, bool], EngineTranscript]:
     """transformers' pipeline over chunks of 30 s, 8 at a time, with timestamps and its default of 5 beams."""
     from transformers import pipeline
 
@@ -100,15 +102,15 @@ def transformers(checkpoint: Path, threads: int) -> Callable[[str, bool], Heard]
         "generate_kwargs": {"task": "transcribe"},
     }
 
-    def transcribe(path: str, words: bool) -> Heard:
-        answer = recogniser(_samples(path), return_timestamps="word" if words else True, **options)
+    def transcribe(path: str, words: bool) -> EngineTranscript:
+        result = recogniser(_samples(path), return_timestamps="word" if words else True, **options)
         pieces = tuple(
-            Timed(chunk["text"], start, start if end is None else end)
-            for chunk in answer["chunks"]
+            TimedText(chunk["text"], start, start if end is None else end)
+            for chunk in result["chunks"]
             for start, end in [chunk["timestamp"]]
             if start is not None
         )
         # Asked for the language, it fails on several chunks, and on the times of words.
-        return Heard(answer["text"], None, () if words else pieces, pieces if words else ())
+        return EngineTranscript(result["text"], None, () if words else pieces, pieces if words else ())
 
     return transcribe

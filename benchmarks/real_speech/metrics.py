@@ -6,7 +6,7 @@ from functools import cache
 
 import jiwer
 
-from benchmarks.real_speech.transcript import Timed
+from benchmarks.real_speech.transcript import TimedText
 
 WITHOUT_SPACES = ("ja", "ko", "lo", "my", "th", "yue", "zh")
 """Languages whose words are their characters here: most of them write no spaces, and in Korean they vary."""
@@ -14,7 +14,7 @@ WITHOUT_SPACES = ("ja", "ko", "lo", "my", "th", "yue", "zh")
 EDGE_S = 0.25
 """Holes shorter than this are edges of segments, whose times are no finer, and no speech that was lost."""
 
-DOUBLED_WORDS = 3
+MIN_REPEATED_WORDS = 3
 """From so many words on a repetition is a fault; a speaker repeats fewer."""
 
 Span = tuple[float, float]
@@ -50,25 +50,25 @@ class Errors:
         return self.wrong / max(1, self.of)
 
 
-def word_errors(truth: Sequence[str], heard: Sequence[str]) -> Errors:
+def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
     """Of normalised words."""
-    if not truth:
-        return Errors(len(heard), 0)
-    found = jiwer.process_words(" ".join(truth), " ".join(heard))
-    return Errors(found.substitutions + found.deletions + found.insertions, len(truth))
+    if not reference:
+        return Errors(len(hypothesis), 0)
+    found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    return Errors(found.substitutions + found.deletions + found.insertions, len(reference))
 
 
-def character_errors(truth: Sequence[str], heard: Sequence[str]) -> Errors:
+def character_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
     """Of the characters of normalised words; spaces do not count."""
-    return word_errors(list("".join(truth)), list("".join(heard)))
+    return word_errors(list("".join(reference)), list("".join(hypothesis)))
 
 
-def doubled(words: Sequence[str]) -> list[tuple[str, ...]]:
+def repeated_runs(words: Sequence[str]) -> list[tuple[str, ...]]:
     """Runs of three words or more that directly follow themselves, once for each time they do."""
     found: list[tuple[str, ...]] = []
     place = 0
     while place < len(words):
-        for length in range(DOUBLED_WORDS, (len(words) - place) // 2 + 1):
+        for length in range(MIN_REPEATED_WORDS, (len(words) - place) // 2 + 1):
             run = tuple(words[place : place + length])
             if run == tuple(words[place + length : place + 2 * length]):
                 found.append(run)
@@ -79,13 +79,13 @@ def doubled(words: Sequence[str]) -> list[tuple[str, ...]]:
     return found
 
 
-def doubled_words(truth: Sequence[str], heard: Sequence[str]) -> int:
+def repeated_words(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     """Words in runs that the engine repeats and the speaker does not."""
-    said = set(doubled(truth))
-    return sum(len(run) for run in doubled(heard) if run not in said)
+    expected = set(repeated_runs(reference))
+    return sum(len(run) for run in repeated_runs(hypothesis) if run not in expected)
 
 
-def holes(speech: Sequence[Span], segments: Sequence[Timed]) -> list[Span]:
+def uncovered_speech(speech: Sequence[Span], segments: Sequence[TimedText]) -> list[Span]:
     """Speech that no segment covers, in order."""
     found: list[Span] = []
     for start, end in speech:
@@ -100,12 +100,12 @@ def holes(speech: Sequence[Span], segments: Sequence[Timed]) -> list[Span]:
     return found
 
 
-def lost_s(speech: Sequence[Span], segments: Sequence[Timed]) -> float:
+def lost_s(speech: Sequence[Span], segments: Sequence[TimedText]) -> float:
     """Seconds of speech that no segment covers."""
-    return sum(end - start for start, end in holes(speech, segments))
+    return sum(end - start for start, end in uncovered_speech(speech, segments))
 
 
-def boundary_errors(speech: Sequence[Span], segments: Sequence[Timed]) -> Span | None:
+def boundary_errors(speech: Sequence[Span], segments: Sequence[TimedText]) -> Span | None:
     """Seconds by which the first segment's start and the last one's end miss the speech's; null without either."""
     if not speech or not segments:
         return None
@@ -113,9 +113,12 @@ def boundary_errors(speech: Sequence[Span], segments: Sequence[Timed]) -> Span |
     return abs(first - speech[0][0]), abs(last - speech[-1][1])
 
 
-def time_differences(reference: Sequence[Timed], heard: Sequence[Timed]) -> list[Span]:
+def time_differences(reference: Sequence[TimedText], hypothesis: Sequence[TimedText]) -> list[Span]:
     """Seconds between starts, and between ends, of words that both engines heard the same."""
-    pairs = [[(_bare(word.text), word) for word in words if _bare(word.text)] for words in (reference, heard)]
+    pairs = [
+        [(_strip_punctuation(word.text), word) for word in words if _strip_punctuation(word.text)]
+        for words in (reference, hypothesis)
+    ]
     if not all(pairs):
         return []
     texts = [" ".join(text for text, _ in words) for words in pairs]
@@ -131,6 +134,6 @@ def time_differences(reference: Sequence[Timed], heard: Sequence[Timed]) -> list
     ]
 
 
-def _bare(word: str) -> str:
+def _strip_punctuation(word: str) -> str:
     """A word in small letters, without punctuation and spaces."""
     return "".join(letter for letter in word.lower() if letter.isalnum())

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from testing.non_speech import Sound
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import Decoding
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter, certain
-from serve_app.settings import LimitSettings, VadSettings
+from serve_app.settings import VadSettings
+from testing.non_speech import Sound
+from testing.recordings import decode_recording
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "speech"
 """Where a folder of real speech may lie, beside the repository."""
 
-_BESIDE = {
+_EXTRA_FILES = {
     "jfk.flac": (
         "en",
         "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country.",
@@ -54,7 +54,7 @@ class Recording:
     @cached_property
     def pcm(self) -> NDArray[np.int16]:
         """All its sound at 16 kHz, mono."""
-        return np.concatenate(list(Decoding(self.path, LimitSettings())))
+        return decode_recording(self.path)
 
     @property
     def duration(self) -> float:
@@ -84,13 +84,13 @@ def load(folder: Path) -> list[Recording]:
     return [Recording(folder / truth["file"], truth["language"], truth["text"]) for truth in truths]
 
 
-def beside(folder: Path) -> list[Recording]:
+def load_extra(folder: Path) -> list[Recording]:
     """The known recordings that lie beside a folder of real speech."""
-    found = ((folder.parent / name, said) for name, said in _BESIDE.items())
+    found = ((folder.parent / name, said) for name, said in _EXTRA_FILES.items())
     return [Recording(path, *said) for path, said in found if path.exists()]
 
 
-def speak(folder: Path) -> list[Recording]:
+def synthesise_sentences(folder: Path) -> list[Recording]:
     """A few sentences in four languages by espeak-ng, written in `folder`.
 
     Raises FileNotFoundError where it is not installed.
@@ -108,7 +108,9 @@ def speak(folder: Path) -> list[Recording]:
     return recordings
 
 
-def repeat(recordings: Sequence[Recording], seconds: float, seed: int = 0) -> Iterator[tuple[Recording, float]]:
+def shuffle_repeatedly(
+    recordings: Sequence[Recording], seconds: float, seed: int = 0
+) -> Iterator[tuple[Recording, float]]:
     """These recordings again and again in new orders, each with the seconds of the pause after it, for so long."""
     rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
     while seconds > 0:
@@ -120,12 +122,12 @@ def repeat(recordings: Sequence[Recording], seconds: float, seed: int = 0) -> It
                 return
 
 
-def join(recordings: Sequence[Recording], minutes: float, path: Path, seed: int = 0) -> Recording:
+def join_recordings(recordings: Sequence[Recording], minutes: float, path: Path, seed: int = 0) -> Recording:
     """One long recording in one language: all of these again and again in new orders, pauses between, at 16 kHz."""
     (language,) = {recording.language for recording in recordings}
     sound: list[NDArray[np.int16]] = []
     texts: list[str] = []
-    for recording, pause_s in repeat(recordings, minutes * 60, seed):
+    for recording, pause_s in shuffle_repeatedly(recordings, minutes * 60, seed):
         sound += [recording.pcm, np.zeros(round(pause_s * SAMPLE_RATE), np.int16)]
         texts.append(recording.text or "")
     path.parent.mkdir(parents=True, exist_ok=True)

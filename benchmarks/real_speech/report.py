@@ -33,19 +33,19 @@ def overview(engines: Sequence[Engine]) -> str:
     """A line for each engine, the fewest wrong words first."""
     lines = []
     for engine in sorted(engines, key=lambda engine: summary(engine["rows"])["wer"] or 0):
-        all_of = summary(engine["rows"])
-        holes = len(all_of["with_holes"])
+        total = summary(engine["rows"])
+        incomplete = len(total["with_uncovered_speech"])
         lines.append(
             [
                 engine["label"],
-                percent(all_of["wer"]),
-                percent(all_of["cer"]),
-                f"{seconds(all_of['lost_s'])} ({holes})" if all_of["lost_s"] is not None else "",
-                str(all_of["doubled"]),
-                f"{len(engine['phantoms'])} of {engine['sounds']}" if "phantoms" in engine else "",
-                percent(all_of["language_right"]),
-                f"{seconds(all_of['start_error_s'])} / {seconds(all_of['end_error_s'])}",
-                f"{all_of['speed']:.1f}",
+                percent(total["wer"]),
+                percent(total["cer"]),
+                f"{seconds(total['lost_s'])} ({incomplete})" if total["lost_s"] is not None else "",
+                str(total["repeated_words"]),
+                f"{len(engine['hallucinations'])} of {engine['sounds']}" if "hallucinations" in engine else "",
+                percent(total["language_right"]),
+                f"{seconds(total['start_error_s'])} / {seconds(total['end_error_s'])}",
+                f"{total['speed']:.1f}",
             ]
         )
     head = ("", "WER", "CER", "speech lost, s (recordings over 1 s)", "words doubled", "non-speech with text")
@@ -54,9 +54,9 @@ def overview(engines: Sequence[Engine]) -> str:
 
 def languages(engines: Sequence[Engine]) -> str:
     """Word error rates: a line for each language."""
-    found = [by_language(engine["rows"]) for engine in engines]
-    names = sorted({language for figures in found for language in figures})
-    lines = [[name, *(percent(figures.get(name, {}).get("wer")) for figures in found)] for name in names]
+    by_engine = [by_language(engine["rows"]) for engine in engines]
+    names = sorted({language for figures in by_engine for language in figures})
+    lines = [[name, *(percent(figures.get(name, {}).get("wer")) for figures in by_engine)] for name in names]
     return table(("WER", *(engine["label"] for engine in engines)), lines) if lines else ""
 
 
@@ -91,7 +91,7 @@ def long_form(engines: Sequence[Engine]) -> str:
             end = "" if row["boundaries_s"] is None else f"{row['boundaries_s'][1]:.2f}"
             wer, lost = percent(Errors(*row["words"]).rate), seconds(row["lost_s"])
             lines.append(
-                [engine["label"], wer, lost, str(row["doubled"]), end, f"{row['audio_s'] / row['seconds']:.1f}"]
+                [engine["label"], wer, lost, str(row["repeated_words"]), end, f"{row['audio_s'] / row['seconds']:.1f}"]
             )
     head = ("", "WER", "speech lost, s", "words doubled", "last end off by, s", "× real time")
     return table(head, lines) if lines else ""

@@ -6,19 +6,19 @@ from operator import add
 from statistics import fmean, median, quantiles
 from typing import Any
 
-from benchmarks.real_speech.transcript import Heard
 from benchmarks.real_speech.metrics import (
     WITHOUT_SPACES,
     Errors,
     boundary_errors,
     character_errors,
-    doubled_words,
     lost_s,
     normalise,
+    repeated_words,
     time_differences,
     word_errors,
 )
 from benchmarks.real_speech.recordings import Recording
+from benchmarks.real_speech.transcript import EngineTranscript
 
 LOST_S = 1.0
 """A recording that loses more speech than this has a hole."""
@@ -26,24 +26,26 @@ LOST_S = 1.0
 Row = dict[str, Any]
 
 
-def row(recording: Recording, heard: Heard) -> Row:
+def row(recording: Recording, transcript: EngineTranscript) -> Row:
     """Figures of one answer and nothing else, as the texts are other people's. Null: nothing to compare with."""
     truth = None if recording.text is None else normalise(recording.text, recording.language)
-    words = normalise(heard.text, recording.language or heard.language)
-    of_words = None if truth is None else word_errors(truth, words)
-    of_characters = None if truth is None else character_errors(truth, words)
-    boundaries = boundary_errors(recording.speech, heard.segments)
+    words = normalise(transcript.text, recording.language or transcript.language)
+    word_counts = None if truth is None else word_errors(truth, words)
+    character_counts = None if truth is None else character_errors(truth, words)
+    boundaries = boundary_errors(recording.speech, transcript.segments)
     return {
         "file": recording.path.name,
         "language": recording.language,
         "audio_s": round(recording.duration, 2),
-        "words": None if of_words is None else [of_words.wrong, of_words.of],
-        "characters": None if of_characters is None else [of_characters.wrong, of_characters.of],
-        "lost_s": round(lost_s(recording.speech, heard.segments), 2) if heard.segments or not heard.text else None,
-        "doubled": doubled_words(truth or (), words),
-        "heard": heard.language,
+        "words": None if word_counts is None else [word_counts.wrong, word_counts.of],
+        "characters": None if character_counts is None else [character_counts.wrong, character_counts.of],
+        "lost_s": round(lost_s(recording.speech, transcript.segments), 2)
+        if transcript.segments or not transcript.text
+        else None,
+        "repeated_words": repeated_words(truth or (), words),
+        "detected_language": transcript.language,
         "boundaries_s": None if boundaries is None else [round(error, 3) for error in boundaries],
-        "seconds": round(heard.seconds, 3),
+        "seconds": round(transcript.seconds, 3),
     }
 
 
@@ -58,7 +60,9 @@ def _mean(numbers: Sequence[float]) -> float | None:
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """Figures of several recordings together. Shares are from 0 to 1; null: nothing to compare with."""
-    languages = [row["language"] == row["heard"] for row in rows if row["language"] and row["heard"]]
+    languages = [
+        row["language"] == row["detected_language"] for row in rows if row["language"] and row["detected_language"]
+    ]
     boundaries = [row["boundaries_s"] for row in rows if row["boundaries_s"] is not None]
     lost = [row["lost_s"] for row in rows if row["lost_s"] is not None]
     return {
@@ -66,8 +70,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "wer": _rate(rows, "words"),
         "cer": _rate(rows, "characters"),
         "lost_s": round(sum(lost), 2) if lost else None,
-        "with_holes": [row["file"] for row in rows if (row["lost_s"] or 0) > LOST_S],
-        "doubled": sum(row["doubled"] for row in rows),
+        "with_uncovered_speech": [row["file"] for row in rows if (row["lost_s"] or 0) > LOST_S],
+        "repeated_words": sum(row["repeated_words"] for row in rows),
         "language_right": _mean(languages),
         "start_error_s": _mean([start for start, _ in boundaries]),
         "end_error_s": _mean([end for _, end in boundaries]),
@@ -81,9 +85,9 @@ def by_language(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return {language: summary([row for row in rows if row["language"] == language]) for language in languages}
 
 
-def phantoms(heard: Mapping[str, Heard]) -> dict[str, int]:
+def hallucinations(transcripts: Mapping[str, EngineTranscript]) -> dict[str, int]:
     """Words invented in sounds without any, by the sounds' names; sounds without text are absent."""
-    counts = {name: len(normalise(answer.text, answer.language)) for name, answer in heard.items() if answer.text}
+    counts = {name: len(normalise(answer.text, answer.language)) for name, answer in transcripts.items() if answer.text}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -92,10 +96,12 @@ def has_word_times(recording: Recording) -> bool:
     return recording.text is not None and recording.language not in WITHOUT_SPACES
 
 
-def word_times(reference: Mapping[str, Heard], heard: Mapping[str, Heard]) -> dict[str, Any] | None:
+def word_times(
+    reference: Mapping[str, EngineTranscript], transcripts: Mapping[str, EngineTranscript]
+) -> dict[str, Any] | None:
     """Differences of words' times from another engine's, in seconds; null where no word is the same."""
     differences = [
-        pair for name, answer in reference.items() for pair in time_differences(answer.words, heard[name].words)
+        pair for name, answer in reference.items() for pair in time_differences(answer.words, transcripts[name].words)
     ]
     if len(differences) < 2:
         return None

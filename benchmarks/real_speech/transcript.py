@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 
-class Timed(NamedTuple):
+class TimedText(NamedTuple):
     """A segment or a word, in seconds from the start of the recording."""
 
     text: str
@@ -14,7 +14,7 @@ class Timed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Heard:
+class EngineTranscript:
     """A recording's text. `language`: ISO-639-1 code, null where the engine does not tell.
 
     `seconds`: from the path of the file to the text, by the wall clock. `words`: empty where none were asked for.
@@ -22,12 +22,12 @@ class Heard:
 
     text: str
     language: str | None
-    segments: tuple[Timed, ...]
-    words: tuple[Timed, ...] = ()
+    segments: tuple[TimedText, ...]
+    words: tuple[TimedText, ...] = ()
     seconds: float = 0.0
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """From JSON."""
-        segments, words = (tuple(Timed(*item) for item in fields[name]) for name in ("segments", "words"))
+        segments, words = (tuple(TimedText(*item) for item in fields[name]) for name in ("segments", "words"))
         return cls(fields["text"], fields["language"], segments, words, fields["seconds"])

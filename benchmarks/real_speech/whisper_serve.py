@@ -12,11 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from testing.service_process import Service, running
-from benchmarks.real_speech.transcript import Heard, Timed
+from benchmarks.real_speech.transcript import EngineTranscript, TimedText
 from serve_app.audio.windows import Block
 from serve_app.net.ssrf import guarded_session
-from serve_app.pipeline.transcribe import transcribe
+from serve_app.pipeline.transcribe import transcribe as run_pipeline
 from serve_app.rendering.formats import render
 from serve_app.schemas.languages import language_code
 from serve_app.schemas.request import JobRequest, TranscriptionOptions
@@ -27,8 +26,9 @@ from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import WindowText
+from testing.service_process import ServiceProcess, run_service
 
-Hear = Callable[[Path, bool], Awaitable[Heard]]
+Transcribe = Callable[[Path, bool], Awaitable[EngineTranscript]]
 """Takes a recording and whether its words' times are wanted."""
 
 Options = Mapping[str, Any]
@@ -38,21 +38,21 @@ _START_S = 600.0
 """For the service to load its model and answer: far longer than it takes on a machine that is not busy."""
 
 
-def _heard(verbose: Mapping[str, Any]) -> Heard:
+def _from_verbose_json(verbose: Mapping[str, Any]) -> EngineTranscript:
     """From the service's verbose_json."""
     try:
         language = language_code(verbose["language"])
     except ValueError:  # nothing was said
         language = None
-    segments = tuple(Timed(s["text"], s["start"], s["end"]) for s in verbose["segments"])
-    words = tuple(Timed(w["word"], w["start"], w["end"]) for w in verbose.get("words", ()))
-    return Heard(verbose["text"], language, segments, words)
+    segments = tuple(TimedText(s["text"], s["start"], s["end"]) for s in verbose["segments"])
+    words = tuple(TimedText(w["word"], w["start"], w["end"]) for w in verbose.get("words", ()))
+    return EngineTranscript(verbose["text"], language, segments, words)
 
 
 @asynccontextmanager
 async def in_process(
     checkpoint: Path, threads: int, options: Options, batching: Batching | None = None
-) -> AsyncIterator[Hear]:
+) -> AsyncIterator[Transcribe]:
     """The transcriber's whole flow around one engine, without Ray: it starts in seconds."""
     with TemporaryDirectory() as folder:
         settings = AppSettings(data_dir=Path(folder), model=str(checkpoint), whisper={"threads": threads})
@@ -61,66 +61,70 @@ async def in_process(
         network = WhisperModel.load(model.checkpoint, model.effective_whisper_settings(settings.whisper))
         engine = Engine(network, batching or Batching())
 
-        async def hear(path: Path, words: bool) -> Heard:
-            asked = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})
+        async def transcribe(path: Path, words: bool) -> EngineTranscript:
+            chosen = TranscriptionOptions(**{**options, **({"timestamps": "word"} if words else {})})
 
-            async def decode(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
+            async def transcribe_block(block: Block, previous: tuple[int, ...] | None) -> Sequence[WindowText]:
                 return await transcribe_windows(
-                    engine, block.pcm, block.pcm_windows, asked, path.name, interactive=True, previous=previous
+                    engine, block.pcm, block.pcm_windows, chosen, path.name, interactive=True, previous=previous
                 )
 
             source = await blobs.write(_once(await asyncio.to_thread(path.read_bytes)))
-            request = JobRequest(source=source, options=asked)
-            transcript = await transcribe(request, model, settings, blobs, session, decode, lambda share: None)
+            request = JobRequest(source=source, options=chosen)
+            transcript = await run_pipeline(
+                request, model, settings, blobs, session, transcribe_block, lambda share: None
+            )
             verbose = render(transcript, "verbose_json")
             assert isinstance(verbose, dict)
-            return _heard(verbose)
+            return _from_verbose_json(verbose)
 
         async with guarded_session(settings.network) as session:
             try:
-                yield hear
+                yield transcribe
             finally:
                 engine.close()
 
 
 @asynccontextmanager
-async def over_http(checkpoint: Path, threads: int, options: Options) -> AsyncIterator[Hear]:
+async def over_http(checkpoint: Path, threads: int, options: Options) -> AsyncIterator[Transcribe]:
     """The real service on loopback.
 
     Without options through OpenAI's path, as its clients use it; with them as a job, whose form takes them all.
     """
     with TemporaryDirectory() as folder:
         settings = {"MODEL": str(checkpoint), "WHISPER__THREADS": str(threads)}
-        async with running(Path(folder), settings) as service:
+        async with run_service(Path(folder), settings) as service:
 
-            async def by_openai(path: Path, words: bool) -> Heard:
+            async def transcribe_request(path: Path, words: bool) -> EngineTranscript:
                 form = _form(path, {"model": "whisper-1", "response_format": "verbose_json"})
                 if words:
                     form.add_field("timestamp_granularities[]", "word")
-                return _heard(await _json(service.http.post("/v1/audio/transcriptions", data=form)))
+                return _from_verbose_json(await _json(service.http.post("/v1/audio/transcriptions", data=form)))
 
-            async def by_job(path: Path, words: bool) -> Heard:
-                asked = {**options, **({"timestamps": "word"} if words else {})}
-                form = _form(path, {name: str(value) for name, value in asked.items()})
+            async def transcribe_job(path: Path, words: bool) -> EngineTranscript:
+                chosen = {**options, **({"timestamps": "word"} if words else {})}
+                form = _form(path, {name: str(value) for name, value in chosen.items()})
                 waiting = {"Prefer": "wait=600"}
                 job = await _json(service.http.post("/v1/jobs", data=form, headers=waiting))
-                ended = await service.when_not(job["id"], "queued", "running")
+                ended = await service.wait_while(job["id"], "queued", "running")
                 if ended["status"] != "succeeded":
                     raise RuntimeError(f"{path.name}: {ended['status']}: {ended['error']}")
-                return _heard(await _json(service.http.get(f"/v1/jobs/{job['id']}/transcript?format=verbose_json")))
+                return _from_verbose_json(
+                    await _json(service.http.get(f"/v1/jobs/{job['id']}/transcript?format=verbose_json"))
+                )
 
-            await _started(service)
-            yield by_job if options else by_openai
+            await _wait_until_ready(service)
+            yield transcribe_job if options else transcribe_request
 
 
-async def _started(service: Service) -> None:
+async def _wait_until_ready(service: ServiceProcess) -> None:
     """Waits until the service is ready. Raises RuntimeError when it ends before, or takes too long."""
-    points = {asyncio.create_task(service.ready.wait()), asyncio.create_task(service.process.wait())}
-    _, open_points = await asyncio.wait(points, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
-    for point in open_points:
-        point.cancel()
+    tasks = {asyncio.create_task(service.ready.wait()), asyncio.create_task(service.process.wait())}
+    _, pending = await asyncio.wait(tasks, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
     if not service.ready.is_set():
-        raise RuntimeError(f"the service did not start within {_START_S:g} s: {[*service.points][-1:]}")
+        raise RuntimeError(f"the service did not start within {_START_S:g} s: {[*service.milestones][-1:]}")
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:
@@ -133,9 +137,9 @@ def _form(path: Path, fields: Mapping[str, str]) -> aiohttp.FormData:
     return form
 
 
-async def _json(asked: Any) -> dict[str, Any]:
+async def _json(request: Any) -> dict[str, Any]:
     """The body of an answer. Raises RuntimeError with it when it is a refusal."""
-    async with asked as answer:
+    async with request as answer:
         if answer.status >= 300:
             raise RuntimeError(f"{answer.url}: {answer.status} {await answer.text()}")
         body: dict[str, Any] = await answer.json()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import ask, normalise, start_errors, table
+from benchmarks.accuracy import ask, start_errors, table
+from testing.scoring import normalise
 from tests.cluster import Running
 
 SYNTHESISERS = ("espeak-ng", "flite", "text2wave")

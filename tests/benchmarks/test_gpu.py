@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from benchmarks.gpu import LONGEST, run, trace
+from benchmarks.gpu import MAX_TOKENS, run, text_lengths
 
 
 def test_the_trace_is_as_recorded() -> None:
-    lengths = trace(2000)
+    lengths = text_lengths(2000)
     assert sum(lengths) / len(lengths) == pytest.approx(97, abs=2)
-    assert lengths[:10] == trace(10)
-    assert 4 <= min(lengths) < max(lengths) <= LONGEST
+    assert lengths[:10] == text_lengths(10)
+    assert 4 <= min(lengths) < max(lengths) <= MAX_TOKENS
 
 
 def test_every_engine_writes_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

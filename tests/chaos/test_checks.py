@@ -1,4 +1,4 @@
-"""What the fault test calls good."""
+"""The checks of the fault test."""
 
 from collections import Counter
 from dataclasses import replace
@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from chaos.checks import Event, Outcome, Submission, figures, problems
+from chaos.checks import Event, Outcome, Submission, find_problems, summarise
 from chaos.processes import KINDS
 
-TAKEN = Event("msg_a", "job.completed", "one two", b"{}", taken=True)
-FAILED = replace(TAKEN, taken=False)
+ACKNOWLEDGED = Event("msg_a", "job.completed", "one two", b"{}", acknowledged=True)
+FAILED = replace(ACKNOWLEDGED, acknowledged=False)
 
 
 def submission(**other: Any) -> Submission:
     fine = {"job_id": "a", "accepted_s": 0.5, "status": "succeeded", "attempts": 1, "text": "one two"}
-    return Submission(0, "en.mp3", "one two", **{**fine, "events": [FAILED, TAKEN], **other})
+    return Submission(0, "en.mp3", "one two", **{**fine, "events": [FAILED, ACKNOWLEDGED], **other})
 
 
 def outcome(**other: Any) -> Outcome:
@@ -24,40 +24,40 @@ def outcome(**other: Any) -> Outcome:
 
 
 def test_a_run_in_which_nothing_was_lost_is_good() -> None:
-    assert problems(outcome()) == []
+    assert find_problems(outcome()) == []
 
 
 def test_webhooks_may_come_twice_under_one_id() -> None:
-    twice = outcome(submissions=[submission(events=[TAKEN, TAKEN])])
-    assert problems(twice) == []
-    assert "2 taken, 1 of them again" in figures(twice)["webhooks"]
+    twice = outcome(submissions=[submission(events=[ACKNOWLEDGED, ACKNOWLEDGED])])
+    assert find_problems(twice) == []
+    assert "2 acknowledged, 1 of them repeated" in summarise(twice)["webhooks"]
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "expected"),
     [
         ({"job_id": None, "refused": "400 no"}, "was not accepted: 400 no"),
-        ({"refused": "404 no"}, "was answered 404 no"),
+        ({"refused": "404 no"}, "was refused: 404 no"),
         ({"status": "failed", "attempts": 3, "error": "interrupted"}, "is failed after 3 attempts: interrupted"),
         ({"status": None, "attempts": None}, "is not to be found"),
-        ({"text": "one"}, "has another text than undisturbed: 'one'"),
-        ({"events": []}, "lost its webhook: none of 0 calls was taken"),
-        ({"events": [FAILED]}, "lost its webhook: none of 1 calls was taken"),
-        ({"events": [replace(TAKEN, text="one")]}, "another end or text"),
-        ({"events": [replace(TAKEN, type="job.failed", text=None)]}, "another end or text"),
-        ({"events": [TAKEN, replace(TAKEN, id="msg_b")]}, "has webhooks with 2 ids"),
-        ({"events": [TAKEN, replace(TAKEN, body=b"[]")]}, "differ under one id"),
+        ({"text": "one"}, "has a different text than undisturbed: 'one'"),
+        ({"events": []}, "lost its webhook: none of 0 calls was acknowledged"),
+        ({"events": [FAILED]}, "lost its webhook: none of 1 calls was acknowledged"),
+        ({"events": [replace(ACKNOWLEDGED, text="one")]}, "a different result or text"),
+        ({"events": [replace(ACKNOWLEDGED, type="job.failed", text=None)]}, "a different result or text"),
+        ({"events": [ACKNOWLEDGED, replace(ACKNOWLEDGED, id="msg_b")]}, "has webhooks with 2 ids"),
+        ({"events": [ACKNOWLEDGED, replace(ACKNOWLEDGED, body=b"[]")]}, "differ under one id"),
     ],
 )
-def test_each_thing_that_goes_wrong_with_a_job_is_said(what: dict[str, Any], said: str) -> None:
+def test_each_thing_that_goes_wrong_with_a_job_is_said(what: dict[str, Any], expected: str) -> None:
     one = submission(**what)
-    (problem,) = problems(outcome(submissions=[one], listed={one.job_id} - {None}))
+    (problem,) = find_problems(outcome(submissions=[one], listed={one.job_id} - {None}))
     assert problem.startswith("job 0 (en.mp3, ")
-    assert said in problem
+    assert expected in problem
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "expected"),
     [
         ({"listed": {"a", "b"}}, "job b is a duplicate"),
         ({"listed": set()}, "job a is no longer listed"),
@@ -68,16 +68,16 @@ def test_each_thing_that_goes_wrong_with_a_job_is_said(what: dict[str, Any], sai
         ({"ended_early": "no job ended for 9 s"}, "ended early: no job ended for 9 s"),
     ],
 )
-def test_each_thing_that_goes_wrong_with_a_run_is_said(what: dict[str, Any], said: str) -> None:
-    (problem,) = problems(outcome(**what))
-    assert said in problem
+def test_each_thing_that_goes_wrong_with_a_run_is_said(what: dict[str, Any], expected: str) -> None:
+    (problem,) = find_problems(outcome(**what))
+    assert expected in problem
 
 
 def test_the_figures() -> None:
     lost = submission(job_id="b", status="failed", text=None, attempts=3, events=[])
-    shown = figures(outcome(submissions=[submission(), lost], listed={"a", "b", "c"}))
+    shown = summarise(outcome(submissions=[submission(), lost], listed={"a", "b", "c"}))
     assert shown["jobs"] == "2 submitted, 2 accepted, 1 right, 1 failed, 1 duplicates"
     assert shown["attempts"] == "1 × 1, 3 × 1"
-    assert shown["webhooks"] == "2 arrived and valid, 0 not valid, 1 taken, 0 of them again, 1 jobs' lost"
+    assert shown["webhooks"] == "2 valid, 0 invalid, 1 acknowledged, 0 of them repeated, 1 lost"
     assert shown["whole cluster"] == "killed with 3 jobs open"
-    assert figures(Outcome())["jobs"].startswith("0 submitted")
+    assert summarise(Outcome())["jobs"].startswith("0 submitted")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from testing.non_speech import LENGTHS_S, Sound, non_speech, write
 from serve_app.audio import SAMPLE_RATE
+from testing.non_speech import LENGTHS_S, Sound, non_speech, write
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from testing import noise
-from training.whisper_nano import dataset as bank
+from training.whisper_nano import dataset
 from training.whisper_nano.digits import LANGUAGES, random_digits
 
 
 @pytest.fixture(scope="session")
-def small_bank(tmp_path_factory: pytest.TempPathFactory) -> bank.Bank:
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> dataset.SpeechDataset:
     """Twenty clips a language: words of 20 frames, 10 apart; a word's frames are loud, the others silent."""
     rng = random.Random(1)
     mels, clips, first = [], [], 0
@@ -26,13 +26,13 @@ def small_bank(tmp_path_factory: pytest.TempPathFactory) -> bank.Bank:
             for start, end in words:
                 mel[int(start) : int(end)] = -2
             mels.append(mel)
-            clips.append(bank.ClipEntry(language, f"voice{index}", digits, words, first, len(mel)))
+            clips.append(dataset.ClipEntry(language, f"voice{index}", digits, words, first, len(mel)))
             first += len(mel)
     sounds = np.random.default_rng(1)
-    noises = {kind: bank.mel_power(noise.make(sounds, kind, 31 * 16000)) for kind in ("white", "hum50")}
+    noises = {kind: dataset.mel_power(noise.make(sounds, kind, 31 * 16000)) for kind in ("white", "hum50")}
     folder: Path = tmp_path_factory.mktemp("bank")
-    bank.write(folder, mels, clips, noises)
-    return bank.Bank(folder)
+    dataset.write(folder, mels, clips, noises)
+    return dataset.SpeechDataset(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

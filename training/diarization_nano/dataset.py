@@ -1,7 +1,7 @@
 """The training data: utterances of many speakers, and noises, from which conversations are composed.
 
 A folder with samples.npy (int16, 16 kHz), speech.npy (bool, 10 ms a frame), noises.npy ((kinds, samples) int16) and
-bank.json.
+dataset.json.
 """
 
 import json
@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.diarization_nano.speech import FRAME, Utterance
 from training.diarization_nano.speakers import Speaker
+from training.diarization_nano.speech import FRAME, Utterance
 
 
 @dataclass(frozen=True)
-class Voice:
+class DatasetSpeaker:
     """A speaker of the bank: the first frame and the number of frames of each utterance; see Speaker and Spoken.
 
     `language` is without its region.
@@ -32,20 +32,20 @@ class Voice:
     weight: float
 
 
-class Bank:
+class SpeechDataset:
     """The data folder, read onto a device."""
 
     def __init__(self, folder: Path, device: torch.device, kind: str = "train") -> None:
-        about = json.loads((folder / "bank.json").read_text())
-        self.voices = [
-            Voice(
+        content = json.loads((folder / "dataset.json").read_text())
+        self.speakers = [
+            DatasetSpeaker(
                 line["timbre"],
                 line["family"],
                 line["language"].split("-")[0],
                 tuple(map(tuple, line["utterances"])),
                 line["weight"],
             )
-            for line in about["voices"]
+            for line in content["speakers"]
             if line["kind"] == kind
         ]
         self.samples = torch.from_numpy(np.load(folder / "samples.npy")).to(device)
@@ -55,7 +55,7 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SpeakerUtterances:
     """What one speaker said; `kind`: "train" or "dev"; `weight`: how often it is chosen, 1 usually."""
 
     speaker: Speaker
@@ -64,26 +64,26 @@ class Spoken:
     utterances: Sequence[Utterance]
 
 
-def write(folder: Path, spoken: Sequence[Spoken], noises: npt.NDArray[np.int16]) -> float:
+def write(folder: Path, spoken: Sequence[SpeakerUtterances], noises: npt.NDArray[np.int16]) -> float:
     """Writes a bank; returns its hours."""
     folder.mkdir(parents=True, exist_ok=True)
-    voices: list[dict[str, Any]] = []
+    speakers: list[dict[str, Any]] = []
     samples: list[npt.NDArray[np.int16]] = []
     speech: list[npt.NDArray[np.bool_]] = []
     first = 0
     for one in spoken:
-        places = []
+        spans = []
         for utterance in one.utterances:
-            places.append((first, len(utterance.speech)))
+            spans.append((first, len(utterance.speech)))
             first += len(utterance.speech)
             samples.append(utterance.samples)
             speech.append(utterance.speech)
-        if places:
-            line = {"kind": one.kind, "weight": one.weight, "utterances": places, **asdict(one.speaker)}
+        if spans:
+            line = {"kind": one.kind, "weight": one.weight, "utterances": spans, **asdict(one.speaker)}
             line["family"] = one.speaker.family
-            voices.append(line)
+            speakers.append(line)
     np.save(folder / "samples.npy", np.concatenate(samples))
     np.save(folder / "speech.npy", np.concatenate(speech))
     np.save(folder / "noises.npy", noises)
-    (folder / "bank.json").write_text(json.dumps({"frame": FRAME, "voices": voices}))
+    (folder / "dataset.json").write_text(json.dumps({"frame": FRAME, "speakers": speakers}))
     return first / 100 / 3600

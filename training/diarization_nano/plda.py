@@ -22,43 +22,45 @@ from scipy.linalg import eigh
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nano import NanoEmbedding
 from serve_app.diarization.nets import CHUNK_S, FRAME, frames
-from training.diarization_nano.dataset import Bank
 from training.diarization_nano.conversations import conversations
-from training.diarization_nano.cpu_settings import hurry
+from training.diarization_nano.cpu_settings import flush_denormals
+from training.diarization_nano.dataset import SpeechDataset
 
 Floats = npt.NDArray[np.float64]
 
 DIMENSION = 64
 """Directions that are kept, of the embedding's: those in which speakers differ most for how much each one does."""
-LEAST = 0.2
+MIN_SHARE = 0.2
 """Share of a chunk in which a speaker is heard alone, as VBx clustering asks of what it learns from."""
 STEP_S = 2.0
 _FLOOR = 1e-3
 
 
-def heard(bank: Bank, net: NanoEmbedding, count: int, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+def chunk_embeddings(
+    dataset: SpeechDataset, net: NanoEmbedding, count: int, seed: int
+) -> tuple[Floats, npt.NDArray[np.int64]]:
     """(embeddings, dimension) of the chunks of `count` conversations, and whose each is: a number for every speaker
     of every conversation."""
     chunk, step = round(CHUNK_S * SAMPLE_RATE), round(STEP_S * SAMPLE_RATE)
-    vectors, whose, people = [], [], 0
-    for batch in conversations(bank, count, seed, longest=120.0):
+    vectors, speaker_ids, speakers = [], [], 0
+    for batch in conversations(dataset, count, seed, longest=120.0):
         starts = range(0, batch.samples.shape[1] - chunk, step)
         sound = batch.samples[0].unfold(0, chunk, step)
         edges = [start // FRAME for start in starts]
         speaking = torch.stack([batch.speaking[0, :, edge : edge + frames(chunk)] for edge in edges])
         masks = speaking & (speaking.sum(1, keepdim=True) == 1)
-        for some in torch.arange(len(starts)).split(16):
-            embeddings = net(sound[some].unsqueeze(1), masks[some].float())
-            enough = masks[some].float().mean(2) >= LEAST
-            vectors.append(embeddings[enough].double().numpy())
-            whose.append((people + torch.arange(masks.shape[1]).expand_as(enough)[enough]).numpy())
-        people += masks.shape[1]
-    return np.concatenate(vectors), np.concatenate(whose)
+        for batch_indices in torch.arange(len(starts)).split(16):
+            embeddings = net(sound[batch_indices].unsqueeze(1), masks[batch_indices].float())
+            long_enough = masks[batch_indices].float().mean(2) >= MIN_SHARE
+            vectors.append(embeddings[long_enough].double().numpy())
+            speaker_ids.append((speakers + torch.arange(masks.shape[1]).expand_as(long_enough)[long_enough]).numpy())
+        speakers += masks.shape[1]
+    return np.concatenate(vectors), np.concatenate(speaker_ids)
 
 
-def spread(vectors: Floats, whose: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+def covariances(vectors: Floats, speaker_ids: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
     """(within, between): covariances of a speaker's vectors about their mean, and of the means."""
-    _, place, count = np.unique(whose, return_inverse=True, return_counts=True)
+    _, place, count = np.unique(speaker_ids, return_inverse=True, return_counts=True)
     means = np.zeros((len(count), vectors.shape[1]))
     np.add.at(means, place, vectors)
     means /= count[:, None]
@@ -82,15 +84,15 @@ def unit(vectors: Floats) -> Floats:
     return units
 
 
-def write(folder: Path, vectors: Floats, whose: npt.NDArray[np.int64], dimension: int = DIMENSION) -> Floats:
+def write(folder: Path, vectors: Floats, speaker_ids: npt.NDArray[np.int64], dimension: int = DIMENSION) -> Floats:
     """Writes both files; returns the variances between speakers in the directions kept, where within one it is 1."""
     mean1 = vectors.mean(0)
     centred = np.sqrt(vectors.shape[1]) * unit(vectors - mean1)
-    lda = directions(*spread(centred, whose))[1][:, :dimension]
+    lda = directions(*covariances(centred, speaker_ids))[1][:, :dimension]
     mean2 = (centred @ lda).mean(0)
     projected = np.sqrt(dimension) * unit(centred @ lda - mean2)
     mu = projected.mean(0)
-    psi, columns = directions(*spread(projected, whose))
+    psi, columns = directions(*covariances(projected, speaker_ids))
     folder.mkdir(parents=True, exist_ok=True)
     single = [array.astype(np.float32) for array in (mean1, mean2, lda, mu, columns.T, psi)]
     np.savez_compressed(folder / "xvec_transform.npz", mean1=single[0], mean2=single[1], lda=single[2])
@@ -105,13 +107,14 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    hurry()
+    flush_denormals()
     net = Model.from_pretrained(arguments.folder / "embedding").eval()
     with torch.inference_mode():
-        vectors, whose = heard(Bank(arguments.data, torch.device("cpu")), net, arguments.conversations, arguments.seed)
-    psi = write(arguments.folder / "plda", vectors, whose)
+        dataset = SpeechDataset(arguments.data, torch.device("cpu"))
+        vectors, speaker_ids = chunk_embeddings(dataset, net, arguments.conversations, arguments.seed)
+    psi = write(arguments.folder / "plda", vectors, speaker_ids)
     print(
-        f"{len(vectors)} embeddings of {len(set(whose.tolist()))} speakers: between them {psi[0]:.0f} to {psi[-1]:.2g}"
+        f"{len(vectors)} embeddings of {len(set(speaker_ids.tolist()))} speakers: between them {psi[0]:.0f} to {psi[-1]:.2g}"
     )
 
 

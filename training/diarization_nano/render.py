@@ -8,7 +8,7 @@ import torch
 from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, frames
 from training.diarization_nano import augment
-from training.diarization_nano.dataset import Bank
+from training.diarization_nano.dataset import SpeechDataset
 from training.diarization_nano.plan import COLUMNS, Plan
 from training.diarization_nano.speech import FRAME as SPEECH_FRAME
 
@@ -43,7 +43,7 @@ def pack(plans: Sequence[Plan]) -> Packed:
     )
 
 
-def interpolated(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def interpolate(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """16-bit samples read at fractional places, through the cubic of the four around each (Catmull-Rom)."""
     whole = places.floor()
     share = (places - whole).to(torch.float32)
@@ -53,45 +53,45 @@ def interpolated(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return (left + 0.5 * share * (right - before + share * (bend + share * twist))) / 32768
 
 
-def voices_apart(bank: Bank, packed: Packed, count: int) -> torch.Tensor:
+def render_speakers(dataset: SpeechDataset, packed: Packed, count: int) -> torch.Tensor:
     """(rows, SPEAKERS, count): what each speaker says, clean."""
-    rows, device = len(packed.events), bank.device
+    rows, device = len(packed.events), dataset.device
     slot, start, length, source = packed.events.reshape(-1, len(COLUMNS)).T
     row = torch.arange(rows, device=device).repeat_interleave(packed.events.shape[1])
     skipped = (-start).clamp(min=0)
-    heard = (torch.minimum(length, count - start) - skipped).clamp(min=0)
-    total = int(heard.sum())
+    audible = (torch.minimum(length, count - start) - skipped).clamp(min=0)
+    total = int(audible.sum())
     sample = torch.arange(total, device=device)
 
-    def of_each(event: torch.Tensor) -> torch.Tensor:
-        return torch.repeat_interleave(event, heard, output_size=total)
+    def expand(event: torch.Tensor) -> torch.Tensor:
+        return torch.repeat_interleave(event, audible, output_size=total)
 
-    within = sample + of_each(skipped - heard.cumsum(0) + heard)
+    within = sample + expand(skipped - audible.cumsum(0) + audible)
     speed = packed.speeds[row, slot].to(torch.float64)
-    sound = interpolated(bank.samples, of_each(source) + within * of_each(speed))
-    edge = torch.minimum(within, of_each(length - 1) - within).clamp(max=80).to(torch.float32) / 80
+    sound = interpolate(dataset.samples, expand(source) + within * expand(speed))
+    edge = torch.minimum(within, expand(length - 1) - within).clamp(max=80).to(torch.float32) / 80
     voices = torch.zeros(rows * SPEAKERS * count, device=device)
-    voices[within + of_each((row * SPEAKERS + slot) * count + start)] = sound * edge
+    voices[within + expand((row * SPEAKERS + slot) * count + start)] = sound * edge
     return voices.view(rows, SPEAKERS, count)
 
 
-def speaking(bank: Bank, packed: Packed, count: int) -> torch.Tensor:
+def speaking(dataset: SpeechDataset, packed: Packed, count: int) -> torch.Tensor:
     """(rows, SPEAKERS, frames) bool: who speaks in the middle of each of the networks' frames."""
-    device = bank.device
+    device = dataset.device
     centres = torch.arange(frames(count), device=device) * FRAME + FIRST_CENTRE
     slot, start, length, source = (column.unsqueeze(2) for column in packed.events.unbind(2))
     speed = packed.speeds.gather(1, slot.squeeze(2)).unsqueeze(2)
     inside = (centres >= start) & (centres < start + length)
     place = (source + (centres - start).clamp(min=0) * speed).to(torch.int64) // SPEECH_FRAME
-    on = bank.speech[place.clamp(0, len(bank.speech) - 1)] & inside
+    is_speech = dataset.speech[place.clamp(0, len(dataset.speech) - 1)] & inside
     slots = torch.arange(SPEAKERS, device=device).view(1, 1, -1) == slot
-    return torch.einsum("bes,bet->bst", slots.to(torch.float32), on.to(torch.float32)) > 0
+    return torch.einsum("bes,bet->bst", slots.to(torch.float32), is_speech.to(torch.float32)) > 0
 
 
-def render(bank: Bank, packed: Packed, seconds: float, *, clean: bool = False) -> Batch:
+def render(dataset: SpeechDataset, packed: Packed, seconds: float, *, clean: bool = False) -> Batch:
     """Sound and truth; `clean` leaves rooms, noise, codecs and levels out."""
     count = round(seconds * SAMPLE_RATE)
-    packed = Packed(*(tensor.to(bank.device) for tensor in (packed.events, packed.identities, packed.speeds)))
-    voices = voices_apart(bank, packed, count)
-    samples = voices.sum(1) if clean else augment.recorded(voices, bank.noises)
-    return Batch(samples, speaking(bank, packed, count), packed.identities)
+    packed = Packed(*(tensor.to(dataset.device) for tensor in (packed.events, packed.identities, packed.speeds)))
+    voices = render_speakers(dataset, packed, count)
+    samples = voices.sum(1) if clean else augment.record_conversation(voices, dataset.noises)
+    return Batch(samples, speaking(dataset, packed, count), packed.identities)

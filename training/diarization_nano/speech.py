@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.audio import SAMPLE_RATE
-from training.diarization_nano.texts import sentence
 from training.diarization_nano.speakers import Speaker
+from training.diarization_nano.texts import sentence
 from training.whisper_nano.espeak import espeak
 from training.whisper_nano.speech import Samples, read_wav, to_16khz
 
@@ -33,7 +33,7 @@ class Utterance:
     speech: npt.NDArray[np.bool_]
 
 
-def trimmed(samples: Samples) -> Utterance | None:
+def trim(samples: Samples) -> Utterance | None:
     """From the first frame within 38 dB of the loudest to the last one; None where there is too little."""
     count = len(samples) // FRAME
     power = (samples[: count * FRAME].reshape(count, FRAME) ** 2).mean(axis=1) if count else np.zeros(1)
@@ -104,7 +104,7 @@ def speak(rng: random.Random, speaker: Speaker, seconds: float, alphabet: str = 
             sounds = festival_utterances(rng, speaker, alphabet, 20)
         tries += max(1, len(sounds))
         for sound in sounds:
-            utterance = trimmed(sound)
+            utterance = trim(sound)
             if utterance is not None:
                 utterances.append(utterance)
                 spoken += len(utterance.speech) / 100

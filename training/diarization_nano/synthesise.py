@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 
 from serve_app.audio import SAMPLE_RATE
-from training.diarization_nano import dataset as bank
-from training.diarization_nano.speech import speak
+from testing import noise
+from training.diarization_nano import dataset
 from training.diarization_nano.speakers import (
     DEV_FESTIVAL_ALPHABETS,
     DEV_VARIANTS,
@@ -38,7 +38,7 @@ from training.diarization_nano.speakers import (
     made_up_families,
     shipped_variants,
 )
-from testing import noise
+from training.diarization_nano.speech import speak
 
 SYSTEM_DATA = Path("/usr/lib/x86_64-linux-gnu/espeak-ng-data")
 NOISE_S = 40
@@ -95,12 +95,12 @@ def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
     return parts
 
 
-def synthesise(part: Part) -> bank.Spoken:
+def synthesise(part: Part) -> dataset.SpeakerUtterances:
     """One speaker's utterances. The same in every fresh process."""
     torch.set_num_threads(1)
     speaker, kind, weight, seconds, seed = part
     alphabet = {**FESTIVAL_ALPHABETS, **DEV_FESTIVAL_ALPHABETS}.get(speaker.timbre, "latin")
-    return bank.Spoken(speaker, kind, weight, speak(random.Random(seed), speaker, seconds, alphabet))
+    return dataset.SpeakerUtterances(speaker, kind, weight, speak(random.Random(seed), speaker, seconds, alphabet))
 
 
 def noises(seed: int) -> npt.NDArray[np.int16]:
@@ -130,14 +130,14 @@ def main() -> None:
     parts = espeak_parts(rng, list(made_up), arguments.shipped, list(dev_made_up), arguments.dev, arguments.seconds)
     if arguments.recorded_seconds:  # 0: without them
         parts += recorded_parts(rng, arguments.recorded_seconds)
-    spoken: list[bank.Spoken] = []
+    spoken: list[dataset.SpeakerUtterances] = []
     # A process a few speakers: espeak-ng carries state from one utterance to the next.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=20) as pool:
         for done, one in enumerate(pool.imap(synthesise, reversed(parts)), 1):
             spoken.append(one)
             if done % 100 == 0 or done == len(parts):
                 print(f"{done}/{len(parts)} speakers in {time.perf_counter() - start:.0f} s", flush=True)
-    hours = bank.write(arguments.folder, spoken, noises(arguments.seed))
+    hours = dataset.write(arguments.folder, spoken, noises(arguments.seed))
     print(f"wrote {hours:.1f} h of {len(spoken)} speakers to {arguments.folder}")
 
 

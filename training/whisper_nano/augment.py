@@ -10,7 +10,7 @@ from training.whisper_nano.dataset import FRAMES_A_SECOND, Mel
 from training.whisper_nano.tokenizer import MELS
 
 
-def interpolated(mel: Mel, places: np.ndarray, axis: int) -> Mel:
+def interpolate(mel: Mel, places: np.ndarray, axis: int) -> Mel:
     """`mel` read at fractional places of one axis."""
     lower = np.floor(places).astype(int)
     upper = np.minimum(lower + 1, mel.shape[axis] - 1)
@@ -19,15 +19,15 @@ def interpolated(mel: Mel, places: np.ndarray, axis: int) -> Mel:
     return mixed
 
 
-def warped(rng: random.Random, log_mel: Mel) -> Mel:
+def warp_frequency(rng: random.Random, log_mel: Mel) -> Mel:
     """Formants and pitch up or down a tenth."""
-    return interpolated(log_mel, np.clip(np.arange(MELS) * rng.uniform(0.9, 1.1), 0, MELS - 1), 1)
+    return interpolate(log_mel, np.clip(np.arange(MELS) * rng.uniform(0.9, 1.1), 0, MELS - 1), 1)
 
 
-def stretched(rng: random.Random, log_mel: Mel) -> Mel:
+def stretch_time(rng: random.Random, log_mel: Mel) -> Mel:
     """Faster or slower by up to a fifth."""
     frames = max(8, int(len(log_mel) * rng.uniform(0.82, 1.22)))
-    return interpolated(log_mel, np.linspace(0, len(log_mel) - 1, frames), 0)
+    return interpolate(log_mel, np.linspace(0, len(log_mel) - 1, frames), 0)
 
 
 def equaliser(rng: random.Random, decibels: float) -> Mel:

@@ -13,8 +13,8 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from serve_app.audio import SAMPLE_RATE
+from testing.noise import normalise_level
 from training.whisper_nano.digits import LANGUAGES
-from testing.noise import levelled
 from training.whisper_nano.speech import Clip
 from training.whisper_nano.tokenizer import MELS
 
@@ -55,7 +55,7 @@ def clip_mel(clip: Clip) -> npt.NDArray[np.float16]:
     """A clip at -20 dBFS with 20 ms of silence on each side, as it is kept."""
     margin = np.zeros(_MARGIN * _HOP, np.float32)
     fill = np.zeros(-len(clip.samples) % _HOP, np.float32)
-    power = mel_power(np.concatenate([margin, levelled(clip.samples), fill, margin]))
+    power = mel_power(np.concatenate([margin, normalise_level(clip.samples), fill, margin]))
     return np.log10(np.maximum(power, 1e-10)).astype(np.float16)
 
 
@@ -68,7 +68,7 @@ def entry(clip: Clip, first: int, frames: int) -> ClipEntry:
     return ClipEntry(clip.language, clip.voice, clip.digits, words, first, frames)
 
 
-class Bank:
+class SpeechDataset:
     """The data folder, read. Clips stay on disk."""
 
     def __init__(self, folder: Path) -> None:

@@ -13,9 +13,9 @@ from training.whisper_nano.batches import Batch
 from training.whisper_nano.targets import NO_WORD
 from training.whisper_nano.tokenizer import ALIGNMENT_HEAD
 
-ENCODER_LOOKS = ((0, -3, 3, 0), (-6, 6, -2, 2), (-10, 10, -4, 4), (-16, 16, -6, 6))
+ENCODER_OFFSETS = ((0, -3, 3, 0), (-6, 6, -2, 2), (-10, 10, -4, 4), (-16, 16, -6, 6))
 """How many positions away each encoder head of each layer looks at first."""
-DECODER_LOOKS = (12, 0, 25, 0)
+DECODER_OFFSETS = (12, 0, 25, 0)
 GUIDED_HEADS = {(1, 0): "next", (1, 1): "current", ALIGNMENT_HEAD: "until_next", (2, 1): "current", (2, 2): "next"}
 """The span (see targets.SPANS) that each guided (layer, head) of the decoder is taught to attend to."""
 
@@ -52,15 +52,15 @@ class TrainedWhisper(nn.Module):
         for index, layer in enumerate(decoder.layers):
             normal = layer.self_attn_layer_norm(hidden)
             query, key, value = (split_heads(layer.self_attn, name, normal) for name in "qkv")
-            seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            hidden = hidden + layer.self_attn.out_proj(seen.transpose(1, 2).flatten(2))
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            hidden = hidden + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
             normal = layer.encoder_attn_layer_norm(hidden)
             query = split_heads(layer.encoder_attn, "q", normal)
             key, value = (split_heads(layer.encoder_attn, name, sound) for name in "kv")
-            looks = ((query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5).log_softmax(-1)
-            attention |= {place: looks[:, place[1]] for place in GUIDED_HEADS if place[0] == index}
-            heard = looks.exp().to(value.dtype) @ value
-            hidden = hidden + layer.encoder_attn.out_proj(heard.transpose(1, 2).flatten(2))
+            log_attention = ((query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5).log_softmax(-1)
+            attention |= {place: log_attention[:, place[1]] for place in GUIDED_HEADS if place[0] == index}
+            attended = log_attention.exp().to(value.dtype) @ value
+            hidden = hidden + layer.encoder_attn.out_proj(attended.transpose(1, 2).flatten(2))
             hidden = hidden + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(hidden))))
         logits = decoder.layer_norm(hidden) @ decoder.embed_tokens.weight.T
         return Outputs(logits, attention, self.words(sound), self.neighbours(sound).unflatten(-1, (3, NO_WORD + 1)))
@@ -72,8 +72,8 @@ class TrainedWhisper(nn.Module):
         for layer in encoder.layers:
             normal = layer.self_attn_layer_norm(hidden)
             query, key, value = (split_heads(layer.self_attn, name, normal) for name in "qkv")
-            seen = F.scaled_dot_product_attention(query, key, value)
-            hidden = hidden + layer.self_attn.out_proj(seen.transpose(1, 2).flatten(2))
+            attended = F.scaled_dot_product_attention(query, key, value)
+            hidden = hidden + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
             hidden = hidden + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(hidden))))
         sound: Tensor = encoder.layer_norm(hidden)
         return sound
@@ -105,14 +105,14 @@ def initialise(model: TrainedWhisper, first_timestamp: int) -> None:
                 getattr(attention, f"{projection}_proj").weight.normal_(0, deviation)
         layer.fc1.weight.normal_(0, 0.06)
         layer.fc2.weight.normal_(0, 0.03)
-        for head, distance in enumerate(DECODER_LOOKS):
-            look_away(layer.encoder_attn, head, distance, 0.9)
-    for layer, distances in zip(encoder.layers, ENCODER_LOOKS, strict=True):
+        for head, distance in enumerate(DECODER_OFFSETS):
+            attend_at_offset(layer.encoder_attn, head, distance, 0.9)
+    for layer, distances in zip(encoder.layers, ENCODER_OFFSETS, strict=True):
         for head, distance in enumerate(distances):
-            look_away(layer.self_attn, head, distance, 1.3)
+            attend_at_offset(layer.self_attn, head, distance, 1.3)
 
 
-def look_away(attention: Any, head: int, distance: int, gain: float) -> None:
+def attend_at_offset(attention: Any, head: int, distance: int, gain: float) -> None:
     """Adds to a head the attraction to what is `distance` positions later.
 
     A rotation of each sine and cosine pair of Whisper's positions; each head uses every second frequency.

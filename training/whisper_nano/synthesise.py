@@ -18,7 +18,7 @@ import torch
 
 from serve_app.audio import SAMPLE_RATE
 from testing import noise
-from training.whisper_nano import dataset as bank
+from training.whisper_nano import dataset
 from training.whisper_nano.speech import UnusableSpeechError, espeak_clip, flite_clip
 
 CLIPS = {"en": 9500, "de": 3700, "fr": 3700, "es": 3700, "flite": 2600}
@@ -29,21 +29,21 @@ _MIN_CLIP_S = 0.1
 Part = tuple[str, int, int]
 
 
-def synthesise(part: Part) -> tuple[list[npt.NDArray[np.float16]], list[bank.ClipEntry]]:
+def synthesise(part: Part) -> tuple[list[npt.NDArray[np.float16]], list[dataset.ClipEntry]]:
     """One shard: `part` is a language or "flite", how many clips, and its seed. The same in every fresh process."""
     torch.set_num_threads(1)
     kind, count, seed = part
     rng = random.Random(seed)
     mels: list[npt.NDArray[np.float16]] = []
-    clips: list[bank.ClipEntry] = []
+    clips: list[dataset.ClipEntry] = []
     while len(clips) < count:
         try:
             clip = flite_clip(rng, reserved=False) if kind == "flite" else espeak_clip(rng, kind, reserved=False)
         except UnusableSpeechError:
             continue
         if len(clip.samples) >= _MIN_CLIP_S * SAMPLE_RATE:
-            mels.append(bank.clip_mel(clip))
-            clips.append(bank.entry(clip, 0, len(mels[-1])))
+            mels.append(dataset.clip_mel(clip))
+            clips.append(dataset.entry(clip, 0, len(mels[-1])))
     return mels, clips
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     kinds = [kind for kind, count in CLIPS.items() for _ in range(max(1, round(count * arguments.scale / SHARD)))]
     parts = [(kind, SHARD, arguments.seed * 100_003 + index) for index, kind in enumerate(kinds)]
     mels: list[npt.NDArray[np.float16]] = []
-    clips: list[bank.ClipEntry] = []
+    clips: list[dataset.ClipEntry] = []
     frames = 0
     # A process a shard: espeak-ng carries state from one utterance to the next.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=1) as pool:
@@ -68,11 +68,11 @@ def main() -> None:
                 frames += len(mel)
             mels += shard_mels
             if done % 10 == 0 or done == len(parts):
-                hours, seconds = frames / bank.FRAMES_A_SECOND / 3600, time.perf_counter() - start
+                hours, seconds = frames / dataset.FRAMES_A_SECOND / 3600, time.perf_counter() - start
                 print(f"{done}/{len(parts)} shards, {hours:.1f} h of speech in {seconds:.0f} s", flush=True)
     rng = np.random.default_rng(arguments.seed)
-    noises = {kind: bank.mel_power(noise.make(rng, kind, _NOISE_S * SAMPLE_RATE)) for kind in noise.KINDS}
-    bank.write(arguments.folder, mels, clips, noises)
+    noises = {kind: dataset.mel_power(noise.make(rng, kind, _NOISE_S * SAMPLE_RATE)) for kind in noise.KINDS}
+    dataset.write(arguments.folder, mels, clips, noises)
     print(f"wrote {len(clips)} clips and {len(noises)} noises to {arguments.folder}")
 
 

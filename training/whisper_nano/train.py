@@ -21,8 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 from transformers import WhisperForConditionalGeneration
 
-from training.whisper_nano.dataset import Bank
 from training.whisper_nano.batches import Batch, Batches, progress
+from training.whisper_nano.dataset import SpeechDataset
 from training.whisper_nano.losses import Losses, losses
 from training.whisper_nano.model import TrainedWhisper, initialise
 from training.whisper_nano.tokenizer import TIMESTAMPS, build_config, build_tokenizer, token_id
@@ -122,10 +122,12 @@ def describe(result: Losses) -> dict[str, float]:
     return {name: float(value.detach()) for name, value in vars(result).items()}
 
 
-def train(trainer: Trainer, bank: Bank, log_every: int, save_every: int) -> None:
+def train(trainer: Trainer, dataset: SpeechDataset, log_every: int, save_every: int) -> None:
     """Runs to the end, with a line of smoothed figures every `log_every` steps."""
     steps = trainer.steps
-    batches = Subset(Batches(bank, trainer.tokenizer, steps, trainer.seed, trainer.begin), range(trainer.done, steps))
+    batches = Subset(
+        Batches(dataset, trainer.tokenizer, steps, trainer.seed, trainer.begin), range(trainer.done, steps)
+    )
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
     smooth: dict[str, float] = {}
     start, began = time.perf_counter(), trainer.done
@@ -158,7 +160,7 @@ def main() -> None:
     trainer = Trainer(arguments.run, arguments.steps, arguments.learning_rate, arguments.seed, arguments.start)
     trainer.resume()
     print(f"from step {trainer.done} of {arguments.steps}", flush=True)
-    train(trainer, Bank(arguments.data), arguments.log_every, arguments.save_every)
+    train(trainer, SpeechDataset(arguments.data), arguments.log_every, arguments.save_every)
     print(f"done: python -m training.whisper_nano.export {arguments.run} FOLDER writes the checkpoint")
 
 

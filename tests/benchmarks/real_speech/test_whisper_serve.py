@@ -9,9 +9,9 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 async def test_it_hears_a_recording_and_its_words_in_one_process() -> None:
-    async with in_process(Path(model_source("whisper-nano")), 1, {"language": "en"}) as hear:
-        heard = await hear(DATA / "en.mp3", False)
-        timed = await hear(DATA / "en.mp3", True)
+    async with in_process(Path(model_source("whisper-nano")), 1, {"language": "en"}) as transcribe:
+        heard = await transcribe(DATA / "en.mp3", False)
+        timed = await transcribe(DATA / "en.mp3", True)
     assert heard.segments
     assert not heard.words
     assert heard.language == "en"

@@ -54,6 +54,6 @@ def test_likeness() -> None:
     identities = torch.tensor([3, 3, 5, 5, 9])
     apart = torch.eye(3)[[0, 0, 1, 1, 2]]
     mixed = torch.eye(3)[[0, 1, 0, 1, 2]]
-    assert objectives.likeness_loss(apart, identities) < 0.01 < objectives.likeness_loss(mixed, identities)
-    assert objectives.equal_error(apart, identities) == 0
-    assert objectives.equal_error(mixed, identities) > 0.3
+    assert objectives.contrastive_loss(apart, identities) < 0.01 < objectives.contrastive_loss(mixed, identities)
+    assert objectives.equal_error_rate(apart, identities) == 0
+    assert objectives.equal_error_rate(mixed, identities) > 0.3

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.diarization_nano import synthesise
-from training.diarization_nano import speakers as voices
-from training.diarization_nano.speech import FRAME, LEVEL, speak, trimmed
+from training.diarization_nano import speakers, synthesise
+from training.diarization_nano.speech import FRAME, LEVEL, speak, trim
 from training.diarization_nano.texts import sentence
 from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS
 
@@ -18,7 +17,9 @@ needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="esp
 
 def test_no_reserved_voice_and_no_dev_voice_is_trained_on() -> None:
     rng = random.Random(1)
-    made, dev_made = (list(voices.made_up_families(rng, 40, [voices.made_up(rng)], name)) for name in ("made", "dev"))
+    made, dev_made = (
+        list(speakers.made_up_families(rng, 40, [speakers.made_up(rng)], name)) for name in ("made", "dev")
+    )
     parts = [*synthesise.espeak_parts(rng, made, 200, dev_made, 60, 1), *synthesise.recorded_parts(rng, 1)]
     trained = {speaker.timbre for speaker, kind, *_ in parts if kind == "train"}
     dev = {speaker.timbre for speaker, kind, *_ in parts if kind == "dev"}
@@ -30,10 +31,10 @@ def test_no_reserved_voice_and_no_dev_voice_is_trained_on() -> None:
 
 def test_siblings_differ_and_speak_one_language() -> None:
     rng = random.Random(2)
-    files = voices.made_up_families(rng, 40, [voices.made_up(rng)])
+    files = speakers.made_up_families(rng, 40, [speakers.made_up(rng)])
     assert list(files)[:5] == ["made0.0", "made0.1", "made0.2", "made0.3", "made1.0"]
     assert len(set(files.values())) == 40
-    families: dict[str, list[voices.Speaker]] = {}
+    families: dict[str, list[speakers.Speaker]] = {}
     for speaker in synthesise.siblings(rng, list(files)):
         families.setdefault(speaker.family, []).append(speaker)
     assert len(families) == 10
@@ -52,19 +53,19 @@ formant 2 135 70 150 -250
 //breath 0 1
 stressAmp 18 18 20
 """
-    variant = voices.Variant.read(file)
+    variant = speakers.Variant.read(file)
     assert variant.pitch == (140, 240)
     assert variant.formants[:3] == ((105, 80, 150, 0), (100, 100, 100, 0), (135, 70, 150, -250))
     assert variant.extras == ("stressAmp 18 18 20",)
-    assert voices.Variant.read(variant.text()) == variant
+    assert speakers.Variant.read(variant.text()) == variant
 
 
 @needs_espeak
 def test_every_shipped_variant_is_read() -> None:
     for name, variant in zip(
-        voices.DEV_VARIANTS, voices.shipped_variants(synthesise.SYSTEM_DATA, voices.DEV_VARIANTS), strict=True
+        speakers.DEV_VARIANTS, speakers.shipped_variants(synthesise.SYSTEM_DATA, speakers.DEV_VARIANTS), strict=True
     ):
-        assert variant != voices.Variant.read(""), name
+        assert variant != speakers.Variant.read(""), name
 
 
 @pytest.mark.parametrize("alphabet", ["latin", "cyrillic", "devanagari", "telugu"])
@@ -77,7 +78,7 @@ def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
     sound = np.zeros(200 * FRAME, np.float32)
     for first, last in ((20, 60), (80, 100), (150, 180)):  # pauses of 0.2 and 0.5 s
         sound[first * FRAME : last * FRAME] = 0.3 * np.sin(np.arange((last - first) * FRAME) / 5)
-    utterance = trimmed(sound)
+    utterance = trim(sound)
     assert utterance is not None
     assert len(utterance.speech) == 160
     assert len(utterance.samples) == 160 * FRAME
@@ -86,7 +87,7 @@ def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
     assert utterance.speech[130:].all()
     loud = utterance.samples[: 40 * FRAME].astype(float) / 32767
     assert np.sqrt(np.square(loud).mean()) == pytest.approx(LEVEL, rel=0.02)
-    assert trimmed(np.zeros(8000, np.float32)) is None
+    assert trim(np.zeros(8000, np.float32)) is None
 
 
 @needs_espeak
@@ -102,9 +103,9 @@ def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def spoken_lengths(folder: Path) -> list[float]:
     rng = random.Random(5)
-    variants = voices.made_up_families(
-        rng, 3, voices.shipped_variants(synthesise.SYSTEM_DATA, voices.TRAINING_VARIANTS)
+    variants = speakers.made_up_families(
+        rng, 3, speakers.shipped_variants(synthesise.SYSTEM_DATA, speakers.TRAINING_VARIANTS)
     )
-    voices.espeak_data(folder, variants, synthesise.SYSTEM_DATA)
-    spoken = [speak(rng, voices.espeak_speaker(rng, variant), 4.0) for variant in variants]
+    speakers.espeak_data(folder, variants, synthesise.SYSTEM_DATA)
+    spoken = [speak(rng, speakers.espeak_speaker(rng, variant), 4.0) for variant in variants]
     return [sum(len(utterance.speech) for utterance in one) / 100 for one in spoken]
