@@ -61,7 +61,7 @@ def test_each_thing_that_goes_wrong_with_a_job_is_said(what: dict[str, Any], exp
     [
         ({"listed": {"a", "b"}}, "job b is a duplicate"),
         ({"listed": set()}, "job a is no longer listed"),
-        ({"forged": ["no signature"]}, "can't be trusted: no signature"),
+        ({"invalid_webhooks": ["no signature"]}, "can't be trusted: no signature"),
         ({"killed": Counter(kind.name for kind in KINDS[1:])}, f"never killed {KINDS[0].name}"),
         ({"interrupted": None}, "whole cluster was not killed"),
         ({"interrupted": 0}, "whole cluster was not killed"),

@@ -13,11 +13,11 @@ adopt_orphans()
 service = Service(Path(sys.argv[1]), {})
 launcher = subprocess.Popen([sys.executable, "-c", sys.argv[2]])
 launcher.wait()
-while not (parts := service.parts()):
+while not (found := service.killable_processes()):
     time.sleep(0.05)
-(again,) = service.parts()
-assert again == parts[0], "seen first at another time"
-print(again.kind.name, service.kill(), service.kill(), service.parts())
+(again,) = service.killable_processes()
+assert again == found[0], "seen first at another time"
+print(again.kind.name, service.kill(), service.kill(), service.killable_processes())
 """
 
 
