@@ -1,7 +1,7 @@
-"""The engines ours is measured against, each through its own public interface.
+"""The engines that ours is compared with, each through its own public interface.
 
-All decode without timestamps, voice activity detection or earlier text, in the language they are told, and get the
-same windows; only transformers' chunked pipeline cuts for itself.
+All decode without timestamps, voice activity detection or earlier text, are given the language, and get the same
+windows; only transformers' chunked pipeline cuts the audio itself.
 """
 
 import sys
@@ -24,19 +24,19 @@ _NO_THRESHOLDS = {"compression_ratio_threshold": None, "no_speech_threshold": No
 
 
 def _search_options(config: RunConfig) -> dict[str, Any]:
-    """openai-whisper's options of a search: it calls greedy no beams at all."""
+    """Return openai-whisper's search options: it has no beam size for greedy decoding."""
     return {} if config.beam_size == 1 else {"beam_size": config.beam_size, "best_of": config.beam_size}
 
 
 def common_length(workload: Workload) -> int | None:
-    """The one length of all windows: peers know none per window."""
+    """Return the text length of all windows. Raises ValueError if they differ: these engines take one length."""
     if len(set(workload.lengths)) > 1:
-        raise ValueError("peers take one length for all windows")
+        raise ValueError("other engines need one length for all windows")
     return workload.lengths[0] if workload.lengths else None
 
 
 class _Pipeline:
-    """transformers' pipeline, and how many tokens each window got."""
+    """transformers' pipeline; counts the tokens of each window."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         self._pipeline = pipeline("automatic-speech-recognition", model=str(checkpoint), device="cpu", dtype="float32")
@@ -53,7 +53,7 @@ class _Pipeline:
         self._pipeline.model.generate = counting
 
     def _generate(self, workload: Workload, config: RunConfig) -> dict[str, Any]:
-        """The options of `generate`; begins a new count."""
+        """Return the options of `generate`, and reset the count."""
         self._tokens.clear()
         length = common_length(workload)
         options: dict[str, Any] = {"language": workload.language, "task": "transcribe", "num_beams": config.beam_size}
@@ -65,7 +65,7 @@ class _Pipeline:
 
 
 class SequentialPipeline(_Pipeline):
-    """transformers' pipeline in a loop over windows, as tutorials write it."""
+    """transformers' pipeline in a loop over windows, as in tutorials."""
 
     def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
         options = self._generate(workload, config)
@@ -74,28 +74,28 @@ class SequentialPipeline(_Pipeline):
 
 
 class ChunkedPipeline(_Pipeline):
-    """transformers' pipeline over the whole sound, a chunk of 30 s every 20 s, as insanely-fast-whisper runs it."""
+    """transformers' pipeline over the whole audio, a chunk of 30 s every 20 s, as insanely-fast-whisper runs it."""
 
     def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
         options = self._generate(workload, config)
         answer = self._pipeline(
             to_float(workload.pcm), chunk_length_s=30, batch_size=config.batch_size, generate_kwargs=options
         )
-        # The text is of all chunks together: what they share was said once.
+        # The text is that of all chunks together, with overlaps merged.
         return [WindowResult(count, "") for count in self._tokens[:-1]] + [
             WindowResult(self._tokens[-1], answer["text"])
         ]
 
 
 class OpenAIWhisper:
-    """openai-whisper, with the checkpoint's vocabulary in the place of the one that comes with it."""
+    """openai-whisper, with the checkpoint's vocabulary instead of its own."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         import whisper
 
         encoding = tiktoken_encoding(checkpoint)
         languages = encoding.encode_single_token("<|translate|>") - encoding.encode_single_token("<|en|>")
-        # The library tells what a model speaks from the size of its vocabulary: nano's small one is multilingual too.
+        # The library infers whether a model is multilingual from the size of its vocabulary; nano's is small.
         described = {"is_multilingual": True, "num_languages": languages}
         sys.modules["whisper.tokenizer"].get_encoding = lambda **_: encoding  # type: ignore[attr-defined]
         self.model = whisper.load_model(str(to_openai(checkpoint, _converted(checkpoint) / "openai")), device="cpu")
@@ -122,7 +122,7 @@ class OpenAIWhisper:
 
 
 class _Multilingual:
-    """A CTranslate2 model that says it speaks more than English, as nano's small vocabulary does not tell it."""
+    """A CTranslate2 model that reports itself as multilingual, which nano's small vocabulary does not suggest."""
 
     is_multilingual = True
 
@@ -134,7 +134,7 @@ class _Multilingual:
 
 
 class FasterWhisper:
-    """faster-whisper, a window at a time."""
+    """faster-whisper, one window at a time."""
 
     def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
         from faster_whisper import WhisperModel
@@ -173,7 +173,7 @@ class FasterWhisper:
 
 
 class FasterWhisperBatched(FasterWhisper):
-    """faster-whisper's batched pipeline; the same windows take the place of its voice activity detection's."""
+    """faster-whisper's batched pipeline, with the given windows instead of those of its VAD."""
 
     def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
         super().__init__(checkpoint, threads, precision)
@@ -193,7 +193,7 @@ class FasterWhisperBatched(FasterWhisper):
 
 
 class CTranslate2:
-    """CTranslate2 alone behind our engine's interface: windows in, tokens out."""
+    """CTranslate2 alone: windows in, tokens out."""
 
     def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
         import ctranslate2
@@ -227,7 +227,7 @@ class CTranslate2:
 
 
 def _ct2_length(tokens: int) -> int:
-    """CTranslate2's max_length for so many new tokens: it allows the lesser of half of it and it less the prompt."""
+    """Return CTranslate2's max_length for a number of new tokens: it allows min(length / 2, length - prompt)."""
     return max(2 * tokens, tokens + PROMPT)
 
 

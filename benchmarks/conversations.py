@@ -1,10 +1,10 @@
-"""Make conversations of voices that no embedded model ever heard, and say who says which word when.
+"""Make conversations of voices that the embedded models were not trained on, with speakers, words and their times.
 
     python -m benchmarks.conversations data/conversations
 
 Two to four speakers say the reserved digit sequences with the reserved voices, in turns of one to fifteen seconds, with
-overlaps, short remarks into another's turn, rooms, levels and noise. Writes the recordings and truth.json. The same
-seed makes the same ones. Needs espeak-ng, flite and festival
+overlaps, short remarks during other turns, rooms, levels and noise. Writes the recordings and truth.json; the same seed
+makes the same files. Needs espeak-ng, flite and festival
 (apt-get install espeak-ng flite festival festvox-kallpc16k).
 """
 
@@ -40,7 +40,7 @@ _LEVELS_DB = (-6.0, 6.0)
 
 @dataclass(frozen=True)
 class Turn:
-    """Words of one speaker without a pause of more than half a second between them; seconds."""
+    """Words of one speaker without a pause of more than half a second between them; times in seconds."""
 
     speaker: str
     start: float
@@ -51,7 +51,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One line of truth.json. `voices`: who speaks with which voice; `snr_db` is null without noise."""
+    """An entry of truth.json. `voices`: the voice of each speaker; `snr_db` is null without noise."""
 
     file: str
     language: str
@@ -67,7 +67,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A reserved voice with a pace and pitch of its own, which wander a little; louder or softer than others."""
+    """A reserved voice with a pace and pitch, which vary slightly, and a gain."""
 
     voice: str
     rate: float
@@ -75,7 +75,7 @@ class Speaker:
     gain: float
 
     def speak(self, rng: random.Random, language: str) -> Clip:
-        """A reserved sequence. Raises UnusableSpeechError."""
+        """Say a reserved sequence. Raises UnusableSpeechError."""
         digits = random_digits(rng, reserved=True)
         text = punctuate(rng, spell(language, digits))
         if self.voice == "festival-kal":
@@ -88,7 +88,7 @@ class Speaker:
 
 
 def choose_speakers(rng: random.Random, language: str, count: int) -> list[Speaker]:
-    """`count` speakers of different voices; kal16 and kal are one person, who speaks English."""
+    """Choose `count` speakers with different voices; kal16 and kal are the same English speaker."""
     voices = [rng.choice(ESPEAK_LANGUAGE_VOICES[language]) + "+" + variant for variant in RESERVED_ESPEAK_VARIANTS]
     if language == "en":
         voices.append(rng.choice(("flite-kal16", "festival-kal")))
@@ -103,7 +103,7 @@ def choose_speakers(rng: random.Random, language: str, count: int) -> list[Speak
 
 
 def split_at_pauses(turn: tuple[SpokenWord, ...]) -> list[tuple[SpokenWord, ...]]:
-    """Words where they are more than half a second apart."""
+    """Split words where they are more than half a second apart."""
     places = [
         number for number, (left, right) in enumerate(pairwise(turn), 1) if right.start - left.end > SEGMENT_PAUSE_S
     ]
@@ -111,7 +111,7 @@ def split_at_pauses(turn: tuple[SpokenWord, ...]) -> list[tuple[SpokenWord, ...]
 
 
 class ConversationBuilder:
-    """Sound and words of a conversation while it is made."""
+    """The audio and turns of a conversation while it is built."""
 
     def __init__(self, rng: random.Random, language: str, duration: float, speakers: list[Speaker]) -> None:
         self._rng, self._language, self._duration, self._speakers = rng, language, duration, speakers
@@ -120,7 +120,7 @@ class ConversationBuilder:
         self._free = [0.0] * len(speakers)
 
     def build(self) -> None:
-        """Turn after turn until the time is over."""
+        """Add turns until the duration is reached."""
         rng = self._rng
         overlapping, remarks, gap = rng.choice([0.0, 0.15, 0.4]), rng.choice([0.0, 0.1]), rng.choice([0.2, 0.6, 1.2])
         longest = rng.choice([3.0, 8.0, 15.0])
@@ -139,7 +139,7 @@ class ConversationBuilder:
                 time += 0.1 + rng.expovariate(1 / gap)
 
     def _add_turn(self, who: int, start: float, seconds: float) -> float:
-        """Utterances of about `seconds` in all, one at least; returns the end."""
+        """Add at least one utterance, of about `seconds` in all; return the end."""
         rng, time = self._rng, start
         words: list[SpokenWord] = []
         while True:
@@ -167,7 +167,7 @@ class ConversationBuilder:
 
 
 def add_reverberation(rng: random.Random, samples: Samples) -> Samples:
-    """Samples with the echo of a room of 0.15-0.5 s."""
+    """Add the reverberation of a room of 0.15-0.5 s."""
     sounds = np.random.default_rng(rng.getrandbits(64))
     count = round(rng.uniform(0.15, 0.5) * SAMPLE_RATE)
     tail = sounds.standard_normal(count) * np.exp(-6.9 * np.arange(count) / count)
@@ -180,7 +180,7 @@ def add_reverberation(rng: random.Random, samples: Samples) -> Samples:
 
 
 def make(rng: random.Random, number: int, count: int, duration: float, folder: Path) -> Conversation:
-    """Writes one conversation of `count` speakers; returns what it holds."""
+    """Write one conversation of `count` speakers; return its entry."""
     language = "en" if count == 4 else LANGUAGES[number % len(LANGUAGES)]
     container = FORMATS[number % len(FORMATS)]
     speakers = choose_speakers(rng, language, count)
@@ -212,12 +212,12 @@ def make(rng: random.Random, number: int, count: int, duration: float, folder: P
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--count", type=int, default=40, help="conversations (40)")
-    parser.add_argument("--shortest", type=float, default=60.0, help="seconds (60)")
-    parser.add_argument("--longest", type=float, default=600.0, help="seconds (600)")
+    parser.add_argument("--count", type=int, default=40, help="number of conversations (40)")
+    parser.add_argument("--shortest", type=float, default=60.0, help="shortest conversation in seconds (60)")
+    parser.add_argument("--longest", type=float, default=600.0, help="longest conversation in seconds (600)")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(arguments.seed)  # noqa: S311 (recordings, no secrets)
+    rng = random.Random(arguments.seed)  # noqa: S311 (not for security)
     made = []
     for number in range(arguments.count):
         duration = float(np.exp(rng.uniform(np.log(arguments.shortest), np.log(arguments.longest))))

@@ -1,7 +1,7 @@
-"""The interface that the engines of benchmarks.speed share, and ours behind it.
+"""The interface of the engines of benchmarks.speed, and this project's engine behind it.
 
-An engine is loaded with a checkpoint's folder and a number of threads, and is then a function of Work and How
-that returns what it heard in each window it decoded, in order.
+An engine is loaded with a checkpoint folder and a number of threads. It is then a function of a Workload and a
+RunConfig that returns the results of all windows, in order.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,18 +21,19 @@ from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Whisper's temperatures, each tried when a text of the one before fails a threshold."""
+"""Whisper's temperatures for fallback, in order."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Windows decoded together, and how their texts are searched.
+    """The number of windows decoded together, and the decoding method.
 
-    `beam_size`: 1 is greedy. `fallback`: a text that fails Whisper's thresholds is tried again hotter, by the engines
-    that can: neither faster-whisper's batches nor CTranslate2 alone nor transformers' pipeline does.
+    `beam_size`: 1 is greedy. `fallback`: texts that fail Whisper's thresholds are retried at higher temperatures by the
+    engines that support it, which faster-whisper's batches, CTranslate2 alone and transformers' pipeline do not.
 
-    `static`: ours in groups, as engines without slots decode: the next group begins when the longest text of the one
-    before has ended, and until then every row is computed. What a row writes beyond its own text does not count.
+    `static`: our engine in groups, like engines without continuous batching: the next group starts when the longest
+    text of the group before has ended, and until then every row is computed. Tokens beyond a row's own text do not
+    count.
     """
 
     batch_size: int = 16
@@ -47,7 +48,7 @@ class RunConfig:
 
 
 class WindowResult(NamedTuple):
-    """Tokens of a window, without special ones, and its text."""
+    """The text of a window, and its number of tokens without special ones."""
 
     tokens: int
     text: str
@@ -58,18 +59,18 @@ Load = Callable[[Path, int], Transcribe]
 
 
 def to_float(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Samples between -1 and 1."""
+    """Convert 16-bit samples to floats between -1 and 1."""
     return pcm.astype(np.float32) / 32768
 
 
 def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Items, `size` at a time."""
+    """Yield batches of `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 class WhisperServe:
-    """The project's engine. One for each number of rows, made when it is first asked for."""
+    """This project's engine, with one instance for each number of rows."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         self._model = WhisperModel.load(str(checkpoint), WhisperSettings(device="cpu", threads=threads))
@@ -102,7 +103,7 @@ class WhisperServe:
         return results
 
     def _bounded(self, options: TranscriptionOptions, length: int | None) -> TranscriptionOptions:
-        """With exactly so many tokens; null: until the model ends."""
+        """Return options with an exact number of tokens; None: until the model ends."""
         if length is None:
             return options
         return options.model_copy(

@@ -1,16 +1,16 @@
-"""Measure the engine on a CUDA device against transformers (`make bench-gpu`); no service, no network.
+"""Measure the engine on a CUDA device against transformers (`make bench-gpu`), without service and network.
 
     python -m benchmarks.gpu                                  large-v3-turbo and large-v3, about ten minutes each
     python -m benchmarks.gpu --layouts large-v3-turbo --windows 256 --repeats 2
-    python -m benchmarks.gpu --layouts tiny --device cpu --windows 4 --rows 2 4 --repeats 1     does it run at all
+    python -m benchmarks.gpu --layouts tiny --device cpu --windows 4 --rows 2 4 --repeats 1     a test of the code
 
-Weights are random, in the layouts of the published models, and made on the spot: speed does not depend on what they
-say. Texts are as long as a recorded trace has them, window by window (97 tokens on average, deviation 22): the end
-token is forbidden until then. Three tiers, each timed by itself, engines in turn:
+Weights are random, in the layouts of the published models: speed does not depend on the text. The lengths of texts are
+those of a recorded trace (97 tokens on average, deviation 22): the end token is suppressed until then. Three tiers are
+measured separately, engines in turns:
 
   encoder   features to encoder states, in windows a second
   step      one token for every row, in milliseconds, by number of rows
-  tokens    samples in memory to tokens, in seconds of sound a second
+  tokens    samples in memory to tokens, in seconds of audio a second
 """
 
 import argparse
@@ -52,21 +52,21 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 _RESULTS = Path(__file__).parent / "results"
 WINDOW_S = 30
 MAX_TOKENS = 224
-"""Tokens of a text at most."""
+"""The maximum number of tokens of a text."""
 
 Pass = Callable[[], int]
-"""One pass of an engine: how much it did."""
+"""Runs one pass of an engine and returns the amount of work it did."""
 
 
 def text_lengths(count: int, seed: int = 0) -> list[int]:
-    """Tokens of windows packed with speech: 97 on average, deviation 22."""
+    """Return token counts of windows packed with speech: 97 on average, deviation 22."""
     drawn = np.random.default_rng(seed).normal(97, 22, count).round()
     return [int(length) for length in drawn.clip(4, MAX_TOKENS)]
 
 
 @dataclass(frozen=True)
 class BenchmarkInput:
-    """The input of every engine: a checkpoint on a device, a full window, the lengths of the windows' texts, rows."""
+    """The input of every engine: checkpoint, device, a full window, the lengths of the windows' texts, rows."""
 
     folder: Path
     device: str
@@ -76,7 +76,7 @@ class BenchmarkInput:
 
 
 class ForcedLengths(LogitsProcessor):
-    """Lets each row of a batch end after so many tokens, no sooner and no later."""
+    """Ends each row of a batch after a given number of tokens, no sooner and no later."""
 
     def __init__(self, lengths: Sequence[int], prefix: int, end: int) -> None:
         self._lengths, self._prefix, self._end = lengths, prefix, end
@@ -100,7 +100,7 @@ class WhisperServe:
         self._end = self.model.card.tokens.end
 
     def encoder(self, batch: int) -> Pass:
-        """The encoder alone, `batch` windows at a time."""
+        """Return a pass of the encoder alone, `batch` windows at a time."""
         features = self.model.features([self._inputs.sound] * batch)
 
         def run() -> int:
@@ -111,7 +111,7 @@ class WhisperServe:
         return run
 
     def step(self, rows: int) -> Pass:
-        """Decoding steps of rows that are all in use, as the engine takes them."""
+        """Return a pass of decoding steps with all rows in use."""
         states = self.model.encode(self.model.features([self._inputs.sound]))
         decoder = Decoder(self.model, rows)
         english = next(iter(self.model.card.tokens.languages.values()))
@@ -130,7 +130,7 @@ class WhisperServe:
         return run
 
     def end_to_end(self) -> Pass:
-        """Samples to tokens, through the engine."""
+        """Return a pass from samples to tokens through the engine."""
         self._engine = engine = Engine(self.model, Batching(max_batch_size=self._inputs.rows))
         options = TranscriptionOptions(
             language="en",
@@ -173,7 +173,7 @@ class Transformers:
         }
 
     def run(self, name: str, batch: int) -> int:
-        """A pass over what is called so."""
+        """Run one pass of the named variant."""
         match name.split(", "):
             case ["encoder"]:
                 done = self._encode(batch)
@@ -263,7 +263,7 @@ def _serve_requests(pipe: Connection, inputs: BenchmarkInput) -> None:
 
 
 def measure(engines: dict[str, Pass], repeats: int) -> dict[str, dict[str, Any]]:
-    """Passes in turn, A B A B …, after a warm-up of each: what each did, and its seconds."""
+    """Run passes in turns, A B A B …, after a warm-up of each; return the work and the seconds of each engine."""
     found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in engines}
     for place, name in enumerate(interleave(engines, 1 + repeats)):
         start = time.perf_counter()
@@ -278,7 +278,7 @@ def measure(engines: dict[str, Pass], repeats: int) -> dict[str, dict[str, Any]]
 def run(
     layout: str, device: str, windows: int, rows: Sequence[int], repeats: int, folder: Path, skipped: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """All tiers of one layout, except peers to leave out of the last."""
+    """Run all tiers of one layout; `skipped` variants are left out of the last."""
     checkpoint = folder / layout
     if not (checkpoint / "config.json").exists():
         write(layout, checkpoint)
@@ -313,17 +313,17 @@ def main() -> None:
     known = f"of {', '.join(LAYOUTS)}"
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=both, metavar="LAYOUT", help=known)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--windows", type=positive_int, default=512, help="of 30 s (512)")
+    parser.add_argument("--windows", type=positive_int, default=512, help="number of 30 s windows (512)")
     parser.add_argument("--rows", type=positive_int, nargs="+", default=[1, 8, 16, 32, 64, 128], help="batch sizes")
     parser.add_argument("--repeats", type=positive_int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path("data/bench"), help="for the checkpoints")
+    parser.add_argument("--folder", type=Path, default=Path("data/bench"), help="folder for the checkpoints")
     parser.add_argument(
-        "--skip", nargs="+", choices=Transformers.VARIANTS, default=[], help="peers that would take too long"
+        "--skip", nargs="+", choices=Transformers.VARIANTS, default=[], help="variants of transformers to skip"
     )
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no CUDA device here; --device cpu --layouts tiny tries the code out")
+        parser.error("no CUDA device found; test the code with --device cpu --layouts tiny")
     logging.set_verbosity_error()
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     result: dict[str, Any] = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "device": device}

@@ -1,10 +1,11 @@
-"""Measure real speech on a CUDA device against transformers' pipeline: how fast, and how many words are wrong.
+"""Measure real speech on a CUDA device against transformers' pipeline: speed and word error rate.
 
     python -m benchmarks.gpu_speech                                     whisper-base, greedy and 5 beams
-    python -m benchmarks.gpu_speech --device cpu --copies 1 --repeats 1 --beams 1     does it run at all
+    python -m benchmarks.gpu_speech --device cpu --copies 1 --repeats 1 --beams 1     a test of the code
 
-Every recording is transcribed several times, many at once: ours through the transcriber's whole flow (file, speech
-detection, windows, engine, merging), theirs as files already decoded. Float16 on the device, the same weights.
+Every recording is transcribed several times, many at once: by our engine through the transcriber's whole pipeline
+(file, speech detection, windows, engine, merging), by transformers from decoded audio. Float16 on the device, the same
+weights.
 """
 
 import argparse
@@ -28,11 +29,11 @@ from benchmarks.speed import positive_int
 from serve_app.whisper.engine.scheduler import Batching
 
 Pass = Callable[[Sequence[Recording]], Awaitable[list[EngineTranscript]]]
-"""Transcribes recordings, and returns what it heard in order."""
+"""Transcribes recordings, and returns the transcripts in order."""
 
 
 async def measure(transcribe: Pass, recordings: Sequence[Recording], copies: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each pass after a warm-up, seconds of audio a second, and the word error rate of the last pass."""
+    """Return the seconds of each pass after a warm-up, the speed, and the word error rate of the last pass."""
     work, seconds = [*recordings] * copies, []
     await transcribe(work)
     for _ in range(repeats):
@@ -47,7 +48,7 @@ async def measure(transcribe: Pass, recordings: Sequence[Recording], copies: int
 
 
 async def ours(recordings: Sequence[Recording], beams: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """This project's flow with so many beams."""
+    """Measure this project's pipeline with a number of beams."""
     batching = Batching(max_batch_size=arguments.rows)
     async with in_process(arguments.weights, arguments.threads, {"beam_size": beams}, batching) as transcribe_file:
         limit = asyncio.Semaphore(arguments.at_once)
@@ -63,7 +64,7 @@ async def ours(recordings: Sequence[Recording], beams: int, arguments: argparse.
 
 
 async def transformers(recordings: Sequence[Recording], beams: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """transformers' pipeline over chunks of 30 s, 24 at a time."""
+    """Measure transformers' pipeline over chunks of 30 s, 24 at a time."""
     from transformers import pipeline
 
     recogniser = pipeline(
@@ -87,8 +88,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="a checkpoint (data/models/whisper-base)")
     parser.add_argument("--data", type=Path, default=REAL, help="a folder of recordings with a truth.json")
-    parser.add_argument("--copies", type=positive_int, default=8, help="of each recording (8)")
-    parser.add_argument("--at-once", type=positive_int, default=64, help="recordings that ours is given at once (64)")
+    parser.add_argument("--copies", type=positive_int, default=8, help="copies of each recording (8)")
+    parser.add_argument("--at-once", type=positive_int, default=64, help="recordings that our engine gets at once (64)")
     parser.add_argument("--rows", type=positive_int, default=128, help="our batch size (128)")
     parser.add_argument("--beams", type=positive_int, nargs="+", default=[1, 5])
     parser.add_argument("--repeats", type=positive_int, default=2)
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no CUDA device here; --device cpu --copies 1 tries the code out")
+        parser.error("no CUDA device found; test the code with --device cpu --copies 1")
     recordings = [recording for recording in load(arguments.data) if recording.text]
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     result: dict[str, Any] = {"device": device, "checkpoint": arguments.weights.name, "rows": arguments.rows}

@@ -1,9 +1,9 @@
-"""Make recordings that the embedded model never heard: its reserved voices saying its reserved digit sequences.
+"""Make recordings that whisper-nano was not trained on: its reserved voices saying its reserved digit sequences.
 
     python -m benchmarks.heldout_set data/heldout
 
-Writes the recordings and truth.json, which says what each one holds. The same seed makes the
-same recordings. Needs espeak-ng, flite and festival (apt-get install espeak-ng flite festival festvox-kallpc16k).
+Writes the recordings and truth.json, which describes them; the same seed makes the same files. Needs espeak-ng, flite
+and festival (apt-get install espeak-ng flite festival festvox-kallpc16k).
 """
 
 import random
@@ -41,9 +41,9 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Recording:
-    """One line of truth.json.
+    """An entry of truth.json.
 
-    `language` is null without speech, `snr_db` without noise under it; `sound` names what is not speech.
+    `language` is null without speech, `snr_db` without noise under speech; `sound` is the kind of noise.
     """
 
     file: str
@@ -60,7 +60,7 @@ class Recording:
 
 
 def reserved_clip(rng: random.Random, language: str) -> Clip:
-    """An utterance of one segment by a reserved voice; a quarter of the English ones are not by espeak-ng."""
+    """Return an utterance of one segment by a reserved voice; a quarter of the English ones are not by espeak-ng."""
     while True:
         voice = rng.random() if language == "en" else 1.0
         try:
@@ -77,7 +77,7 @@ def reserved_clip(rng: random.Random, language: str) -> Clip:
 
 
 def speak(rng: random.Random, language: str, duration: float) -> tuple[Samples, list[Clip], list[Utterance]]:
-    """`duration` seconds of utterances with pauses of 0.8-3 s, clean, at 16 kHz; at least one utterance."""
+    """Return `duration` seconds of at least one utterance, with pauses of 0.8-3 s, clean, at 16 kHz."""
     samples = np.zeros(round(duration * SAMPLE_RATE), np.float32)
     clips: list[Clip] = []
     utterances: list[Utterance] = []
@@ -101,12 +101,12 @@ def speak(rng: random.Random, language: str, duration: float) -> tuple[Samples, 
 
 
 def at_random_level(rng: random.Random, samples: Samples) -> Samples:
-    """Samples at a random level, from quiet to just short of clipping."""
+    """Scale samples to a random level, from quiet to just below clipping."""
     return samples * np.float32(10 ** (rng.uniform(-30, -1) / 20) / max(1e-9, float(np.abs(samples).max())))
 
 
 def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Recording]:
-    """What to make, without its sound: formats, languages and noise in equal shares."""
+    """Yield recordings to make: formats, languages and noise in equal shares."""
     for index in range(speech + long + other):
         container = FORMATS[index % len(FORMATS)]
         noisy = (index + index // 12) % 2
@@ -129,7 +129,7 @@ def plan(rng: random.Random, speech: int, long: int, other: int) -> Iterator[Rec
 
 
 def make(rng: random.Random, recording: Recording, folder: Path) -> Recording:
-    """Writes one recording; returns it with what it holds."""
+    """Write one recording; return it with its utterances."""
     sounds = np.random.default_rng(rng.getrandbits(64))
     count = round(recording.duration * SAMPLE_RATE)
     if recording.kind == "silence":
@@ -149,12 +149,12 @@ def make(rng: random.Random, recording: Recording, folder: Path) -> Recording:
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--speech", type=int, default=48, help="recordings of 3-100 s of speech (48)")
-    parser.add_argument("--long", type=int, default=2, help="recordings of 10 minutes of speech (2)")
-    parser.add_argument("--other", type=int, default=16, help="recordings of silence or noise alone (16)")
+    parser.add_argument("--speech", type=int, default=48, help="number of recordings of 3-100 s of speech (48)")
+    parser.add_argument("--long", type=int, default=2, help="number of recordings of 10 minutes of speech (2)")
+    parser.add_argument("--other", type=int, default=16, help="number of recordings without speech (16)")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(arguments.seed)  # noqa: S311 (recordings, no secrets)
+    rng = random.Random(arguments.seed)  # noqa: S311 (not for security)
     recordings = []
     for recording in plan(rng, arguments.speech, arguments.long, arguments.other):
         recordings.append(make(rng, recording, arguments.folder))

@@ -1,4 +1,4 @@
-"""A process of our own that answers requests, each a line of JSON on its input, with a line of JSON on its output."""
+"""A subprocess that answers requests on its standard input with responses on its standard output, as lines of JSON."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ _CLOSE_S = 60.0
 
 
 class JsonSubprocess:
-    """The parent's end. Raises RuntimeError, with the end of its log, when the process dies."""
+    """The parent's end. Raises RuntimeError, with the end of the log, when the process dies."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self._name, self._log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as errors:
-            self._process = subprocess.Popen(  # noqa: S603 (a module of ours)
+            self._process = subprocess.Popen(  # noqa: S603 (a module of this project)
                 [sys.executable, "-m", *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -29,7 +29,7 @@ class JsonSubprocess:
             )
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to one request."""
+        """Send a request; return the response."""
         answer = ""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -43,7 +43,7 @@ class JsonSubprocess:
         return fields
 
     def close(self) -> None:
-        """End the process; one that has not ended soon after its input has is killed."""
+        """End the process; it is killed if it does not exit soon after its input has ended."""
         try:
             self._process.communicate(timeout=_CLOSE_S)
         except subprocess.TimeoutExpired:
@@ -52,7 +52,7 @@ class JsonSubprocess:
 
 
 def redirect_stdout() -> TextIO:
-    """The process's own output for its answers; what libraries print goes to the log from now on."""
+    """Return the process's standard output for its responses; from now on `print` writes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers

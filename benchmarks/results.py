@@ -1,4 +1,4 @@
-"""Figures kept in `benchmarks/results/`, with when and where they were taken."""
+"""Result files in `benchmarks/results/`, with time, machine and package versions."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _RESULTS = Path(__file__).parent / "results"
 
 
 def save_result(name: str, packages: Sequence[str], figures: dict[str, Any]) -> Path:
-    """Write a benchmark's figures to a file of their own; `packages`: whose versions matter."""
+    """Write a benchmark's figures to a new file; `packages` are those whose versions matter."""
     now = datetime.now(UTC)
     result = {
         "when": now.isoformat(timespec="seconds"),
@@ -29,7 +29,7 @@ def save_result(name: str, packages: Sequence[str], figures: dict[str, Any]) -> 
 
 
 def processor_name() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, if the system provides it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()

@@ -1,11 +1,11 @@
-"""Score a running service on who says which word of held-out conversations (see benchmarks.conversations).
+"""Score a running service on the speakers of words in held-out conversations (see benchmarks.conversations).
 
     STT_DIARIZATION__PIPELINE=diarization-nano make serve
     python -m benchmarks.speaker_attribution --url http://127.0.0.1:8000 data/conversations
 
-A word counts where it is heard right: in how many of those does the speaker agree, when each of the speakers that
-were found stands for the one they share most words with, and no two for the same? The line it must hold: 95 % for two
-speakers, 90 % for more. Exit status 1 below it.
+Of the words that are recognised correctly, counts those with the right speaker. Detected speakers are matched one to
+one with true speakers so that most words agree. Requirements: 95 % for two speakers, 90 % for more. Exit status 1 if
+they are not met.
 """
 
 import argparse
@@ -31,8 +31,8 @@ _WAIT_S = 600
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A word, who says it, and when it begins, in seconds."""
+class SpokenWord:
+    """A word, its speaker, and its start in seconds."""
 
     word: str
     speaker: str
@@ -41,40 +41,42 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Score:
-    """Words that were spoken, of these heard right, and of these given to the right speaker."""
+    """The numbers of speakers and words, of words recognised correctly, and of these with the right speaker."""
 
     speakers: int
     spoken: int
-    heard: int
+    recognised: int
     right: int
 
 
-def score(truth: Sequence[Spoken], found: Sequence[Spoken]) -> Score:
-    """What was found of a conversation, words in order of their starts."""
+def score(truth: Sequence[SpokenWord], hypothesis: Sequence[SpokenWord]) -> Score:
+    """Score the words found in a conversation, in order of their starts."""
     pairs: Counter[tuple[str, str]] = Counter()
-    texts = [" ".join(normalise(word.word) for word in words) for words in (truth, found)]
+    texts = [" ".join(normalise(word.word) for word in words) for words in (truth, hypothesis)]
     if all(texts):
         for chunk in jiwer.process_words(*texts).alignments[0]:
             if chunk.type == "equal":
                 for place in range(chunk.ref_end_idx - chunk.ref_start_idx):
-                    said, heard = truth[chunk.ref_start_idx + place], found[chunk.hyp_start_idx + place]
-                    pairs[said.speaker, heard.speaker] += 1
+                    true_word = truth[chunk.ref_start_idx + place]
+                    pairs[true_word.speaker, hypothesis[chunk.hyp_start_idx + place].speaker] += 1
     here, there = (sorted({pair[side] for pair in pairs}) for side in (0, 1))
     shared = np.array([[pairs[one, other] for other in there] for one in here]).reshape(len(here), len(there))
     right = int(shared[linear_sum_assignment(shared, maximize=True)].sum())
     return Score(len({word.speaker for word in truth}), len(truth), pairs.total(), right)
 
 
-def spoken(conversation: dict[str, Any]) -> list[Spoken]:
-    """The words of a line of truth.json."""
+def true_words(conversation: dict[str, Any]) -> list[SpokenWord]:
+    """Return the words of an entry of truth.json."""
     words = [
-        Spoken(word["word"], turn["speaker"], word["start"]) for turn in conversation["turns"] for word in turn["words"]
+        SpokenWord(word["word"], turn["speaker"], word["start"])
+        for turn in conversation["turns"]
+        for word in turn["words"]
     ]
     return sorted(words, key=lambda word: word.start)
 
 
-async def heard(session: aiohttp.ClientSession, path: Path) -> list[Spoken]:
-    """The words of a recording as the service has them."""
+async def transcribe_words(session: aiohttp.ClientSession, path: Path) -> list[SpokenWord]:
+    """Return the words of a recording from the service."""
     form = aiohttp.FormData({"diarization": "{}", "timestamps": "word"})
     form.add_field("file", await asyncio.to_thread(path.read_bytes), filename=path.name)
     async with session.post("v1/jobs", data=form, headers={"Prefer": f"wait={_WAIT_S}"}) as response:
@@ -86,26 +88,30 @@ async def heard(session: aiohttp.ClientSession, path: Path) -> list[Spoken]:
     if transcript.get("warnings"):
         raise RuntimeError(f"{path.name}: {transcript['warnings']}")
     words = transcript["words"]
-    return [Spoken(word["word"], word.get("speaker", ""), word["start"]) for word in words if normalise(word["word"])]
+    return [
+        SpokenWord(word["word"], word.get("speaker", ""), word["start"]) for word in words if normalise(word["word"])
+    ]
 
 
 def shares(scores: Sequence[Score]) -> dict[str, Any]:
-    """Of some conversations: their number, words, the share heard right, and of these with the right speaker."""
-    words, found = sum(one.spoken for one in scores), sum(one.heard for one in scores)
-    right = sum(one.right for one in scores) / max(1, found)
+    """Return the number of conversations and words, the share recognised, and of these with the right speaker."""
+    words, recognised = sum(one.spoken for one in scores), sum(one.recognised for one in scores)
+    right = sum(one.right for one in scores) / max(1, recognised)
     return {
         **{"conversations": len(scores), "words": words},
-        **{"heard_right": round(found / max(1, words), 4), "speaker_right": round(right, 4)},
+        **{"heard_right": round(recognised / max(1, words), 4), "speaker_right": round(right, 4)},
     }
 
 
-async def ask(url: str, folder: Path, conversations: Sequence[dict[str, Any]]) -> list[Score]:
-    """The scores of conversations in the folder, one after the other."""
+async def score_conversations(url: str, folder: Path, conversations: Sequence[dict[str, Any]]) -> list[Score]:
+    """Score conversations one after the other."""
     scores = []
     timeout = aiohttp.ClientTimeout(total=_WAIT_S + 30)
     async with aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session:
         for conversation in conversations:
-            scores.append(score(spoken(conversation), await heard(session, folder / conversation["file"])))
+            scores.append(
+                score(true_words(conversation), await transcribe_words(session, folder / conversation["file"]))
+            )
             one = shares(scores[-1:])
             print(f"{conversation['file']} {scores[-1].speakers} speakers: {one['speaker_right']:.1%}", flush=True)
     return scores
@@ -113,20 +119,20 @@ async def ask(url: str, folder: Path, conversations: Sequence[dict[str, Any]]) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="made by benchmarks.conversations")
+    parser.add_argument("folder", type=Path, help="folder written by benchmarks.conversations")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     made = json.loads((arguments.folder / "truth.json").read_text())
     try:
-        scores = asyncio.run(ask(arguments.url, arguments.folder, made["conversations"]))
+        scores = asyncio.run(score_conversations(arguments.url, arguments.folder, made["conversations"]))
     except (aiohttp.ClientError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     two, more = ([one for one in scores if (one.speakers == 2) is pair] for pair in (True, False))
     rows = {"2 speakers": shares(two), "more": shares(more)}
     for name, row in rows.items():
         print(
-            f"{name:12}{row['conversations']:5} conversations {row['words']:7} words, heard right "
+            f"{name:12}{row['conversations']:5} conversations {row['words']:7} words, recognised "
             f"{row['heard_right']:6.1%}, of these with the right speaker {row['speaker_right']:6.1%}"
         )
     if arguments.save:
@@ -134,7 +140,7 @@ def main() -> None:
     if (two and rows["2 speakers"]["speaker_right"] < MIN_OF_TWO) or (
         more and rows["more"]["speaker_right"] < MIN_OF_MORE
     ):
-        sys.exit("below the line: 95 % of words with the right speaker for two, 90 % for more")
+        sys.exit("requirements not met: 95 % of words with the right speaker for two, 90 % for more")
 
 
 if __name__ == "__main__":

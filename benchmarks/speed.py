@@ -1,18 +1,18 @@
-"""Measure the engine against its peers on CPU cores, side by side (`make bench`; about 25 minutes on 2 cores).
+"""Measure the engine side by side with others on CPU cores (`make bench`; about 25 minutes on 2 cores).
 
     python -m benchmarks.speed                              everything; writes results, plot and docs/performance.md
-    python -m benchmarks.speed --repeats 1 --parts nano     a quick look
+    python -m benchmarks.speed --repeats 1 --parts nano     a short run
     python -m benchmarks.speed --parts base --engines ours faster-batched
 
-Every engine lives in a process of its own with the same weights, the same sound and the same windows of 30 s at
-most; they take turns, one pass each, until each has had its repeats. Parts:
+Every engine has a process of its own, with the same weights, the same audio and the same windows of at most 30 s. They
+take turns, one pass each, until each has had its repeats. Parts:
 
-  base     whisper-base's layout with random weights; every window is made to yield exactly 97 tokens
-  nano     the embedded whisper-nano on spoken digits it never heard, until the model ends a window (needs espeak-ng)
+  base     whisper-base's layout with random weights; every window yields exactly 97 tokens
+  nano     whisper-nano on spoken digits by unknown voices, until the model ends a window (needs espeak-ng)
   slots    ours: windows of mixed lengths all at once, against static batches, computed until their longest text ends
   batches  ours at batch sizes 1, 4, 16 and 32, on both layouts
-  real     whisper-base's real weights on real English speech until the model ends a window, greedily and with beams of
-           5, fallback where an engine has it (needs both: --real-weights, and recordings as benchmarks.real_speech)
+  real     whisper-base's weights on real English speech until the model ends a window, greedily and with 5 beams,
+           with fallback in engines that have it (needs --real-weights, and recordings as benchmarks.real_speech)
 
 Nothing else should run on the machine meanwhile.
 """
@@ -43,22 +43,22 @@ from testing.scoring import word_error_rate
 PARTS = ("base", "nano", "slots", "batches", "real")
 BATCH_SIZES = (1, 4, 16, 32)
 MAX_REPEATS = {"batches base": 3, "real": 3, "real beam 5": 1}
-"""Of parts that would take long."""
+"""For parts that would take too long."""
 WARM_UPS = 1
 PAUSE_S = 0.3
-"""Between passes: thread pools spin for a while after their last work."""
+"""Between passes, because thread pools spin for a while after their last work."""
 _REPOSITORY = Path(__file__).parents[1]
 _RESULTS = _REPOSITORY / "benchmarks" / "results"
 _BENCH = _REPOSITORY / "data" / "bench"
 _REAL_WEIGHTS = _REPOSITORY / "data" / "models" / "whisper-base"
-"""Fetched where they are not there."""
+"""Downloaded if they do not exist."""
 _NANO = _REPOSITORY / "serve_app" / "models" / "whisper-nano"
 _PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper", "numpy")
 
 
 @dataclass
 class Case:
-    """An engine at some work, and its passes so far. `windows`: how many of the first ones; None: all."""
+    """An engine with a workload, and its passes so far. `windows`: only the first so many; None: all."""
 
     label: str
     engine: str
@@ -70,7 +70,7 @@ class Case:
 
 
 def build_cases(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]:
-    """The cases of each part."""
+    """Return the cases of each part."""
     cases: dict[str, list[Case]] = {}
     for part in names:
         if part == "slots":
@@ -102,7 +102,7 @@ def build_cases(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[
 
 
 def build_real_speech_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
-    """Every engine at real speech; the slow ones at its first windows."""
+    """Return a case of real speech for every engine; slow ones get the first windows only."""
     return [
         Case(
             ENGINES[engine].label,
@@ -120,13 +120,13 @@ def workload_file(name: str) -> Path:
     """Return the file of a workload, which is made when it is first needed."""
     path = _BENCH / "work" / f"{name}.npz"
     if not path.exists():
-        print(f"making the sound of {name} …", flush=True)
+        print(f"making the audio of {name} …", flush=True)
         make_workload(name).save(path)
     return path
 
 
 def checkpoint(layout: str, real: Path) -> Path:
-    """The folder of a layout's weights; random ones are made when they are first needed. `real`: the real ones'."""
+    """Return the folder of a layout's weights; random ones are made when first needed. `real`: that of real weights."""
     if layout == "nano":
         return _NANO
     if layout == "real":
@@ -136,12 +136,12 @@ def checkpoint(layout: str, real: Path) -> Path:
 
 
 def interleave(labels: Iterable[str], passes: int) -> list[str]:
-    """Labels in turn, A B C A B C …, each `passes` times: what slows the machine for a while slows all alike."""
+    """Return labels in turns, A B C A B C …, each `passes` times: a slow phase of the machine affects all alike."""
     return list(labels) * passes
 
 
 def measure(cases: list[Case], repeats: int, threads: int, real: Path) -> None:
-    """Runs the cases in turn, in workers that live throughout."""
+    """Run the cases in turns, in worker processes that live throughout."""
     workers: dict[tuple[str, str], Worker] = {}
     try:
         for case in cases:
@@ -170,7 +170,7 @@ def measure(cases: list[Case], repeats: int, threads: int, real: Path) -> None:
 
 
 def error_rate(workload: str, truth: str, text: str) -> float:
-    """Wrong words over all; of real English speech as Whisper's paper compares them."""
+    """Return the word error rate; for real English speech after the normalisation of Whisper's paper."""
     if workload != "real":
         return word_error_rate([(truth, text)])
     return word_errors(normalise(truth, "en"), normalise(text, "en")).rate
@@ -204,7 +204,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything measured that is installed."""
+    """Return the versions of the measured packages that are installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -215,23 +215,40 @@ def versions() -> dict[str, str]:
 
 
 def positive_int(number: str) -> int:
-    """A count from the command line."""
+    """Parse a positive number from the command line."""
     if not number.isdecimal() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"{number!r} is no count: give 1 or more")
+        raise argparse.ArgumentTypeError(f"{number!r} is not a positive number")
     return int(number)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all")
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="ENGINE", help="default: "
-                        f"all, which are {', '.join(ENGINES)}")  # fmt: skip
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=ENGINES,
+        default=list(ENGINES),
+        metavar="ENGINE",
+        help=f"default: all, which are {', '.join(ENGINES)}",
+    )
     parser.add_argument("--repeats", type=positive_int, default=5, help="passes of each engine after its warm-up (5)")
-    parser.add_argument("--threads", type=positive_int, default=2, help="cores, and threads of each engine (2)")
-    parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER", help="benchmarks/results")
-    parser.add_argument("--real-weights", type=Path, default=_REAL_WEIGHTS,
-                        metavar="FOLDER", help="for the part real (data/models/whisper-base)")  # fmt: skip
-    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write table and plot of a result")
+    parser.add_argument(
+        "--threads", type=positive_int, default=2, help="number of cores and of threads of each engine (2)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=_RESULTS, metavar="FOLDER", help="output folder (benchmarks/results)"
+    )
+    parser.add_argument(
+        "--real-weights",
+        type=Path,
+        default=_REAL_WEIGHTS,
+        metavar="FOLDER",
+        help="weights for the part real (data/models/whisper-base)",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="JSON", help="measure nothing; write the table and plot of a result"
+    )
     arguments = parser.parse_args()
     if arguments.report is not None:
         report.publish(arguments.report)
@@ -239,21 +256,21 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     where = machine(arguments.threads)
     if where["load_average"] > 0.5:
-        print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and wide")
+        print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and vary")
     if "real" in arguments.parts and arguments.real_weights == _REAL_WEIGHTS:
         resolve_checkpoint(_REAL_WEIGHTS.name, _REAL_WEIGHTS.parent, print)
     missing = [
         str(p) for p in (arguments.real_weights / "config.json", recordings.REAL / "truth.json") if not p.exists()
     ]
     if "real" in arguments.parts and missing:
-        print(f"the part real is left out: there is no {' and no '.join(missing)}")
+        print(f"skipping the part real: {' and '.join(missing)} not found")
         arguments.parts = [part for part in arguments.parts if part != "real"]
     cases = build_cases(arguments.parts, arguments.engines)
     try:
         for case in (case for members in cases.values() for case in members):
             workload_file(case.workload)
     except FileNotFoundError as error:
-        sys.exit(f"error: {error}; without them, leave out nano: --parts base slots")
+        sys.exit(f"error: {error}; or run without nano: --parts base slots")
     for name, members in cases.items():
         print(f"\n{name}", flush=True)
         try:

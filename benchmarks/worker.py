@@ -1,8 +1,8 @@
-"""One engine in a process of its own, driven over a pipe: engines share neither thread pools nor memory.
+"""One engine in a process of its own, driven over pipes: engines share neither thread pools nor memory.
 
     python -m benchmarks.worker ct2-int8 serve_app/models/whisper-nano 2
 
-reads a request as a line of JSON on its input, and answers with one on its output.
+reads requests as lines of JSON from standard input, and writes responses to standard output.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from serve_app.cores import SPINS
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How to load an engine, what a table calls it, and whether it is too slow to be given all the sound."""
+    """How to load an engine, its label in tables, and whether it is too slow for the whole workload."""
 
     label: str
     load: Callable[[Path, int], Transcribe]
@@ -56,7 +56,7 @@ ENGINES = {
 
 @dataclass(frozen=True)
 class PassResult:
-    """One pass over some work: wall seconds from sound to text, tokens of each window decoded, all the text."""
+    """One pass over a workload: wall seconds from samples to text, tokens of each window, the whole text."""
 
     seconds: float
     tokens: tuple[int, ...]
@@ -68,13 +68,13 @@ class Worker:
 
     def __init__(self, engine: str, checkpoint: Path, threads: int, log: Path) -> None:
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        if engine == "ours":  # as its replicas have it
+        if engine == "ours":  # as in its replicas
             environment["GOMP_SPINCOUNT"] = str(SPINS)
         command = ("benchmarks.worker", engine, str(checkpoint), str(threads))
         self._process = JsonSubprocess(engine, command, log, environment)
 
     def run(self, workload: Path, windows: int | None = None, config: RunConfig | None = None) -> PassResult:
-        """One pass over the work saved in a file, or over its first windows."""
+        """Run one pass over a saved workload, or over its first windows."""
         fields = self._process.ask(
             {"workload": str(workload), "windows": windows, "config": asdict(config or RunConfig())}
         )

@@ -65,7 +65,7 @@ class ServiceProcess:
             except (aiohttp.ClientError, RuntimeError):
                 await asyncio.sleep(0.1)
                 continue
-            self.milestones["the first answer"] = now = time.perf_counter() - self.start
+            self.milestones["the first response"] = now = time.perf_counter() - self.start
             self.milestones["Whisper's process starts"] = now - find_process(_REPLICA)[1]
             return
         raise RuntimeError(f"the service did not answer within {_START_TIMEOUT_S} s")

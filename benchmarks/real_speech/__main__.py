@@ -1,18 +1,18 @@
-"""Measure accuracy on real speech beside the peers, all with the same weights (`make bench-accuracy`).
+"""Measure accuracy on real speech, side by side with other engines on the same weights (`make bench-accuracy`).
 
     python -m benchmarks.real_speech                      the default engines (about an hour on 2 cores)
     python -m benchmarks.real_speech --engines ours-engine --parts speech --saved openai faster
     python -m benchmarks.real_speech --engines ours-engine --options '{"beam_size": 5}' --only aeneas_de.mp3
 
-Every engine has a process of its own and runs as its users run it. Parts:
+Every engine has a process of its own and its default options. Parts:
 
-  speech   recordings whose text is known: word and character errors, speech lost, words doubled, language, bounds
-  quiet    sounds without speech: any text is invented
-  words    times of words, against openai-whisper's own
-  long     with --long MINUTES: the English recordings joined, in new orders again and again
+  speech   recordings with known text: word and character errors, speech lost, repeated words, language, boundaries
+  quiet    sounds without speech: any text is a hallucination
+  words    word timestamps, compared with openai-whisper's
+  long     with --long MINUTES: the English recordings joined in random orders
 
-What each engine wrote is kept in data/bench/real-speech/answers/: `--kept` compares with it, and runs nothing.
-Settings of the service (`STT_…`) in the environment act on ours.
+Transcripts are saved in data/bench/real-speech/answers/: `--saved` uses them instead of running the engine. Settings of
+the service (`STT_…`) in the environment apply to ours.
 """
 
 import argparse
@@ -37,23 +37,23 @@ from testing import non_speech
 PARTS = ("speech", "quiet", "words")
 _DATA = Path(__file__).parents[2] / "data"
 WEIGHTS = _DATA / "models" / "whisper-base"
-"""Fetched where they are not there."""
+"""Downloaded if they do not exist."""
 
 _BENCH = _DATA / "bench" / "real-speech"
 _PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper")
 
 
 def find_recordings(folder: Path | None, only: Sequence[str]) -> list[Recording]:
-    """The recordings to hear. Raises FileNotFoundError that says what is missing."""
+    """Return the recordings to transcribe. Raises FileNotFoundError that says what is missing."""
     if folder is not None:
         found = sources.load(folder)
     elif (sources.REAL / "truth.json").exists():
         found = [*sources.load(sources.REAL), *sources.load_extra(sources.REAL)]
     else:
-        print(f"no real speech in {sources.REAL}: sentences spoken by espeak-ng instead")
+        print(f"no real speech in {sources.REAL}: using sentences synthesised by espeak-ng")
         found = sources.synthesise_sentences(_BENCH / "spoken")
     if unknown := set(only) - {recording.path.name for recording in found}:
-        raise FileNotFoundError(f"no recording is called {min(unknown)}")
+        raise FileNotFoundError(f"unknown recording {min(unknown)}")
     return [recording for recording in found if not only or recording.path.name in only]
 
 
@@ -64,7 +64,7 @@ def measure(
     recordings: Sequence[Recording],
     long_recording: Recording | None,
 ) -> tuple[report.Engine, dict[str, EngineTranscript]]:
-    """An engine's figures, and its answers with words' times."""
+    """Return an engine's figures, and its transcripts with word timestamps."""
     figures: report.Engine = {"engine": name, "label": ENGINES[name].label, "rows": []}
     if "speech" in parts:
         transcripts = engine.transcribe("speech", [recording.path for recording in recordings])
@@ -83,7 +83,7 @@ def measure(
 
 
 def versions() -> list[str]:
-    """The packages of `_PACKAGES` that are installed."""
+    """Return the packages of `_PACKAGES` that are installed."""
     found = []
     for name in _PACKAGES:
         try:
@@ -96,30 +96,53 @@ def versions() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=DEFAULT, metavar="ENGINE",
-                        help=f"of {', '.join(ENGINES)}; default: {' '.join(DEFAULT)}")  # fmt: skip
-    parser.add_argument("--saved", nargs="+", choices=ENGINES, default=(), metavar="ENGINE",
-                        help="compare with what these wrote in an earlier run")  # fmt: skip
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=ENGINES,
+        default=DEFAULT,
+        metavar="ENGINE",
+        help=f"of {', '.join(ENGINES)}; default: {' '.join(DEFAULT)}",
+    )
+    parser.add_argument(
+        "--saved",
+        nargs="+",
+        choices=ENGINES,
+        default=(),
+        metavar="ENGINE",
+        help="use the transcripts that these wrote in an earlier run",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all three")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FOLDER",
-                        help="a Hugging Face checkpoint (data/models/whisper-base)")  # fmt: skip
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=WEIGHTS,
+        metavar="FOLDER",
+        help="a Hugging Face checkpoint (data/models/whisper-base)",
+    )
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="recordings with a truth.json (see the docs)")
-    parser.add_argument("--only", nargs="+", default=(), metavar="FILE", help="recordings of these names alone")
-    parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="of a transcription, for ours")
-    parser.add_argument("--long", type=float, metavar="MINUTES", help="hear a joined recording of this length too")
-    parser.add_argument("--threads", type=positive_int, default=2, help="cores, and threads of each engine (2)")
-    parser.add_argument("--save", action="store_true", help="keep the figures, and write them to docs/accuracy.md")
-    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write the tables of a result")
+    parser.add_argument("--only", nargs="+", default=(), metavar="FILE", help="use only recordings with these names")
+    parser.add_argument(
+        "--options", type=json.loads, default={}, metavar="JSON", help="transcription options of our engine"
+    )
+    parser.add_argument(
+        "--long", type=float, metavar="MINUTES", help="also transcribe a joined recording of this length"
+    )
+    parser.add_argument(
+        "--threads", type=positive_int, default=2, help="number of cores and of threads of each engine (2)"
+    )
+    parser.add_argument("--save", action="store_true", help="save the figures, and write them to docs/accuracy.md")
+    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing; write the tables of a result")
     arguments = parser.parse_args()
     if arguments.report is not None:
         report.publish(arguments.report)
         return
     if arguments.save and arguments.saved:
-        parser.error("--save: saved figures are of one run: leave out --saved")
+        parser.error("--save can't be combined with --saved: published figures must be from one run")
     if arguments.weights == WEIGHTS:
         resolve_checkpoint(WEIGHTS.name, WEIGHTS.parent, print)
     if not (arguments.weights / "config.json").exists():
-        sys.exit(f"error: no checkpoint in {arguments.weights}: name its folder with --weights")
+        sys.exit(f"error: no checkpoint in {arguments.weights}: set its folder with --weights")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     try:
         recordings = find_recordings(arguments.data, arguments.only)
@@ -149,7 +172,7 @@ def main() -> None:
             engine.close()
         engines.append(figures)
     if "words" in arguments.parts and "openai" not in timed:
-        print("words' times are not compared: that needs the engine openai")
+        print("word timestamps are not compared, because that needs the engine openai")
     for figures in engines:
         if timed.get("openai") and figures["engine"] != "openai":
             figures["word_times"] = score.word_times(timed["openai"], timed[figures["engine"]])

@@ -1,4 +1,4 @@
-"""The peers as their users run them: given a file, with their own defaults for everything but the weights."""
+"""Other engines as their users run them: with a file as input, and default options for everything but the weights."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ LoadModel = Callable[[Path, int], Callable[[str, bool], EngineTranscript]]
 
 @asynccontextmanager
 async def run_in_thread(load: LoadModel, checkpoint: Path, threads: int) -> AsyncIterator[Transcribe]:
-    """A library that blocks, behind the interface of ours."""
+    """Adapt a blocking library to the interface of our engine."""
     transcribe_file = load(checkpoint, threads)
 
     async def transcribe(path: Path, words: bool) -> EngineTranscript:
@@ -32,14 +32,14 @@ async def run_in_thread(load: LoadModel, checkpoint: Path, threads: int) -> Asyn
 
 
 def _samples(path: str) -> NDArray[np.float32]:
-    """The file's sound, decoded as the service does: openai-whisper and transformers would call a program for it."""
+    """Decode a file as the service does: openai-whisper and transformers would call ffmpeg."""
     return to_float(decode_recording(Path(path)))
 
 
 def openai(checkpoint: Path, threads: int) -> Callable[[str, bool], EngineTranscript]:
-    """openai-whisper as its command `whisper` runs it: beam 5, best of 5, the ladder, conditioned on earlier text."""
+    """Load openai-whisper as its command `whisper` runs it: beam 5, best of 5, conditioned on earlier text."""
     model = baselines.OpenAIWhisper(checkpoint, threads).model
-    # Its own file of a known model has these; in one that is loaded from a path all of the upper layers count.
+    # For a model loaded from a path, openai-whisper would use all heads of the upper layers.
     generation_config = json.loads((checkpoint / "generation_config.json").read_text())
     heads = torch.zeros(model.dims.n_text_layer, model.dims.n_text_head, dtype=torch.bool)
     for layer, head in generation_config["alignment_heads"]:
@@ -76,13 +76,13 @@ def _faster(result: tuple[Iterable[Any], Any]) -> EngineTranscript:
 
 
 def faster(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bool], EngineTranscript]:
-    """faster-whisper's `WhisperModel.transcribe`: beam 5, no VAD, conditioned on earlier text."""
+    """Load faster-whisper's `WhisperModel`: beam 5, no VAD, conditioned on earlier text."""
     model = baselines.FasterWhisper(checkpoint, threads, precision).model
     return lambda path, words: _faster(model.transcribe(path, word_timestamps=words))
 
 
 def batched(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bool], EngineTranscript]:
-    """faster-whisper's `BatchedInferencePipeline`: beam 5, VAD, 8 windows at a time, no fallback."""
+    """Load faster-whisper's `BatchedInferencePipeline`: beam 5, VAD, 8 windows at a time, no fallback."""
     from faster_whisper import BatchedInferencePipeline
 
     pipeline = BatchedInferencePipeline(baselines.FasterWhisper(checkpoint, threads, precision).model)
@@ -90,7 +90,7 @@ def batched(checkpoint: Path, threads: int, precision: str) -> Callable[[str, bo
 
 
 def transformers(checkpoint: Path, threads: int) -> Callable[[str, bool], EngineTranscript]:
-    """transformers' pipeline over chunks of 30 s, 8 at a time, with timestamps and its default of 5 beams."""
+    """Load transformers' pipeline: chunks of 30 s, 8 at a time, timestamps, its default of 5 beams."""
     from transformers import pipeline
 
     recogniser = pipeline("automatic-speech-recognition", model=str(checkpoint), device="cpu", dtype="float32")
@@ -98,7 +98,7 @@ def transformers(checkpoint: Path, threads: int) -> Callable[[str, bool], Engine
     options = {
         "chunk_length_s": 30,
         "batch_size": 8,
-        # Not every checkpoint's generation config says so, and without it none is in the prompt.
+        # Some generation configs do not set the task, and then the prompt has none.
         "generate_kwargs": {"task": "transcribe"},
     }
 
@@ -110,7 +110,7 @@ def transformers(checkpoint: Path, threads: int) -> Callable[[str, bool], Engine
             for start, end in [chunk["timestamp"]]
             if start is not None
         )
-        # Asked for the language, it fails on several chunks, and on the times of words.
+        # With `return_language` it fails on several chunks and on word timestamps.
         return EngineTranscript(result["text"], None, () if words else pieces, pieces if words else ())
 
     return transcribe

@@ -1,4 +1,4 @@
-"""Measures of one answer. Pure, but for the normaliser, which comes with openai-whisper."""
+"""Metrics of one transcript. Pure, except for the normaliser, which is part of openai-whisper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ import jiwer
 from benchmarks.real_speech.transcript import TimedText
 
 WITHOUT_SPACES = ("ja", "ko", "lo", "my", "th", "yue", "zh")
-"""Languages whose words are their characters here: most of them write no spaces, and in Korean they vary."""
+"""Languages whose characters count as words: most have no spaces between words, and Korean's vary."""
 
 EDGE_S = 0.25
-"""Holes shorter than this are edges of segments, whose times are no finer, and no speech that was lost."""
+"""Shorter gaps are edges of segments, whose times are not more accurate, and not lost speech."""
 
 MIN_REPEATED_WORDS = 3
-"""From so many words on a repetition is a fault; a speaker repeats fewer."""
+"""The number of words from which a repetition counts as an error; speakers repeat fewer."""
 
 Span = tuple[float, float]
 
 
 def normalise(text: str, language: str | None) -> list[str]:
-    """The words of a text as Whisper's paper compares them; its characters in a language without spaces."""
+    """Return the normalised words of a text, as in Whisper's paper; characters in languages without spaces."""
     return _normaliser(language)(text).split()
 
 
@@ -36,7 +36,7 @@ def _normaliser(language: str | None):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Errors:
-    """Words (or characters) that are wrong, missing or too many, and how many there are in the truth."""
+    """The number of substituted, missing or inserted words (or characters), and of words in the reference."""
 
     wrong: int = 0
     of: int = 0
@@ -46,12 +46,12 @@ class Errors:
 
     @property
     def rate(self) -> float:
-        """Wrong ones over all; without a truth each wrong one counts as a whole."""
+        """The error rate; with an empty reference each wrong word counts as 1."""
         return self.wrong / max(1, self.of)
 
 
 def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
-    """Of normalised words."""
+    """Count the errors of normalised words."""
     if not reference:
         return Errors(len(hypothesis), 0)
     found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
@@ -59,12 +59,12 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
 
 
 def character_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
-    """Of the characters of normalised words; spaces do not count."""
+    """Count the errors of the characters of normalised words, without spaces."""
     return word_errors(list("".join(reference)), list("".join(hypothesis)))
 
 
 def repeated_runs(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Runs of three words or more that directly follow themselves, once for each time they do."""
+    """Return runs of at least three words that are immediately repeated, once for each repetition."""
     found: list[tuple[str, ...]] = []
     place = 0
     while place < len(words):
@@ -80,13 +80,13 @@ def repeated_runs(words: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def repeated_words(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Words in runs that the engine repeats and the speaker does not."""
+    """Return the number of words in repetitions that are not in the reference."""
     expected = set(repeated_runs(reference))
     return sum(len(run) for run in repeated_runs(hypothesis) if run not in expected)
 
 
 def uncovered_speech(speech: Sequence[Span], segments: Sequence[TimedText]) -> list[Span]:
-    """Speech that no segment covers, in order."""
+    """Return the speech that no segment covers, in order."""
     found: list[Span] = []
     for start, end in speech:
         for segment in sorted(segments, key=lambda segment: segment.start):
@@ -101,12 +101,12 @@ def uncovered_speech(speech: Sequence[Span], segments: Sequence[TimedText]) -> l
 
 
 def lost_s(speech: Sequence[Span], segments: Sequence[TimedText]) -> float:
-    """Seconds of speech that no segment covers."""
+    """Return the seconds of speech that no segment covers."""
     return sum(end - start for start, end in uncovered_speech(speech, segments))
 
 
 def boundary_errors(speech: Sequence[Span], segments: Sequence[TimedText]) -> Span | None:
-    """Seconds by which the first segment's start and the last one's end miss the speech's; null without either."""
+    """Return the distance in seconds of the first segment's start and the last one's end from the speech's, or None."""
     if not speech or not segments:
         return None
     first, last = min(s.start for s in segments), max(s.end for s in segments)
@@ -114,7 +114,7 @@ def boundary_errors(speech: Sequence[Span], segments: Sequence[TimedText]) -> Sp
 
 
 def time_differences(reference: Sequence[TimedText], hypothesis: Sequence[TimedText]) -> list[Span]:
-    """Seconds between starts, and between ends, of words that both engines heard the same."""
+    """Return the differences in seconds of the starts and ends of words that both engines recognised."""
     pairs = [
         [(_strip_punctuation(word.text), word) for word in words if _strip_punctuation(word.text)]
         for words in (reference, hypothesis)
@@ -135,5 +135,5 @@ def time_differences(reference: Sequence[TimedText], hypothesis: Sequence[TimedT
 
 
 def _strip_punctuation(word: str) -> str:
-    """A word in small letters, without punctuation and spaces."""
+    """Return a word in lower case, without punctuation and spaces."""
     return "".join(letter for letter in word.lower() if letter.isalnum())

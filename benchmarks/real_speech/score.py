@@ -1,4 +1,4 @@
-"""Figures of an engine's answers: a row for each recording, and sums of rows."""
+"""Scores of an engine's transcripts: a row for each recording, and summaries of rows."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -21,13 +21,13 @@ from benchmarks.real_speech.recordings import Recording
 from benchmarks.real_speech.transcript import EngineTranscript
 
 LOST_S = 1.0
-"""A recording that loses more speech than this has a hole."""
+"""Seconds of lost speech above which a recording is reported."""
 
 Row = dict[str, Any]
 
 
 def row(recording: Recording, transcript: EngineTranscript) -> Row:
-    """Figures of one answer and nothing else, as the texts are other people's. Null: nothing to compare with."""
+    """Return the figures of a transcript without its text, which may be copyrighted. None: no reference."""
     truth = None if recording.text is None else normalise(recording.text, recording.language)
     words = normalise(transcript.text, recording.language or transcript.language)
     word_counts = None if truth is None else word_errors(truth, words)
@@ -59,7 +59,7 @@ def _mean(numbers: Sequence[float]) -> float | None:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """Figures of several recordings together. Shares are from 0 to 1; null: nothing to compare with."""
+    """Summarise several recordings. Shares are from 0 to 1; None: no reference."""
     languages = [
         row["language"] == row["detected_language"] for row in rows if row["language"] and row["detected_language"]
     ]
@@ -80,26 +80,26 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def by_language(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Figures of each language's recordings."""
+    """Summarise the recordings of each language."""
     languages = sorted({row["language"] for row in rows if row["language"]})
     return {language: summary([row for row in rows if row["language"] == language]) for language in languages}
 
 
 def hallucinations(transcripts: Mapping[str, EngineTranscript]) -> dict[str, int]:
-    """Words invented in sounds without any, by the sounds' names; sounds without text are absent."""
+    """Return the number of words in sounds without speech, by name; sounds without text are absent."""
     counts = {name: len(normalise(answer.text, answer.language)) for name, answer in transcripts.items() if answer.text}
     return {name: count for name, count in counts.items() if count}
 
 
 def has_word_times(recording: Recording) -> bool:
-    """Engines disagree on what a word is where no spaces are written."""
+    """Return whether word timestamps are comparable: engines disagree on words in languages without spaces."""
     return recording.text is not None and recording.language not in WITHOUT_SPACES
 
 
 def word_times(
     reference: Mapping[str, EngineTranscript], transcripts: Mapping[str, EngineTranscript]
 ) -> dict[str, Any] | None:
-    """Differences of words' times from another engine's, in seconds; null where no word is the same."""
+    """Return statistics of the differences of word timestamps in seconds; None if no word is the same."""
     differences = [
         pair for name, answer in reference.items() for pair in time_differences(answer.words, transcripts[name].words)
     ]
@@ -116,16 +116,16 @@ def word_times(
     }
 
 
-def worse_than_peers(
+def worse_than_baselines(
     rows: Mapping[str, Sequence[Row]], ours: str, points: float = 0.05
 ) -> list[tuple[str, float, float]]:
-    """File, our word error rate and the best peer's, where ours is worse by more than `points`."""
-    peers = [engine for engine in rows if not engine.startswith("ours")]
+    """Return file, our word error rate and the best other one, where ours is worse by more than `points`."""
+    others = [engine for engine in rows if not engine.startswith("ours")]
     found = []
     for number, row in enumerate(rows[ours]):
-        if row["words"] is None or not peers:
+        if row["words"] is None or not others:
             continue
-        own, best = Errors(*row["words"]).rate, min(Errors(*rows[peer][number]["words"]).rate for peer in peers)
+        own, best = Errors(*row["words"]).rate, min(Errors(*rows[other][number]["words"]).rate for other in others)
         if own - best > points:
             found.append((str(row["file"]), own, best))
     return found

@@ -1,4 +1,4 @@
-"""An engine's answer for one recording, the same for every engine."""
+"""The transcript of one recording, in the same format for every engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 
 class TimedText(NamedTuple):
-    """A segment or a word, in seconds from the start of the recording."""
+    """A segment or a word; times in seconds from the start of the recording."""
 
     text: str
     start: float
@@ -15,9 +15,9 @@ class TimedText(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineTranscript:
-    """A recording's text. `language`: ISO-639-1 code, null where the engine does not tell.
+    """A recording's transcript. `language`: ISO-639-1 code, None if the engine does not report it.
 
-    `seconds`: from the path of the file to the text, by the wall clock. `words`: empty where none were asked for.
+    `seconds`: wall time from the file to the text. `words`: empty if they were not requested.
     """
 
     text: str
@@ -28,6 +28,6 @@ class EngineTranscript:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """From JSON."""
+        """Create a transcript from JSON."""
         segments, words = (tuple(TimedText(*item) for item in fields[name]) for name in ("segments", "words"))
         return cls(fields["text"], fields["language"], segments, words, fields["seconds"])

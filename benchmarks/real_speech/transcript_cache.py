@@ -1,4 +1,4 @@
-"""Answers of engines, kept in a file each, so that a later run can be compared with them."""
+"""Transcripts of engines, saved in a file for each, so that a later run can be compared with them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ TranscriptsByPart = dict[str, dict[str, EngineTranscript]]
 
 
 def load(path: Path) -> TranscriptsByPart:
-    """Return the answers kept in a file; none where it does not exist."""
+    """Return the transcripts in a file; none if it does not exist."""
     if not path.exists():
         return {}
     content = json.loads(path.read_text())
@@ -24,7 +24,7 @@ def load(path: Path) -> TranscriptsByPart:
 
 
 def save(path: Path, new: Mapping[str, Mapping[str, EngineTranscript]]) -> None:
-    """Adds answers to those in a file; newer ones replace older ones."""
+    """Add transcripts to those in a file; newer ones replace older ones."""
     merged = load(path)
     for part, transcripts in new.items():
         merged[part] = merged.get(part, {}) | dict(transcripts)
@@ -34,14 +34,14 @@ def save(path: Path, new: Mapping[str, Mapping[str, EngineTranscript]]) -> None:
 
 
 class LiveTranscripts:
-    """An engine that is asked now, and whose answers are kept in `path`."""
+    """Transcripts of a running engine, which are saved to `path`."""
 
     def __init__(self, engine: str, worker: Worker, path: Path) -> None:
         self._engine, self._worker, self._path = engine, worker, path
         self._warm = False
 
     def transcribe(self, part: str, files: Sequence[Path], words: bool = False) -> dict[str, EngineTranscript]:
-        """Return its answer to each file; the very first is transcribed once before, to warm up."""
+        """Transcribe each file; the first one is transcribed twice, as a warm-up."""
         transcripts: dict[str, EngineTranscript] = {}
         try:
             for number, file in enumerate(files, 1):
@@ -53,7 +53,7 @@ class LiveTranscripts:
                     f"  {self._engine} {part} {number}/{len(files)} {file.name} in {transcript.seconds:.1f} s",
                     flush=True,
                 )
-        finally:  # what was heard before an engine dies stays
+        finally:  # also save the transcripts before an engine's failure
             save(self._path, {part: transcripts})
         return transcripts
 
@@ -63,18 +63,20 @@ class LiveTranscripts:
 
 
 class CachedTranscripts:
-    """An engine that wrote its answers into `path` in an earlier run."""
+    """Transcripts that an engine saved to `path` in an earlier run."""
 
     def __init__(self, engine: str, path: Path) -> None:
         self._engine, self._transcripts = engine, load(path)
 
     def transcribe(self, part: str, files: Sequence[Path], words: bool = False) -> dict[str, EngineTranscript]:
-        """Its answers. Raises FileNotFoundError that names the file which it has not heard."""
+        """Return the saved transcripts. Raises FileNotFoundError that names a file without one."""
         cached = self._transcripts.get(part, {})
         for file in files:
             if file.name not in cached:
-                raise FileNotFoundError(f"no kept answer of {self._engine} to {file.name} in part {part}: run it first")
+                raise FileNotFoundError(
+                    f"no saved transcript of {file.name} by {self._engine} in part {part}: run the engine first"
+                )
         return {file.name: cached[file.name] for file in files}
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no process runs."""

@@ -1,6 +1,6 @@
-"""This project as an engine: the running service asked over HTTP, or its transcription in one process.
+"""This project as an engine: the running service over HTTP, or its pipeline in one process.
 
-Both take the settings of the service from the environment (`STT_…`), as the service does.
+Both take the settings of the service from the environment (`STT_…`).
 """
 
 import asyncio
@@ -29,20 +29,20 @@ from serve_app.whisper.window_text import WindowText
 from testing.service_process import ServiceProcess, run_service
 
 Transcribe = Callable[[Path, bool], Awaitable[EngineTranscript]]
-"""Takes a recording and whether its words' times are wanted."""
+"""Transcribes a file; the second argument requests word timestamps."""
 
 Options = Mapping[str, Any]
-"""Of a transcription, by their names in `TranscriptionOptions`; those that are absent are the service's defaults."""
+"""Options by their names in `TranscriptionOptions`; others have the service's defaults."""
 
 _START_S = 600.0
-"""For the service to load its model and answer: far longer than it takes on a machine that is not busy."""
+"""Timeout for the service to load its model and respond, far longer than on an idle machine."""
 
 
 def _from_verbose_json(verbose: Mapping[str, Any]) -> EngineTranscript:
-    """From the service's verbose_json."""
+    """Convert the service's verbose_json."""
     try:
         language = language_code(verbose["language"])
-    except ValueError:  # nothing was said
+    except ValueError:  # no speech
         language = None
     segments = tuple(TimedText(s["text"], s["start"], s["end"]) for s in verbose["segments"])
     words = tuple(TimedText(w["word"], w["start"], w["end"]) for w in verbose.get("words", ()))
@@ -53,7 +53,7 @@ def _from_verbose_json(verbose: Mapping[str, Any]) -> EngineTranscript:
 async def in_process(
     checkpoint: Path, threads: int, options: Options, batching: Batching | None = None
 ) -> AsyncIterator[Transcribe]:
-    """The transcriber's whole flow around one engine, without Ray: it starts in seconds."""
+    """Run the transcriber's whole pipeline around one engine, without Ray: it starts in seconds."""
     with TemporaryDirectory() as folder:
         settings = AppSettings(data_dir=Path(folder), model=str(checkpoint), whisper={"threads": threads})
         model = settings.served_models[0]
@@ -87,9 +87,10 @@ async def in_process(
 
 @asynccontextmanager
 async def over_http(checkpoint: Path, threads: int, options: Options) -> AsyncIterator[Transcribe]:
-    """The real service on loopback.
+    """Run the real service on loopback.
 
-    Without options through OpenAI's path, as its clients use it; with them as a job, whose form takes them all.
+    Requests without options use OpenAI's path, as its clients do; those with options are jobs, which accept all
+    options.
     """
     with TemporaryDirectory() as folder:
         settings = {"MODEL": str(checkpoint), "WHISPER__THREADS": str(threads)}
@@ -118,7 +119,7 @@ async def over_http(checkpoint: Path, threads: int, options: Options) -> AsyncIt
 
 
 async def _wait_until_ready(service: ServiceProcess) -> None:
-    """Waits until the service is ready. Raises RuntimeError when it ends before, or takes too long."""
+    """Wait until the service is ready. Raises RuntimeError if it ends before, or takes too long."""
     tasks = {asyncio.create_task(service.ready.wait()), asyncio.create_task(service.process.wait())}
     _, pending = await asyncio.wait(tasks, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
@@ -138,7 +139,7 @@ def _form(path: Path, fields: Mapping[str, str]) -> aiohttp.FormData:
 
 
 async def _json(request: Any) -> dict[str, Any]:
-    """The body of an answer. Raises RuntimeError with it when it is a refusal."""
+    """Return the JSON body of a response. Raises RuntimeError with the body for an error status."""
     async with request as answer:
         if answer.status >= 300:
             raise RuntimeError(f"{answer.url}: {answer.status} {await answer.text()}")

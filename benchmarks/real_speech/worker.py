@@ -1,4 +1,4 @@
-"""One engine in a process of its own, asked over a pipe for the text of one recording after another.
+"""One engine in a process of its own, which transcribes files on request over pipes.
 
 python -m benchmarks.real_speech.worker faster data/models/whisper-base 2
 """
@@ -26,7 +26,7 @@ OpenEngine = Callable[[Path, int], AbstractAsyncContextManager[whisper_serve.Tra
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """The name of an engine in tables, how to open it, and the environment it needs."""
+    """The label of an engine in tables, how to open it, and its environment."""
 
     label: str
     open: OpenEngine
@@ -36,7 +36,7 @@ class EngineSpec:
 def _variants(
     name: str, label: str, open_engine: Callable[..., AbstractAsyncContextManager[whisper_serve.Transcribe]]
 ) -> dict[str, EngineSpec]:
-    """The service, or its flow in one process, at its defaults and otherwise."""
+    """Return the specs of our engine with default and other options."""
 
     def engine(variant: str, options: whisper_serve.Options, **environment: str) -> EngineSpec:
         return EngineSpec(f"{label}, {variant}", partial(open_engine, options=options), environment)
@@ -69,7 +69,7 @@ DEFAULT = ("ours", "ours-beam5", "openai", "faster", "batched", "transformers")
 
 
 class Worker:
-    """The parent's end of an engine's process. `options`: of ours, beside those of its kind."""
+    """The parent's end of an engine's process. `options` are added to those of its spec."""
 
     def __init__(self, engine: str, checkpoint: Path, threads: int, log: Path, options: whisper_serve.Options) -> None:
         environment = {
@@ -81,7 +81,7 @@ class Worker:
         self._process = JsonSubprocess(engine, command, log, environment)
 
     def transcribe(self, path: Path, words: bool = False) -> EngineTranscript:
-        """The text of a recording. Raises RuntimeError, with the end of the engine's log, when it dies."""
+        """Transcribe a file. Raises RuntimeError, with the end of the engine's log, when it dies."""
         return EngineTranscript.of(self._process.ask({"path": str(path.resolve()), "words": words}))
 
     def close(self) -> None:
@@ -106,13 +106,15 @@ def main() -> None:
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("threads", type=int)
-    parser.add_argument("options", type=json.loads, nargs="?", default={}, help="of ours, in JSON")
+    parser.add_argument(
+        "options", type=json.loads, nargs="?", default={}, help="transcription options of our engine, in JSON"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     open_engine = ENGINES[arguments.engine].open
     if arguments.options:
         if not arguments.engine.startswith("ours"):
-            parser.error(f"options are for ours: {arguments.engine} takes none")
+            parser.error(f"options are only supported by ours, not by {arguments.engine}")
         assert isinstance(open_engine, partial)
         open_engine = partial(open_engine, options=open_engine.keywords["options"] | arguments.options)
     asyncio.run(_serve(open_engine(arguments.checkpoint, arguments.threads)))

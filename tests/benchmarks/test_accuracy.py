@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import ask, start_errors, table
+from benchmarks.accuracy import start_errors, table, transcribe_folder
 from testing.scoring import normalise
 from tests.cluster import Running
 
@@ -21,7 +21,7 @@ missing = [name for name in SYNTHESISERS if shutil.which(name) is None]
 def test_held_out_recordings(tmp_path: Path, running: Running) -> None:
     sizes = ["--seed", "3", "--speech", "24", "--long", "0", "--other", "8"]
     subprocess.run([sys.executable, "-m", "benchmarks.heldout_set", str(tmp_path), *sizes], check=True)
-    answers = asyncio.run(ask(running.url, tmp_path, 4, None))
+    answers = asyncio.run(transcribe_folder(running.url, tmp_path, 4, None))
     figures = table(answers)["all"]
     print(json.dumps(figures))
     # The bound over a large set is 3 %; this one holds a few hundred words.

@@ -1,25 +1,27 @@
 """The score of who said which word."""
 
-from benchmarks.speaker_attribution import Score, Spoken, score, shares
+from benchmarks.speaker_attribution import Score, SpokenWord, score, shares
 
 
-def said(text: str, speakers: str) -> list[Spoken]:
-    return [Spoken(word, speaker, at) for at, (word, speaker) in enumerate(zip(text.split(), speakers, strict=True))]
+def words_of(text: str, speakers: str) -> list[SpokenWord]:
+    return [
+        SpokenWord(word, speaker, at) for at, (word, speaker) in enumerate(zip(text.split(), speakers, strict=True))
+    ]
 
 
 def test_speakers_go_by_other_names() -> None:
-    assert score(said("one two three four", "aabb"), said("One, two three four.", "yyxx")) == Score(2, 4, 4, 4)
+    assert score(words_of("one two three four", "aabb"), words_of("One, two three four.", "yyxx")) == Score(2, 4, 4, 4)
 
 
 def test_only_words_that_were_heard_count() -> None:
-    assert score(said("one two three four", "aabb"), said("one six three", "xxx")) == Score(2, 4, 2, 1)
+    assert score(words_of("one two three four", "aabb"), words_of("one six three", "xxx")) == Score(2, 4, 2, 1)
 
 
 def test_no_two_found_speakers_stand_for_one() -> None:
-    found = score(said("one two three four", "aaab"), said("one two three four", "xxyz"))
-    assert (found.heard, found.right) == (4, 3)
+    hypothesis = score(words_of("one two three four", "aaab"), words_of("one two three four", "xxyz"))
+    assert (hypothesis.recognised, hypothesis.right) == (4, 3)
 
 
 def test_nothing_heard() -> None:
-    assert score(said("one two", "ab"), []) == Score(2, 2, 0, 0)
+    assert score(words_of("one two", "ab"), []) == Score(2, 2, 0, 0)
     assert shares([])["speaker_right"] == 0

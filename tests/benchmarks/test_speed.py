@@ -82,7 +82,7 @@ def test_who_writes_less_than_ours_is_not_the_fastest_peer() -> None:
     loop = case("loop", "tutorial", [50, 50], [20.0])
     found = report.ratios({"parts": {"nano": [ours, equal, brief, loop]}})
     assert found == {
-        "nano: ours to the fastest peer (equal)": 2.0,
+        "nano: ours to the fastest other engine (equal)": 2.0,
         "nano: ours to the pipeline 30 s at a time": 10.0,
     }
     assert "45.0 *" in report.table([ours, equal, brief])
@@ -196,8 +196,8 @@ def test_recordings_are_whole_in_windows(tmp_path: Path) -> None:
     assert 60 <= workload.duration == pytest.approx(len(workload.pcm) / SAMPLE_RATE, abs=0.01)
     assert all(right - left <= WINDOW_S for left, right in workload.window_bounds)
     assert len(workload.truth) == len(workload.ends) > 1
-    told = " ".join(workload.truth).split()
-    assert told.count("uno") == told.count("dos") >= told.count("tres") - 1 > 3
+    texts = " ".join(workload.truth).split()
+    assert texts.count("uno") == texts.count("dos") >= texts.count("tres") - 1 > 3
 
 
 def test_words_of_real_speech_are_compared_as_in_whispers_paper() -> None:

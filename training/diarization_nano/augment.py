@@ -1,6 +1,6 @@
 """Rooms, microphones, levels, noise and codecs, for a batch of conversations at once, on any device.
 
-Draws come from torch's own generator.
+Random numbers come from torch's global generator.
 """
 
 import math
@@ -10,26 +10,26 @@ import torch
 from serve_app.audio import SAMPLE_RATE
 
 _TAIL = 8_000
-"""Samples that an echo may outlast the sound by; it is cut there."""
+"""Samples after which reverberation is cut."""
 
 
 def uniform(low: float, high: float, *shape: int, like: torch.Tensor) -> torch.Tensor:
-    """Uniform draws on `like`'s device."""
+    """Draw uniformly distributed numbers on `like`'s device."""
     return torch.rand(*shape, device=like.device) * (high - low) + low
 
 
 def bernoulli(share: float, *shape: int, like: torch.Tensor) -> torch.Tensor:
-    """1.0 with the probability `share`, else 0.0."""
+    """Return 1.0 with probability `share`, else 0.0."""
     return (torch.rand(*shape, device=like.device) < share).to(torch.float32)
 
 
 def to_gain(decibels: torch.Tensor) -> torch.Tensor:
-    """Decibels as a factor."""
+    """Convert decibels to a factor."""
     return torch.pow(10.0, decibels / 20)
 
 
 def random_responses(rows: int, hertz: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
-    """(rows, len(hertz)): a smooth random response about `decibels` (rows,) up or down, over the logarithm of Hz."""
+    """Return smooth random frequency responses (rows, len(hertz)) with deviations of about `decibels` (rows,)."""
     place = (hertz.clamp(min=60) / 60).log() / math.log(8000 / 60) * math.pi
     waves = torch.stack([torch.cos(order * place) for order in range(1, 7)])
     weights = torch.randn(rows, 6, device=hertz.device) / torch.arange(1, 7, device=hertz.device).sqrt()
@@ -37,7 +37,7 @@ def random_responses(rows: int, hertz: torch.Tensor, decibels: torch.Tensor) -> 
 
 
 def room_responses(rows: int, like: torch.Tensor) -> torch.Tensor:
-    """(rows, _TAIL): impulse responses, the direct sound and a noise that decays over 0.1-0.7 s."""
+    """Return impulse responses (rows, _TAIL): the direct sound, and noise that decays over 0.1-0.7 s."""
     time = torch.arange(_TAIL, device=like.device) / SAMPLE_RATE
     decay = uniform(0.1, 0.7, rows, 1, like=like)
     tail = torch.randn(rows, _TAIL, device=like.device) * torch.exp(-6.9 * time / decay)
@@ -49,7 +49,7 @@ def room_responses(rows: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def apply_rooms(voices: torch.Tensor) -> torch.Tensor:
-    """(rows, speakers, count): each speaker's microphone and place, half of the conversations in a room."""
+    """Apply a microphone and a position to each speaker (rows, speakers, count); half of the rows get a room."""
     count = voices.shape[2]
     size = count + _TAIL
     speaking = voices.abs().amax(2) > 0  # who says nothing needs no room
@@ -70,7 +70,7 @@ def apply_rooms(voices: torch.Tensor) -> torch.Tensor:
 
 
 def coloured_noise(rows: int, count: int, like: torch.Tensor) -> torch.Tensor:
-    """(rows, count) of root mean square 1: any smooth spectrum, a third of them swelling and fading."""
+    """Return noise (rows, count) of root mean square 1 with smooth random spectra; a third swells and fades."""
     spectrum = torch.fft.rfft(torch.randn(rows, count, device=like.device))
     hertz = torch.fft.rfftfreq(count, 1 / SAMPLE_RATE).to(like.device)
     tilt = (hertz.clamp(min=40) / 1000).unsqueeze(0) ** uniform(-1.2, 0.3, rows, 1, like=like)
@@ -81,7 +81,7 @@ def coloured_noise(rows: int, count: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def other_noise(noises: torch.Tensor, rows: int, count: int, like: torch.Tensor) -> torch.Tensor:
-    """(rows, count) of root mean square 1: hum, tones, clicks, sirens."""
+    """Return noise (rows, count) of root mean square 1: hum, tones, clicks, sirens."""
     kind = torch.randint(len(noises), (rows, 1), device=like.device)
     start = torch.randint(max(1, noises.shape[1] - count), (rows, 1), device=like.device)
     place = (start + torch.arange(count, device=like.device)) % noises.shape[1]
@@ -90,7 +90,7 @@ def other_noise(noises: torch.Tensor, rows: int, count: int, like: torch.Tensor)
 
 
 def limit_band(samples: torch.Tensor) -> torch.Tensor:
-    """Telephones and thin microphones: a third loses its top, a sixth its bottom."""
+    """Limit the bandwidth as telephones and thin microphones do: a third loses high, a sixth low frequencies."""
     rows, count = samples.shape
     hertz = torch.fft.rfftfreq(count, 1 / SAMPLE_RATE).to(samples.device)
     top = torch.where(bernoulli(0.35, rows, 1, like=samples) > 0, uniform(3200, 7600, rows, 1, like=samples), 9000.0)
@@ -101,7 +101,7 @@ def limit_band(samples: torch.Tensor) -> torch.Tensor:
 
 
 def apply_codec(samples: torch.Tensor) -> torch.Tensor:
-    """What a codec throws away: the parts of the spectrum far below the loudest of their moment."""
+    """Remove what a codec removes: parts of the spectrum far below the loudest one of their frame."""
     window = torch.hann_window(512, device=samples.device)
     spectrum = torch.stft(samples, 512, 256, window=window, return_complex=True)
     size = spectrum.abs()
@@ -110,7 +110,7 @@ def apply_codec(samples: torch.Tensor) -> torch.Tensor:
 
 
 def quantise(samples: torch.Tensor) -> torch.Tensor:
-    """16 bits at levels from -45 dBFS to clipping; some through 8-bit mu-law."""
+    """Quantise to 16 bits at levels from -45 dBFS to clipping; some to 8-bit mu-law."""
     rows = len(samples)
     peak = samples.abs().amax(1, keepdim=True).clamp(min=1e-6)
     over, under = uniform(0, 8, rows, 1, like=samples), uniform(-45, 0, rows, 1, like=samples)
@@ -123,7 +123,7 @@ def quantise(samples: torch.Tensor) -> torch.Tensor:
 
 
 def record_conversation(voices: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
-    """(rows, speakers, count) clean voices to (rows, count): one recording of each conversation."""
+    """Mix clean voices (rows, speakers, count) to one recording of each conversation (rows, count)."""
     rows, speakers, count = voices.shape
     spread = uniform(0, 5, rows, 1, 1, like=voices)
     level_differences = (torch.randn(rows, speakers, 1, device=voices.device) * spread).clamp(-9, 9)

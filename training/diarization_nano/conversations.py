@@ -1,4 +1,4 @@
-"""Whole conversations, of which clustering is learnt."""
+"""Whole conversations, on which clustering is tuned."""
 
 import random
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from training.diarization_nano.render import Batch, pack, render
 
 
 def conversations(dataset: SpeechDataset, count: int, seed: int, longest: float = 300.0) -> Iterator[Batch]:
-    """`count` conversations from a minute to `longest` seconds in which two speak or more, each a batch of one."""
+    """Yield `count` conversations of a minute to `longest` seconds with at least two speakers, each a batch of one."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     while count:

@@ -1,4 +1,4 @@
-"""What makes a CPU faster."""
+"""Settings that make training on a CPU faster."""
 
 import torch
 
@@ -6,9 +6,10 @@ from serve_app.whisper.model.malloc import keep_freed_memory
 
 
 def flush_denormals(worker: int = 0) -> None:
-    """For a process that does nothing but train: the first argument is for a data loader's.
+    """Configure a process that only trains; the argument is that of a data loader's `worker_init_fn`.
 
-    Echoes fade into denormals, with which a CPU is five times as slow; and memory just freed is soon asked for again.
+    Reverberation fades into denormals, which make a CPU five times as slow. Freed memory is kept, because it is soon
+    needed again.
     """
     torch.set_flush_denormal(True)
     keep_freed_memory()

@@ -20,9 +20,9 @@ from training.diarization_nano.speech import FRAME, Utterance
 
 @dataclass(frozen=True)
 class DatasetSpeaker:
-    """A speaker of the bank: the first frame and the number of frames of each utterance; see Speaker and Spoken.
+    """A speaker of the dataset: (first frame, frames) of each utterance; see Speaker and SpeakerUtterances.
 
-    `language` is without its region.
+    `language` has no region.
     """
 
     timbre: str
@@ -33,7 +33,7 @@ class DatasetSpeaker:
 
 
 class SpeechDataset:
-    """The data folder, read onto a device."""
+    """The dataset, loaded onto a device."""
 
     def __init__(self, folder: Path, device: torch.device, kind: str = "train") -> None:
         content = json.loads((folder / "dataset.json").read_text())
@@ -56,7 +56,7 @@ class SpeechDataset:
 
 @dataclass(frozen=True)
 class SpeakerUtterances:
-    """What one speaker said; `kind`: "train" or "dev"; `weight`: how often it is chosen, 1 usually."""
+    """The utterances of one speaker; `kind`: "train" or "dev"; `weight`: relative frequency, usually 1."""
 
     speaker: Speaker
     kind: str
@@ -65,7 +65,7 @@ class SpeakerUtterances:
 
 
 def write(folder: Path, spoken: Sequence[SpeakerUtterances], noises: npt.NDArray[np.int16]) -> float:
-    """Writes a bank; returns its hours."""
+    """Write a dataset; return its hours."""
     folder.mkdir(parents=True, exist_ok=True)
     speakers: list[dict[str, Any]] = []
     samples: list[npt.NDArray[np.int16]] = []

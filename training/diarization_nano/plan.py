@@ -1,4 +1,4 @@
-"""Who says what when in a conversation: events, planned without their sound."""
+"""Plans of conversations: events with speakers and times, without audio."""
 
 import random
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from training.diarization_nano.dataset import DatasetSpeaker
 from training.diarization_nano.speech import FRAME
 
 SPEEDS = (0.86, 0.93, 1.0, 1.07, 1.15)
-"""How fast a voice is read; each is a speaker of its own, of another pitch and size."""
+"""Playback speeds; each makes another speaker, with a different pitch and size."""
 COLUMNS = ("slot", "start", "length", "source")
 _SHARES = (0.10, 0.36, 0.30, 0.24)  # of conversations with one to four speakers
 
@@ -22,9 +22,9 @@ _SHARES = (0.10, 0.36, 0.30, 0.24)  # of conversations with one to four speakers
 class Plan:
     """A window of a conversation.
 
-    `events` (n, 4): the speaker's slot, the first sample in the window, how many samples, the first sample in the bank;
-    those of one slot do not overlap. `identities`, `speeds` (SPEAKERS,): who sits in each slot, -1 for nobody (a voice
-    at each speed is somebody of its own), and how fast it is read.
+    `events` (n, 4): the speaker's slot, the first sample in the window, the number of samples, the first sample in the
+    dataset; those of one slot do not overlap. `identities`, `speeds` (SPEAKERS,): the speaker of each slot, -1 for none
+    (a speaker at each speed is a separate identity), and the speed.
     """
 
     events: npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class ConversationStyle:
-    """How the people of one conversation talk."""
+    """Lengths of turns and pauses, and probabilities of overlaps, short remarks and speaker changes."""
 
     shortest: float
     longest: float
@@ -57,7 +57,7 @@ class ConversationStyle:
 
 
 class Planner:
-    """Plans windows of conversations among a bank's voices; the same seed makes the same ones."""
+    """Plans windows of conversations among a dataset's speakers; the same seed makes the same plans."""
 
     def __init__(self, speakers: list[DatasetSpeaker], seconds: float) -> None:
         self._speakers, self._seconds = speakers, seconds
@@ -71,9 +71,9 @@ class Planner:
         return rng.choices(numbers, [self._speakers[number].weight for number in numbers])[0]
 
     def speaker_pool(self, rng: random.Random, size: int) -> list[tuple[int, float]]:
-        """Voices and speeds that a batch's conversations are held among, so that each is heard several times.
+        """Choose speakers and speeds for a batch, so that each appears several times.
 
-        Most of them speak one of two languages, and half are relatives of another, at its speed.
+        Most of them speak one of two languages, and half are relatives of another, at the same speed.
         """
         everyone = range(len(self._speakers))
         languages = [self._speakers[self._choose(rng, everyone)].language for _ in range(2)]
@@ -88,9 +88,9 @@ class Planner:
         return chosen
 
     def choose_speakers(self, rng: random.Random, pool: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        """One to four of the pool, who often are relatives or speak one language.
+        """Choose one to four speakers of the pool, often relatives or speakers of one language.
 
-        Of one timbre there is only one voice, at speeds that are far apart.
+        Of one timbre there is only one speaker, at speeds that differ clearly.
         """
         count = rng.choices(range(1, SPEAKERS + 1), _SHARES)[0]
         chosen = [rng.choice(pool)]
@@ -108,7 +108,7 @@ class Planner:
         return chosen
 
     def plan_window(self, rng: random.Random, pool: list[tuple[int, float]]) -> Plan:
-        """A window at a random place of a conversation."""
+        """Plan a window at a random place of a conversation."""
         speakers, style = self.choose_speakers(rng, pool), ConversationStyle.of(rng)
         events: list[tuple[int, int, int, int]] = []
         free = [-1e9] * len(speakers)  # when each has ended
@@ -150,7 +150,7 @@ class Planner:
         start: float,
         turn: float,
     ) -> float:
-        """Adds utterances one after another until the turn is full; the last is cut. Returns the end."""
+        """Add utterances until the turn is full; the last one is cut. Return the end."""
         speaker, speed = person
         time = start
         while True:

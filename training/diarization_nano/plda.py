@@ -1,9 +1,9 @@
-"""Estimate how much one speaker's embeddings differ within a recording, and different speakers' among each other.
+"""Estimate how much embeddings vary within a speaker of a recording, and between speakers.
 
     python -m training.diarization_nano.plda data/training/diarization-nano serve_app/models/diarization-nano
 
-A probabilistic linear discriminant analysis in the form that pyannote.audio's VBx clustering reads, from conversations
-of the voices that the networks were trained on. Writes the folder's plda/.
+A probabilistic linear discriminant analysis in the format of pyannote.audio's VBx clustering, from conversations of the
+speakers that the networks were trained on. Writes the folder's plda/.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from training.diarization_nano.dataset import SpeechDataset
 Floats = npt.NDArray[np.float64]
 
 DIMENSION = 64
-"""Directions that are kept, of the embedding's: those in which speakers differ most for how much each one does."""
+"""The number of directions kept: those with the largest variance between speakers relative to that within one."""
 MIN_SHARE = 0.2
-"""Share of a chunk in which a speaker is heard alone, as VBx clustering asks of what it learns from."""
+"""Minimum share of a chunk in which only one speaker speaks, as in VBx clustering."""
 STEP_S = 2.0
 _FLOOR = 1e-3
 
@@ -39,8 +39,9 @@ _FLOOR = 1e-3
 def chunk_embeddings(
     dataset: SpeechDataset, net: NanoEmbedding, count: int, seed: int
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """(embeddings, dimension) of the chunks of `count` conversations, and whose each is: a number for every speaker
-    of every conversation."""
+    """Return embeddings (n, dimension) of the chunks of `count` conversations, and the speaker of each: a number for
+    every speaker of every conversation.
+    """
     chunk, step = round(CHUNK_S * SAMPLE_RATE), round(STEP_S * SAMPLE_RATE)
     vectors, speaker_ids, speakers = [], [], 0
     for batch in conversations(dataset, count, seed, longest=120.0):
@@ -59,7 +60,7 @@ def chunk_embeddings(
 
 
 def covariances(vectors: Floats, speaker_ids: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """(within, between): covariances of a speaker's vectors about their mean, and of the means."""
+    """Return (within, between): the covariances of a speaker's vectors about their mean, and of the means."""
     _, place, count = np.unique(speaker_ids, return_inverse=True, return_counts=True)
     means = np.zeros((len(count), vectors.shape[1]))
     np.add.at(means, place, vectors)
@@ -72,20 +73,20 @@ def covariances(vectors: Floats, speaker_ids: npt.NDArray[np.int64]) -> tuple[Fl
 
 
 def directions(within: Floats, between: Floats) -> tuple[Floats, Floats]:
-    """(variances, directions as columns) of what differs between speakers, most first, where `within` is one."""
+    """Return (variances, directions as columns) between speakers, largest first, where the variance within one is 1."""
     ridge = _FLOOR * np.trace(within) / len(within) * np.eye(len(within))
     variances, columns = eigh(between, within + ridge)
     return np.maximum(variances[::-1], _FLOOR), columns[:, ::-1]
 
 
 def unit(vectors: Floats) -> Floats:
-    """Vectors of length one."""
+    """Normalise vectors to length one."""
     units: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return units
 
 
 def write(folder: Path, vectors: Floats, speaker_ids: npt.NDArray[np.int64], dimension: int = DIMENSION) -> Floats:
-    """Writes both files; returns the variances between speakers in the directions kept, where within one it is 1."""
+    """Write both files; return the variances between speakers in the directions kept, relative to those within one."""
     mean1 = vectors.mean(0)
     centred = np.sqrt(vectors.shape[1]) * unit(vectors - mean1)
     lda = directions(*covariances(centred, speaker_ids))[1][:, :dimension]
@@ -113,9 +114,8 @@ def main() -> None:
         dataset = SpeechDataset(arguments.data, torch.device("cpu"))
         vectors, speaker_ids = chunk_embeddings(dataset, net, arguments.conversations, arguments.seed)
     psi = write(arguments.folder / "plda", vectors, speaker_ids)
-    print(
-        f"{len(vectors)} embeddings of {len(set(speaker_ids.tolist()))} speakers: between them {psi[0]:.0f} to {psi[-1]:.2g}"
-    )
+    speakers = len(set(speaker_ids.tolist()))
+    print(f"{len(vectors)} embeddings of {speakers} speakers: variances between them {psi[0]:.0f} to {psi[-1]:.2g}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plans made sound, a batch at a time, on whatever device the bank is on."""
+"""Rendering of plans to audio, a batch at a time, on the dataset's device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Packed:
-    """Plans as tensors: events (rows, most, 4), those of length 0 are none; identities, speeds (rows, SPEAKERS)."""
+    """Plans as tensors: events (rows, most, 4), padded with length 0; identities, speeds (rows, SPEAKERS)."""
 
     events: torch.Tensor
     identities: torch.Tensor
@@ -32,7 +32,7 @@ class Packed:
 
 
 def pack(plans: Sequence[Plan]) -> Packed:
-    """Plans in tensors of one shape."""
+    """Convert plans to tensors of one shape."""
     events = torch.zeros(len(plans), max(len(plan.events) for plan in plans), len(COLUMNS), dtype=torch.int64)
     for row, plan in enumerate(plans):
         events[row, : len(plan.events)] = torch.from_numpy(plan.events)
@@ -44,7 +44,7 @@ def pack(plans: Sequence[Plan]) -> Packed:
 
 
 def interpolate(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """16-bit samples read at fractional places, through the cubic of the four around each (Catmull-Rom)."""
+    """Read 16-bit samples at fractional places, by cubic interpolation (Catmull-Rom)."""
     whole = places.floor()
     share = (places - whole).to(torch.float32)
     index = (whole.to(torch.int64) - 1).clamp(0, len(samples) - 4)
@@ -54,7 +54,7 @@ def interpolate(samples: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def render_speakers(dataset: SpeechDataset, packed: Packed, count: int) -> torch.Tensor:
-    """(rows, SPEAKERS, count): what each speaker says, clean."""
+    """Return the clean speech of each speaker (rows, SPEAKERS, count)."""
     rows, device = len(packed.events), dataset.device
     slot, start, length, source = packed.events.reshape(-1, len(COLUMNS)).T
     row = torch.arange(rows, device=device).repeat_interleave(packed.events.shape[1])
@@ -76,7 +76,7 @@ def render_speakers(dataset: SpeechDataset, packed: Packed, count: int) -> torch
 
 
 def speaking(dataset: SpeechDataset, packed: Packed, count: int) -> torch.Tensor:
-    """(rows, SPEAKERS, frames) bool: who speaks in the middle of each of the networks' frames."""
+    """Return (rows, SPEAKERS, frames) bool: the speakers at the centre of each of the networks' frames."""
     device = dataset.device
     centres = torch.arange(frames(count), device=device) * FRAME + FIRST_CENTRE
     slot, start, length, source = (column.unsqueeze(2) for column in packed.events.unbind(2))
@@ -89,7 +89,7 @@ def speaking(dataset: SpeechDataset, packed: Packed, count: int) -> torch.Tensor
 
 
 def render(dataset: SpeechDataset, packed: Packed, seconds: float, *, clean: bool = False) -> Batch:
-    """Sound and truth; `clean` leaves rooms, noise, codecs and levels out."""
+    """Render audio and labels; `clean` omits rooms, noise, codecs and levels."""
     count = round(seconds * SAMPLE_RATE)
     packed = Packed(*(tensor.to(dataset.device) for tensor in (packed.events, packed.identities, packed.speeds)))
     voices = render_speakers(dataset, packed, count)

@@ -1,6 +1,6 @@
-"""Who speaks in the training data: hundreds of made-up voices of espeak-ng, and those that come with the synthesisers.
+"""Speakers of the training data: hundreds of made-up voices of espeak-ng, and those shipped with the synthesisers.
 
-A made-up voice is a variant file of espeak-ng with formants, pitch, breath and roughness of its own.
+A made-up voice is a variant file of espeak-ng with its own formants, pitch, breath and roughness.
 """
 
 import os
@@ -17,7 +17,7 @@ from training.whisper_nano.speech import (
 )
 
 DEV_VARIANTS = ("m8", "f5", "Alicia", "Annie", "Diogo", "Mike", "paul", "robert", "steph", "antonio")
-"""Shipped variants that only tuning hears."""
+"""Shipped variants that are used for tuning only."""
 TRAINING_VARIANTS = tuple(
     variant
     for variant in [*ESPEAK_VARIANTS, *ESPEAK_CHARACTERS]
@@ -27,7 +27,7 @@ LANGUAGE_WEIGHTS = {"en-us": 6, "en": 5, "en-gb-scotland": 2, "de": 5, "fr": 5, 
     ("it", "pt", "nl", "pl", "sv", "fi", "cs", "ro", "tr"), 1
 )
 FLITE_PITCH_HZ = {"awb": 130, "rms": 105, "slt": 180}
-"""Not kal: kal16 and festival's kal, the same person, are reserved for evaluation."""
+"""Without kal: kal16 and festival's kal are the same speaker, who is reserved for evaluation."""
 FESTIVAL_ALPHABETS = {
     "cmu_us_slt_arctic_hts": "latin",
     "upc_ca_ona_hts": "latin",
@@ -46,7 +46,7 @@ DEV_FESTIVAL_ALPHABETS = {"ked_diphone": "latin", "czech_machac": "latin", "suo_
 
 
 FAMILY = 4
-"""Siblings among made-up voices."""
+"""The number of siblings among made-up voices."""
 
 _USUAL_PITCH, _USUAL_FORMANT = (82.0, 118.0), (100.0, 100.0, 100.0, 0.0)
 _EXTRAS = (
@@ -68,10 +68,10 @@ _EXTRAS = (
 
 @dataclass(frozen=True)
 class Speaker:
-    """One voice as somebody's: `timbre` is what it shares with others of another pitch.
+    """A voice with its settings; voices with the same `timbre` differ only in settings.
 
-    `pitch`, `pitch_range`: espeak-ng's, 0-100; for flite the mean in Hz. `rate`: words a minute for espeak-ng, length
-    of sounds for flite and festival. `wander`: how far pitch goes from one utterance to the next.
+    `pitch`, `pitch_range`: espeak-ng's, 0-100; for flite the mean in Hz. `rate`: words a minute for espeak-ng, duration
+    factor for flite and festival. `wander`: variation of pitch between utterances.
     """
 
     engine: str
@@ -84,16 +84,16 @@ class Speaker:
 
     @property
     def family(self) -> str:
-        """Who sounds nearly the same: siblings, and one timbre of other pitches."""
+        """Similar voices: siblings, and one timbre with other settings."""
         return self.timbre.split(".")[0]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A speaker who does not exist.
+    """A made-up voice.
 
     `pitch`: Hz, low and high; `formants`: percent of (frequency, height, width), and Hz added to the frequency;
-    `extras`: lines of a variant file about everything else, in espeak-ng's own words.
+    `extras`: other lines of a variant file, in espeak-ng's syntax.
     """
 
     pitch: tuple[float, float]
@@ -102,7 +102,7 @@ class Variant:
 
     @classmethod
     def read(cls, text: str) -> "Variant":
-        """What a variant file says; what it does not say is as espeak-ng has it."""
+        """Parse a variant file; missing values are espeak-ng's defaults."""
         pitch, formants, extras = _USUAL_PITCH, [_USUAL_FORMANT] * 9, []
         for line in text.splitlines():
             match line.split("//")[0].split():
@@ -116,14 +116,14 @@ class Variant:
         return cls(pitch, tuple(formants), tuple(extras))
 
     def text(self) -> str:
-        """The variant file."""
+        """Return the variant file."""
         lines = ["language variant", f"pitch {self.pitch[0]:.0f} {self.pitch[1]:.0f}", *self.extras]
         for number, values in enumerate(self.formants):
             lines.append(f"formant {number} " + " ".join(f"{value:.0f}" for value in values))
         return "\n".join(lines) + "\n"
 
     def sibling(self, rng: random.Random, colours: Sequence["Variant"]) -> "Variant":
-        """Somebody who sounds nearly the same: voices that are hard to tell apart teach the most.
+        """Return a similar voice: voices that are hard to distinguish are the best training data.
 
         Half of them have the breath, roughness, echo and so on of one of `colours`.
         """
@@ -144,7 +144,7 @@ class Variant:
 
 
 def made_up(rng: random.Random) -> Variant:
-    """Somebody: a vocal tract and a pitch, and often breath, an echo or a colour."""
+    """Return a random voice: a vocal tract and a pitch, and often breath, an echo or a tone."""
     tract = rng.uniform(0.84, 1.27)  # of a long vocal tract to a short one
     low = min(260.0, max(55.0, 105 * tract**2.2 * 2 ** rng.gauss(0, 0.3)))
     extras = [
@@ -169,9 +169,9 @@ def made_up(rng: random.Random) -> Variant:
 
 
 def made_up_families(rng: random.Random, count: int, shipped: Sequence[Variant], name: str = "made") -> dict[str, str]:
-    """`count` variant files by name, in families of FAMILY siblings: `made3.0`, `made3.1` …
+    """Return `count` variant files by name, in families of FAMILY siblings: `made3.0`, `made3.1` …
 
-    Half of the families are made up from nothing, the others are about a shipped variant.
+    Half of the families are random, the others are derived from a shipped variant.
     """
     files: dict[str, str] = {}
     while len(files) < count:
@@ -186,12 +186,12 @@ def made_up_families(rng: random.Random, count: int, shipped: Sequence[Variant],
 
 
 def shipped_variants(system: Path, names: Sequence[str]) -> list[Variant]:
-    """Variants that espeak-ng ships, from its data folder."""
+    """Return variants that espeak-ng ships, from its data folder."""
     return [Variant.read((system / "voices" / "!v" / name).read_text(errors="replace")) for name in names if name]
 
 
 def espeak_data(folder: Path, variants: dict[str, str], system: Path) -> None:
-    """A data folder for espeak-ng in `folder`: the system's, with variants of our own."""
+    """Create a data folder for espeak-ng in `folder`: the system's, with our variants added."""
     data = folder / "espeak-ng-data"
     (data / "voices").mkdir(parents=True, exist_ok=True)
     for path in system.iterdir():
@@ -210,7 +210,7 @@ def espeak_data(folder: Path, variants: dict[str, str], system: Path) -> None:
 
 
 def espeak_speaker(rng: random.Random, variant: str) -> Speaker:
-    """Somebody with this variant."""
+    """Return a random speaker with this variant."""
     language = rng.choices(list(LANGUAGE_WEIGHTS), list(LANGUAGE_WEIGHTS.values()))[0]
     return Speaker(
         engine="espeak",

@@ -49,7 +49,7 @@ Part = tuple[Speaker, str, float, float, int]
 
 
 def siblings(rng: random.Random, variants: Sequence[str]) -> list[Speaker]:
-    """Speakers of made-up variants, one each: those of a family have one language, and nearly one pitch and melody."""
+    """Return a speaker for each made-up variant; a family has one language and similar pitch and intonation."""
     leaders: dict[str, Speaker] = {}
     speakers = []
     for variant in variants:
@@ -63,7 +63,7 @@ def siblings(rng: random.Random, variants: Sequence[str]) -> list[Speaker]:
 def espeak_parts(
     rng: random.Random, made_up: Sequence[str], shipped: int, dev_made_up: Sequence[str], dev: int, seconds: float
 ) -> list[Part]:
-    """Speakers of made-up variants, and several of each shipped one; of both some that only tuning hears."""
+    """Return speakers of made-up variants, several of each shipped variant, and others for tuning only."""
     parts: list[Part] = []
     for speaker in siblings(rng, made_up):
         parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
@@ -80,7 +80,7 @@ def espeak_parts(
 
 
 def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
-    """Speakers of flite and festival: three of each flite voice, with pitches of their own."""
+    """Return speakers of flite and festival: three of each flite voice, with different pitches."""
     parts: list[Part] = []
     for voice, hertz in FLITE_PITCH_HZ.items():
         for shift in (0.85, 1.0, 1.18):
@@ -96,7 +96,7 @@ def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
 
 
 def synthesise(part: Part) -> dataset.SpeakerUtterances:
-    """One speaker's utterances. The same in every fresh process."""
+    """Synthesise one speaker's utterances. The result is the same in every fresh process."""
     torch.set_num_threads(1)
     speaker, kind, weight, seconds, seed = part
     alphabet = {**FESTIVAL_ALPHABETS, **DEV_FESTIVAL_ALPHABETS}.get(speaker.timbre, "latin")
@@ -104,7 +104,7 @@ def synthesise(part: Part) -> dataset.SpeakerUtterances:
 
 
 def noises(seed: int) -> npt.NDArray[np.int16]:
-    """NOISE_S seconds of every kind of noise, three times."""
+    """Return NOISE_S seconds of every kind of noise, three times."""
     rng = np.random.default_rng(seed)
     kinds = [noise.make(rng, kind, NOISE_S * SAMPLE_RATE) for kind in noise.KINDS for _ in range(3)]
     return (np.clip(np.stack(kinds) / 4, -1, 1) * 32767).astype(np.int16)

@@ -1,10 +1,10 @@
-"""Train both networks, side by side on the same composed conversations.
+"""Train both networks together on the same composed conversations.
 
     python -m training.diarization_nano.train data/training/diarization-nano data/training/diarization-nano/run
 
-Runs for `--minutes`, on a GPU if there is one: the learning rate follows the clock. Prints a line every ten seconds;
-every minute the errors on voices that are not trained on, and writes RUN/embedding.pt and RUN/segmentation.pt. The same
-command again goes on from those weights.
+Runs for `--minutes`, on a GPU if there is one; the learning rate follows the clock. Prints a line every ten seconds.
+Every minute it prints the errors on speakers that are not trained on, and writes RUN/embedding.pt and
+RUN/segmentation.pt. The same command continues from those weights.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from training.diarization_nano.plan import Planner
 from training.diarization_nano.render import Batch, Packed, pack, render
 
 WARM_UP = 0.02
-"""Share of the run in which the learning rate grows."""
+"""The share of the run in which the learning rate increases."""
 AVERAGE_DECAY = 0.998
 POOL_SHARE = 0.5
-"""Voices in a batch, as a share of its windows: each is heard about four times."""
+"""Speakers in a batch, as a share of its windows: each appears about four times."""
 
 
 def averaging(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
-    """Moves the averaged weights, quickly at first; counters are copied."""
+    """Update the averaged weights, quickly at first; counters are copied."""
     if not average[0].is_floating_point():
         torch._foreach_copy_(average, current)
         return
@@ -45,12 +45,12 @@ def averaging(average: list[torch.Tensor], current: list[torch.Tensor], count: t
 
 
 def learning_rate(peak: float, progress: float) -> float:
-    """Warm-up, then a cosine to nearly nothing."""
+    """Return the learning rate: a warm-up, then a cosine to nearly zero."""
     return peak * min(1.0, progress / WARM_UP + 0.01) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * progress)))
 
 
 class Windows(Dataset[Packed]):
-    """Planned batches of windows, each seeded by its number alone."""
+    """Planned batches of windows, each seeded by its number only."""
 
     def __init__(self, speakers: list[DatasetSpeaker], rows: int, seed: int) -> None:
         self._planner, self._rows, self._seed = Planner(speakers, CHUNK_S), rows, seed
@@ -65,7 +65,7 @@ class Windows(Dataset[Packed]):
 
 
 class Recordings(Dataset[Batch]):
-    """The same windows as sound: without a GPU, the processes that plan make it too."""
+    """The same windows as audio: without a GPU, the planning processes also render it."""
 
     def __init__(self, windows: Windows, dataset: SpeechDataset) -> None:
         self._windows, self._dataset = windows, dataset
@@ -90,7 +90,7 @@ class NetworkTrainer:
         self._optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-3)
 
     def step(self, loss: torch.Tensor, progress: float) -> None:
-        """One step of the optimizer."""
+        """Run one step of the optimizer."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._peak, progress)
         loss.backward()
@@ -100,7 +100,7 @@ class NetworkTrainer:
         self.average.update_parameters(self.net)
 
     def save(self) -> None:
-        """Replaces its file in one move."""
+        """Replace the weights file atomically."""
         weights = {name: tensor.cpu() for name, tensor in self.average.module.state_dict().items()}
         torch.save({"average": weights}, self._path.with_suffix(".new"))
         os.replace(self._path.with_suffix(".new"), self._path)
@@ -108,7 +108,7 @@ class NetworkTrainer:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a run: `rows` windows a step, `peak` learning rate, `seconds` of training, processes that plan."""
+    """Settings of a run: `rows` windows a step, `peak` learning rate, `seconds` of training, planning processes."""
 
     rows: int
     peak: float
@@ -118,7 +118,7 @@ class Settings:
 
 
 class Trainer:
-    """Both networks."""
+    """Trains both networks."""
 
     def __init__(self, dataset: SpeechDataset, run: Path, settings: Settings) -> None:
         torch.manual_seed(settings.seed)
@@ -130,7 +130,7 @@ class Trainer:
         )
 
     def step(self, batch: Batch, progress: float) -> torch.Tensor:
-        """One step of each; their losses are on the device."""
+        """Run one step of each network; return their losses, on the device."""
         with torch.no_grad():
             features = self.embedding_net.features(batch.samples)
         embedding, segmentation = self.embedding_loss(features, batch), self.segmentation_loss(features, batch)
@@ -152,7 +152,7 @@ class Trainer:
 
     @torch.no_grad()
     def errors(self, dataset: SpeechDataset, batches: int, rows: int = 64) -> tuple[float, float]:
-        """Of the averaged weights on a bank's voices: equal error rate, diarization error rate within chunks."""
+        """Return the averaged weights' equal error rate and diarization error rate within chunks, on a dataset."""
         embedding, segmentation = self.embedding.average.module.eval(), self.segmentation.average.module.eval()
         windows = Windows(dataset.speakers, rows, 7)
         errors, embeddings, identities = [], [], []
@@ -170,7 +170,7 @@ class Trainer:
 
 
 def train(trainer: Trainer, dev: SpeechDataset, log_every_s: float, save_every_s: float) -> None:
-    """Runs until its time is over."""
+    """Train until the time is over."""
     settings = trainer.settings
     windows = Windows(trainer.dataset.speakers, settings.rows, settings.seed)
     on_gpu = trainer.dataset.device.type == "cuda"

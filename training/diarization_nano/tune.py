@@ -1,9 +1,9 @@
-"""Choose how pyannote.audio clusters, on conversations of voices that are neither trained on nor reserved.
+"""Tune pyannote.audio's clustering on conversations of speakers that are neither trained on nor reserved.
 
     python -m training.diarization_nano.tune data/training/diarization-nano serve_app/models/diarization-nano
 
-Composes 120 conversations, runs both networks once on each, and tries every combination of parameters on what they
-said. Writes the best one to the folder's config.yaml, and prints a table of those near it.
+Composes 120 conversations, runs both networks once on each, and tries every combination of clustering parameters on
+their outputs. Writes the best one to the folder's config.yaml, and prints a table of the best ones.
 """
 
 import argparse
@@ -32,19 +32,19 @@ from training.diarization_nano.dataset import SpeechDataset
 from training.diarization_nano.export import STEP, write_config
 
 COLLAR = 0.5
-"""Seconds about a boundary that are not scored, in all: a quarter on each side."""
+"""Seconds around a boundary that are not scored, in all: a quarter on each side."""
 THRESHOLDS = (0.3, 0.4, 0.5)
-"""Distances at which the agglomerative clustering stops that VBx begins with."""
+"""Distances at which the agglomerative clustering that initialises VBx stops."""
 FA_VALUES = (0.05, 0.1, 0.15, 0.25)
-"""How much a chunk says about a speaker: chunks overlap, and say less than independent ones would."""
+"""The weight of a chunk's evidence: chunks overlap, so each counts less than an independent one."""
 FB_VALUES = (1.5, 3.0, 6.0, 10.0, 15.0)
-"""What a further speaker costs."""
+"""The cost of an additional speaker."""
 MIN_PAUSES_S = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
 class NetworkOutputs:
-    """A conversation's truth, and what the networks said of it."""
+    """A conversation's truth, and the networks' outputs for it."""
 
     file: dict[str, Any]
     truth: Annotation
@@ -53,7 +53,7 @@ class NetworkOutputs:
 
 
 def to_annotation(speaking: torch.Tensor, identities: torch.Tensor) -> Annotation:
-    """(speakers, frames) as an annotation; pauses below 0.3 s are speech in the bank."""
+    """Convert (speakers, frames) to an annotation; pauses below 0.3 s are speech in the dataset."""
     truth = Annotation()
     for row, identity in zip(speaking.numpy(), identities.tolist(), strict=True):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
@@ -64,7 +64,7 @@ def to_annotation(speaking: torch.Tensor, identities: torch.Tensor) -> Annotatio
 
 
 def compose_conversations(dataset: SpeechDataset, count: int, seed: int) -> list[tuple[dict[str, Any], Annotation]]:
-    """`count` conversations of 1-5 minutes, as the pipeline takes them, and who speaks when."""
+    """Return `count` conversations of 1-5 minutes as the pipeline's input, with their true turns."""
     return [
         (
             {"waveform": batch.samples, "sample_rate": SAMPLE_RATE, "uri": str(number)},
@@ -77,7 +77,7 @@ def compose_conversations(dataset: SpeechDataset, count: int, seed: int) -> list
 def run_networks(
     pipeline: BatchedSpeakerDiarization, conversations_made: list[tuple[dict[str, Any], Annotation]]
 ) -> list[NetworkOutputs]:
-    """Runs the networks, with a line every ten conversations."""
+    """Run the networks, with a line of progress every ten conversations."""
     outputs, start = [], time.perf_counter()
     for file, truth in conversations_made:
         segmentations = pipeline.get_segmentations(file)
@@ -94,7 +94,7 @@ def run_networks(
 def score(
     pipeline: BatchedSpeakerDiarization, outputs: list[NetworkOutputs], params: dict[str, Any], *, given: bool
 ) -> dict[str, float]:
-    """Error rates over all conversations, and the share in which the number of speakers was found."""
+    """Return error rates over all conversations, and the share with the right number of speakers."""
     pipeline.instantiate(params)
     metric, right = DiarizationErrorRate(collar=COLLAR), 0
     for one in outputs:
@@ -117,7 +117,7 @@ def score(
 
 
 def format_result(params: dict[str, Any], result: dict[str, float]) -> str:
-    """One line of the table."""
+    """Format a line of the table."""
     clustering = params["clustering"]
     figures = " ".join(f"{name} {value:.1%}" for name, value in result.items())
     return (
@@ -127,7 +127,7 @@ def format_result(params: dict[str, Any], result: dict[str, float]) -> str:
 
 
 def parameters(threshold: float, fa: float, fb: float, pause: float) -> dict[str, Any]:
-    """The pipeline's parameters."""
+    """Return the pipeline's parameters."""
     return {
         "segmentation": {"min_duration_off": pause},
         "clustering": {"threshold": threshold, "Fa": fa, "Fb": fb},
@@ -137,7 +137,7 @@ def parameters(threshold: float, fa: float, fb: float, pause: float) -> dict[str
 def find_best(
     pipeline: BatchedSpeakerDiarization, outputs: list[NetworkOutputs]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """The combination of the least error; pauses last, as they matter apart from the rest."""
+    """Find the parameters with the lowest error; pauses last, because they do not interact with the others."""
     results = []
     for numbers in product(THRESHOLDS, FA_VALUES, FB_VALUES):
         params = parameters(*numbers, 0.3)

@@ -1,4 +1,4 @@
-"""Batches by their step: each is seeded by its number alone, so that an interrupted run continues as it would have."""
+"""Batches by step: each is seeded by its number only, so that an interrupted run continues with the same batches."""
 
 import random
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ MAX_POSITIONS = 1500
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows` windows of T frames, that is T / 2 positions, and L decoder rows.
+    """`rows` windows of T frames, which are T / 2 positions, and L decoder rows.
 
-    features (rows, 80, T); offsets (rows,): the position the first one counts as; tokens, labels (rows, L);
-    spans (rows, 3, L, 2), see targets.Sequence.spans; position_labels (rows, T / 2, 4).
+    features (rows, 80, T); offsets (rows,): the position of the first one; tokens, labels (rows, L); spans (rows, 3, L,
+    2), see targets.Sequence.spans; position_labels (rows, T / 2, 4).
     """
 
     features: torch.Tensor
@@ -33,22 +33,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The shapes of a batch's windows, all of the same frames, and the share that has earlier text before it."""
+    """The shapes of a batch's windows, all with the same frames, and the share that has earlier text as a prompt."""
 
     shapes: tuple[Shape, ...]
     prompted: float
 
 
 def progress(step: int, steps: int, begin: float) -> float:
-    """How far through the curriculum a step is, when the first one is at `begin`."""
+    """Return the position of a step in the curriculum; the first step is at `begin`."""
     return begin + (1 - begin) * step / steps
 
 
 def curriculum(rng: random.Random, position: float) -> BatchPlan:
-    """What to practise at a share of the way through training.
+    """Plan a batch at a position between 0 and 1 of the training.
 
-    One utterance in 2-4 s first, then two, then windows of 4-12 s, and ever more of them within 30 s: half of
-    those are short ones with nothing after, as a service sends them.
+    One utterance in 2-4 s first, then two, then windows of 4-12 s, and more and more of 30 s: half of those contain
+    less audio, with nothing after it, as a service sends them.
     """
     hardness = min(0.8, 0.3 + 2 * position)
     if position < 0.12:

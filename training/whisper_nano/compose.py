@@ -1,4 +1,4 @@
-"""Windows of speech, composed on the fly from the clips and noises of a bank."""
+"""Windows of speech, composed on the fly from the clips and noises of a dataset."""
 
 import random
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Shape:
-    """What kind of window: `frames` of features, the last of them empty after `sound` frames."""
+    """The shape of a window: `frames` of features, empty after `sound` frames."""
 
     frames: int
     sound: int
@@ -36,7 +36,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Window:
-    """(80, frames) features of one language, and what is said: segments of words."""
+    """(80, frames) features of one language, and their words by segment."""
 
     features: Mel
     language: str
@@ -48,7 +48,7 @@ class Window:
 
 
 def segments(words: list[Word]) -> tuple[tuple[Word, ...], ...]:
-    """Words in segments, parted where the pause is longer than half a second."""
+    """Split words into segments where the pause is longer than half a second."""
     cuts = [
         index
         for index, (left, right) in enumerate(pairwise(words), 1)
@@ -68,7 +68,7 @@ class Composer:
         return self.rng.choices(LANGUAGES, _LANGUAGE_SHARES)[0]
 
     def window(self, shape: Shape) -> Window:
-        """A window with utterances of one language, or without any."""
+        """Return a window with utterances of one language, or without any."""
         rng, language = self.rng, self.language()
         power = np.zeros((shape.frames, MELS), np.float32)
         sound = power[: shape.sound]
@@ -91,7 +91,7 @@ class Composer:
         return Window(np.ascontiguousarray(features.T), language, segments(words))
 
     def preceding(self, language: str) -> tuple[tuple[Word, ...], ...]:
-        """What was said in the window before one: segments with their times in that window, without its sound."""
+        """Return words of a preceding window: segments with their times in that window, without audio."""
         rng, time = self.rng, 0.0
         words: list[Word] = []
         gap, longest = rng.choice([40, 80, 150, 300]), rng.choice([500, 1000, 1000, 2000, 3000])
@@ -107,7 +107,7 @@ class Composer:
             time += clip.frames
 
     def _add_utterances(self, power: Mel, language: str, shape: Shape) -> list[Word]:
-        """Adds utterances with random pauses to `power`; the first or last may be cut off by the window."""
+        """Add utterances with random pauses to `power`; the first or last may be cut off by the window."""
         rng, frames = self.rng, len(power)
         words: list[Word] = []
         most = 1 if rng.random() < 0.25 else shape.most_utterances
@@ -137,7 +137,7 @@ class Composer:
         return words
 
     def _augmented_clip(self, clip: ClipEntry) -> tuple[Mel, list[tuple[float, float]], tuple[int, ...]]:
-        """A clip's log10 power and word times, sometimes warped and stretched, and its digits."""
+        """Return a clip's log10 power and word times, sometimes warped and stretched, and its digits."""
         log_mel = self._dataset.mel(clip)
         if self.rng.random() < 0.4:
             log_mel = augment.warp_frequency(self.rng, log_mel)

@@ -31,7 +31,7 @@ _FILTERS = torch.tensor(
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """Where a clip lies in clips.npy, and its digits with their (start, end) in frames from there."""
+    """The position of a clip in clips.npy, and its digits with their (start, end) in frames from there."""
 
     language: str
     voice: str
@@ -42,7 +42,7 @@ class ClipEntry:
 
 
 def mel_power(samples: npt.NDArray[np.float32]) -> Mel:
-    """Whisper's mel spectrogram before its logarithm: (frames, 80)."""
+    """Return Whisper's mel spectrogram before its logarithm: (frames, 80)."""
     window = torch.hann_window(_N_FFT)
     spectrum = torch.stft(
         torch.from_numpy(samples), _N_FFT, _HOP, window=window, return_complex=True, pad_mode="constant"
@@ -52,7 +52,7 @@ def mel_power(samples: npt.NDArray[np.float32]) -> Mel:
 
 
 def clip_mel(clip: Clip) -> npt.NDArray[np.float16]:
-    """A clip at -20 dBFS with 20 ms of silence on each side, as it is kept."""
+    """Return the stored form of a clip: at -20 dBFS, with 20 ms of silence on each side."""
     margin = np.zeros(_MARGIN * _HOP, np.float32)
     fill = np.zeros(-len(clip.samples) % _HOP, np.float32)
     power = mel_power(np.concatenate([margin, normalise_level(clip.samples), fill, margin]))
@@ -60,7 +60,7 @@ def clip_mel(clip: Clip) -> npt.NDArray[np.float16]:
 
 
 def entry(clip: Clip, first: int, frames: int) -> ClipEntry:
-    """A clip's line in clips.json."""
+    """Return a clip's entry in clips.json."""
     words = tuple(
         (round(start * FRAMES_A_SECOND + _MARGIN, 1), round(end * FRAMES_A_SECOND + _MARGIN, 1))
         for start, end in clip.words
@@ -69,7 +69,7 @@ def entry(clip: Clip, first: int, frames: int) -> ClipEntry:
 
 
 class SpeechDataset:
-    """The data folder, read. Clips stay on disk."""
+    """The data folder, loaded. Clips stay on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._mels = np.load(folder / "clips.npy", mmap_mode="r")
@@ -92,13 +92,13 @@ class SpeechDataset:
             self.noises: list[Mel] = [noises[name].astype(np.float32) for name in noises.files]
 
     def mel(self, clip: ClipEntry) -> Mel:
-        """Its (frames, 80) log10 power."""
+        """Return a clip's (frames, 80) log10 power."""
         stored: Mel = np.asarray(self._mels[clip.first : clip.first + clip.frames]).astype(np.float32)
         return stored
 
 
 def write(folder: Path, mels: list[npt.NDArray[np.float16]], clips: list[ClipEntry], noises: dict[str, Mel]) -> None:
-    """Writes a bank."""
+    """Write a dataset."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "clips.npy", np.concatenate(mels))
     (folder / "clips.json").write_text(json.dumps([asdict(clip) for clip in clips]))

@@ -31,7 +31,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a recording and the utterances in it, with times from its start."""
+    """A part of a recording and its utterances, with times from its start."""
 
     recording: dict[str, Any]
     samples: npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ class Window:
 
 
 def read(path: Path) -> npt.NDArray[np.float32]:
-    """A whole recording as 16 kHz mono."""
+    """Decode a whole recording to 16 kHz mono."""
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
         frames = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
@@ -56,7 +56,7 @@ def read(path: Path) -> npt.NDArray[np.float32]:
 
 
 def windows(recording: dict[str, Any], samples: npt.NDArray[np.float32], longest: float) -> Iterator[Window]:
-    """As many utterances a window as fit into `longest` seconds, cut in the middle of pauses."""
+    """Yield windows of as many utterances as fit into `longest` seconds, cut in the middle of pauses."""
     spoken = recording["utterances"]
     begin, end = max(0.0, spoken[0]["start"] - 1), min(len(samples) / SAMPLE_RATE, spoken[-1]["end"] + 1)
     edges = [begin, *((left["end"] + right["start"]) / 2 for left, right in pairwise(spoken)), end]
@@ -69,7 +69,7 @@ def windows(recording: dict[str, Any], samples: npt.NDArray[np.float32], longest
 
 
 class Scorer:
-    """One checkpoint with its processor."""
+    """A checkpoint with its processor."""
 
     def __init__(self, checkpoint: str) -> None:
         self.model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
@@ -101,7 +101,7 @@ class Scorer:
         return list(zip(times[::2], times[1::2], strict=False))
 
     def transcription_scores(self, windows_to_score: Sequence[Window]) -> dict[str, float]:
-        """Word errors and boundaries with timestamps; the language detected; starts of words in error-free windows."""
+        """Score words and boundaries with timestamps, language detection, and word starts in windows without errors."""
         pairs, boundaries, detected, start_errors = [], [], [], []
         for batch, features in self.batches(windows_to_score):
             language = batch[0].language
@@ -127,7 +127,9 @@ class Scorer:
         }
 
     def word_start_errors(self, window: Window, tokens: list[int], times: list[float]) -> list[float]:
-        """Seconds by which each word's start is wrong. A token's time is its end: a word starts at the one before's."""
+        """Return the error in seconds of each word's start. A token's time is its end: a word starts at the end of the
+        token before it.
+        """
         first_special = self.tokenizer.eos_token_id
         positions = [index for index, token in enumerate(tokens) if token < first_special]
         words = [word for utterance in window.utterances for word in utterance["words"]]
@@ -139,7 +141,7 @@ class Scorer:
         ]
 
     def translation_scores(self, windows_to_score: Sequence[Window]) -> dict[str, float]:
-        """Word errors of the English translation of what is not English."""
+        """Score the English translation of windows in other languages."""
         pairs = []
         for batch, features in self.batches([window for window in windows_to_score if window.language != "en"]):
             tokens = self.model.generate(features, language=batch[0].language, task="translate", return_timestamps=True)
@@ -151,7 +153,7 @@ class Scorer:
         return {"wer translated": word_error_rate(pairs)}
 
     def prompted_scores(self, windows_to_score: Sequence[Window]) -> dict[str, float]:
-        """Word errors with what was heard in the recording's window before, timestamps and all, as the prompt."""
+        """Score words with the text of the recording's previous window as the prompt, including timestamps."""
         previous_token = self.model.generation_config.prev_sot_token_id
         pairs = []
         for _, same in groupby(windows_to_score, key=lambda window: window.recording["file"]):
@@ -171,7 +173,7 @@ class Scorer:
         return {"wer conditioned": word_error_rate(pairs)}
 
     def hallucination_scores(self, silent: Sequence[npt.NDArray[np.float32]], longest: float) -> dict[str, float]:
-        """Share of windows without speech in which it hears words."""
+        """Return the share of windows without speech that have words."""
         chunks = [
             samples[start : start + round(longest * SAMPLE_RATE)]
             for samples in silent

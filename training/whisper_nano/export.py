@@ -13,7 +13,7 @@ from training.whisper_nano.tokenizer import build_config, build_generation_confi
 
 
 def export(run: Path, folder: Path) -> int:
-    """Writes the run's checkpoint to `folder` in float16; returns its step."""
+    """Write the run's checkpoint to `folder` in float16; return its step."""
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     processor = build_processor()
     model = TrainedWhisper(build_config(processor.tokenizer))

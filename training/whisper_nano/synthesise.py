@@ -30,7 +30,7 @@ Part = tuple[str, int, int]
 
 
 def synthesise(part: Part) -> tuple[list[npt.NDArray[np.float16]], list[dataset.ClipEntry]]:
-    """One shard: `part` is a language or "flite", how many clips, and its seed. The same in every fresh process."""
+    """Synthesise a shard (a language or "flite", number of clips, seed), the same in any fresh process."""
     torch.set_num_threads(1)
     kind, count, seed = part
     rng = random.Random(seed)

@@ -2,11 +2,11 @@
 
     python -m training.whisper_nano.train data/training/whisper-nano data/training/whisper-nano/run
 
-From the weights of another, a fifth of the steps at a fifth of the learning rate is enough to teach it something new:
+Starting from other weights, a fifth of the steps at a fifth of the learning rate is enough to teach something new:
 
     python -m training.whisper_nano.train … --start serve_app/models/whisper-nano --steps 2500 --learning-rate 3e-4
 
-A run that was interrupted continues from its last checkpoint, with the batches it would have had.
+An interrupted run continues from its last checkpoint, with the same batches.
 """
 
 import argparse
@@ -31,22 +31,22 @@ WARM_UP = 200
 AVERAGE_DECAY = 0.999
 ATTENTION_WEIGHT = 1.5
 STARTED = 0.6
-"""Where in the curriculum a model begins that has been through it before: with windows of every length."""
+"""The position in the curriculum at which a model with trained weights starts: windows of every length."""
 
 
 def averaging(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
-    """Moves the averaged weights, quickly at first: they are far better than the last step's."""
+    """Update the averaged weights, quickly at first: they are far better than the last step's."""
     decay = min(AVERAGE_DECAY, (int(count) + 1) / (int(count) + 10))
     torch._foreach_lerp_(average, current, 1 - decay)
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:
-    """Warm-up, then a cosine to a fiftieth."""
+    """Return the learning rate: a warm-up, then a cosine to a fiftieth."""
     return peak * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
 
 
 def attention_weight(progress: float) -> float:
-    """Guidance fades to a fifth once attention has settled."""
+    """Return the weight of attention guidance, which falls to a fifth once attention has settled."""
     return ATTENTION_WEIGHT * (1.0 if progress < 0.6 else max(0.2, 1 - 3 * (progress - 0.6)))
 
 
@@ -77,7 +77,7 @@ class Trainer:
         self.done = 0
 
     def resume(self) -> None:
-        """Loads the run's checkpoint, if there is one. Raises ValueError for one made with other settings."""
+        """Load the run's checkpoint, if there is one. Raises ValueError if it was made with other settings."""
         if not self._path.exists():
             return
         state = torch.load(self._path, weights_only=True)
@@ -90,7 +90,7 @@ class Trainer:
         self.done = state["step"]
 
     def save(self) -> None:
-        """Replaces the run's checkpoint in one move."""
+        """Replace the run's checkpoint atomically."""
         state = {
             "settings": self.settings,
             "step": self.done,
@@ -102,7 +102,7 @@ class Trainer:
         os.replace(self._path.with_suffix(".new"), self._path)
 
     def step(self, batch: Batch) -> Losses:
-        """One step of the optimizer."""
+        """Run one step of the optimizer."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self._peak, self.done, self.steps)
         with torch.autocast("cpu", torch.bfloat16):
@@ -118,12 +118,12 @@ class Trainer:
 
 
 def describe(result: Losses) -> dict[str, float]:
-    """The figures of the log."""
+    """Return the figures for the log."""
     return {name: float(value.detach()) for name, value in vars(result).items()}
 
 
 def train(trainer: Trainer, dataset: SpeechDataset, log_every: int, save_every: int) -> None:
-    """Runs to the end, with a line of smoothed figures every `log_every` steps."""
+    """Train to the end, with a line of smoothed figures every `log_every` steps."""
     steps = trainer.steps
     batches = Subset(
         Batches(dataset, trainer.tokenizer, steps, trainer.seed, trainer.begin), range(trainer.done, steps)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.real_speech import report, score
-from benchmarks.real_speech import transcript_cache as answers
+from benchmarks.real_speech import report, score, transcript_cache
 from benchmarks.real_speech.recordings import Recording, join_recordings, load, load_extra, synthesise_sentences
 from benchmarks.real_speech.transcript import EngineTranscript, TimedText
 from testing.non_speech import Sound
@@ -77,13 +76,13 @@ def test_recordings_where_a_peer_is_better_are_named() -> None:
         ],
         "ours-engine": [row(words=[0, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
     }
-    assert score.worse_than_peers(rows, "ours") == [("a.wav", 0.3, 0.2), ("b.wav", 0.1, 0.0)]
+    assert score.worse_than_baselines(rows, "ours") == [("a.wav", 0.3, 0.2), ("b.wav", 0.1, 0.0)]
 
 
 def test_words_times_are_summed_up() -> None:
     reference = {"a": EngineTranscript("", "en", (), (TimedText("one", 0, 1), TimedText("two", 1, 2)))}
-    heard = {"a": EngineTranscript("", "en", (), (TimedText("one", 0.1, 1), TimedText("two", 1.3, 2)))}
-    found = score.word_times(reference, heard)
+    transcript = {"a": EngineTranscript("", "en", (), (TimedText("one", 0.1, 1), TimedText("two", 1.3, 2)))}
+    found = score.word_times(reference, transcript)
     assert found is not None
     assert (found["words"], found["start_median_s"], found["end_median_s"]) == (2, 0.2, 0)
     assert score.word_times(reference, {"a": EngineTranscript("", "en", ())}) is None
@@ -92,8 +91,8 @@ def test_words_times_are_summed_up() -> None:
 def test_the_tables_show_every_engine() -> None:
     ours = engine("ours", row(lost_s=1.5), hallucinations={"hum": 3}, sounds=8, long=row(audio_s=600.0))
     times = {"words": 9, "start_median_s": 0.02, "start_p90_s": 0.1, "end_median_s": 0.03, "end_p90_s": 0.2}
-    peer = engine("faster", row(words=[0, 10]), word_times=times)
-    text = report.text({"engines": [ours, peer], "long_minutes": 10.0})
+    other = engine("faster", row(words=[0, 10]), word_times=times)
+    text = report.text({"engines": [ours, other], "long_minutes": 10.0})
     assert "| engine ours | 10.0% | 2.5% | 1.50 (1) | 0 | 1 of 8 | 100.0% | 0.10 / 0.30 | 5.0 |" in text
     assert text.index("| engine faster | 0.0%") < text.index("| engine ours | 10.0%"), "the best comes first"
     assert "| a.wav, 10 s | 10.0% lost 1.50 s | 0.0% |" in text
@@ -111,15 +110,18 @@ def test_a_part_that_was_not_measured_has_no_table() -> None:
 
 
 def test_answers_are_kept_part_by_part_and_file_by_file(tmp_path: Path) -> None:
-    heard = EngineTranscript("one", "en", (TimedText("one", 0, 1),), (TimedText("one", 0.1, 0.9),), 2.5)
+    transcript = EngineTranscript("one", "en", (TimedText("one", 0, 1),), (TimedText("one", 0.1, 0.9),), 2.5)
     path = tmp_path / "new" / "ours.json"
-    answers.save(path, {"speech": {"a.wav": heard, "b.wav": heard}})
-    answers.save(path, {"speech": {"b.wav": EngineTranscript("two", None, ())}, "quiet": {}})
-    assert answers.load(path) == {"speech": {"a.wav": heard, "b.wav": EngineTranscript("two", None, ())}, "quiet": {}}
-    kept = answers.CachedTranscripts("ours", path)
-    assert kept.transcribe("speech", [Path("elsewhere/a.wav")]) == {"a.wav": heard}
-    with pytest.raises(FileNotFoundError, match=r"no kept answer of ours to c\.wav in part words"):
-        kept.transcribe("words", [Path("c.wav")])
+    transcript_cache.save(path, {"speech": {"a.wav": transcript, "b.wav": transcript}})
+    transcript_cache.save(path, {"speech": {"b.wav": EngineTranscript("two", None, ())}, "quiet": {}})
+    assert transcript_cache.load(path) == {
+        "speech": {"a.wav": transcript, "b.wav": EngineTranscript("two", None, ())},
+        "quiet": {},
+    }
+    cached = transcript_cache.CachedTranscripts("ours", path)
+    assert cached.transcribe("speech", [Path("elsewhere/a.wav")]) == {"a.wav": transcript}
+    with pytest.raises(FileNotFoundError, match=r"no saved transcript of c\.wav by ours in part words"):
+        cached.transcribe("words", [Path("c.wav")])
 
 
 def test_recordings_come_from_a_folder(tmp_path: Path) -> None:
@@ -152,8 +154,8 @@ def test_joined_recordings_fill_the_time_with_all_texts(tmp_path: Path) -> None:
     joined = join_recordings(parts, 0.5, tmp_path / "new" / "long.wav")
     assert 30 <= joined.duration < 30 + 3 + 2
     assert joined.text is not None
-    told = joined.text.split()
+    texts = joined.text.split()
     edges = np.flatnonzero(np.diff(joined.pcm, prepend=0) > 0)
-    assert [f"text{joined.pcm[edge] - 1}" for edge in edges] == told
-    assert set(told) == {"text0", "text1"}
+    assert [f"text{joined.pcm[edge] - 1}" for edge in edges] == texts
+    assert set(texts) == {"text0", "text1"}
     assert np.array_equal(join_recordings(parts, 0.5, tmp_path / "again.wav").pcm, joined.pcm)

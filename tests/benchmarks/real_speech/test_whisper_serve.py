@@ -10,9 +10,9 @@ DATA = Path(__file__).parents[2] / "data"
 
 async def test_it_hears_a_recording_and_its_words_in_one_process() -> None:
     async with in_process(Path(model_source("whisper-nano")), 1, {"language": "en"}) as transcribe:
-        heard = await transcribe(DATA / "en.mp3", False)
+        transcript = await transcribe(DATA / "en.mp3", False)
         timed = await transcribe(DATA / "en.mp3", True)
-    assert heard.segments
-    assert not heard.words
-    assert heard.language == "en"
+    assert transcript.segments
+    assert not transcript.words
+    assert transcript.language == "en"
     assert [word.text for word in timed.words] == timed.text.split()
