@@ -90,7 +90,9 @@ def non_speech(seed: int = 0) -> Iterator[Sound]:
         for level in levels:
             for seconds in LENGTHS_S:
                 count = round(seconds * SAMPLE_RATE)
-                samples = make(np.random.default_rng(seed), count) * 10 ** (level / 20) / 0.1  # all are made at 0.1
+                samples = (
+                    make(np.random.default_rng(seed), count) * 10 ** (level / 20) / 0.1
+                )  # all sounds are generated at 0.1
                 shown = f" {level:g} dB" if len(levels) > 1 else ""
                 pcm = np.clip(np.round(samples * 32767), -32768, 32767).astype(np.int16)
                 yield Sound(f"{name}{shown}, {seconds:g} s", pcm)
@@ -108,7 +110,7 @@ def write(folder: Path, seed: int = 0) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     arguments = parser.parse_args()
     print(f"wrote {len(write(arguments.folder))} sounds to {arguments.folder}")
 

@@ -1,4 +1,4 @@
-"""The embedded default is as accurate as it is said to be, on voices and sequences it never heard."""
+"""The accuracy of the embedded model on voices and sequences that it was not trained on."""
 
 import asyncio
 import json

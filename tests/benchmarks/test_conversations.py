@@ -1,4 +1,4 @@
-"""Held-out conversations, and how what was found in them is scored."""
+"""Held-out conversations, and the scores of turns found in them."""
 
 import random
 import shutil
@@ -76,7 +76,7 @@ def test_the_same_seed_makes_the_same(tmp_path: Path) -> None:
 
 
 def result(unknown: list[Turn], snr_db: float | None = None) -> Result:
-    """Two speakers, ten seconds each, found in some way."""
+    """Return a result with two speakers, ten seconds each."""
     turns = [{"speaker": "a", "start": 0.0, "end": 10.0}, {"speaker": "b", "start": 10.0, "end": 20.0}]
     truth = {"voices": {"a": "", "b": ""}, "duration": 100.0, "snr_db": snr_db, "turns": turns}
     return Result(truth, tuple(unknown), (turn(0, 10, "x"), turn(10, 20, "y")), 1.0)

@@ -1,4 +1,4 @@
-"""The score of who said which word."""
+"""The score of speaker attribution."""
 
 from benchmarks.speaker_attribution import Score, SpokenWord, score, shares
 

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, and our engine measured through the same pipe as its peers."""
+"""The arithmetic of the benchmark, and our engine through the same pipes as the others."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models by name, in processes of their own, as the launcher and every replica ask for them."""
+"""Resolution of model names in separate processes, as in the launcher and the replicas."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Cues that people can read: limits that always hold, and places where texts are cut."""
+"""Readable cues: their limits, and where texts are cut."""
 
 import re
 import time
@@ -13,7 +13,7 @@ from serve_app.rendering.subtitle_cues import LINE_COLUMNS, MAX_MS, MIN_MS, Cue,
 WORDS = st.sampled_from(
     [" one", " two,", " three-four", "'s", " five.", " Six", " Dr.", " extraordinarily", " I", " “well”", " ..."]
 ) | st.sampled_from(["你", "好，", "世", "界。", "（", "ก", "ำ", "👩", "\u200d", " 한국어"])
-"""Words of any language: with spaces before them, and without."""
+"""Words of any language, with and without leading spaces."""
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""The suite of sounds without speech: what it holds, and that it is the same every time."""
+"""Sounds without speech: their levels and lengths, and that they are reproducible."""
 
 import wave
 from itertools import pairwise
@@ -17,7 +17,7 @@ def sounds() -> list[Sound]:
 
 
 def level(sound: Sound) -> float:
-    """Root mean square in dB of full scale."""
+    """Return the root mean square in dB of full scale."""
     return float(20 * np.log10(np.sqrt(np.mean(np.square(sound.pcm / 32768)))))
 
 

@@ -1,4 +1,4 @@
-"""A small bank of clips whose spectrograms are made up: composing needs no synthesiser."""
+"""A small dataset of clips with artificial spectrograms: composing needs no synthesiser."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from training.whisper_nano.digits import LANGUAGES, random_digits
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> dataset.SpeechDataset:
-    """Twenty clips a language: words of 20 frames, 10 apart; a word's frames are loud, the others silent."""
+    """Return twenty clips a language: words of 20 frames, 10 apart; a word's frames are loud, the others silent."""
     rng = random.Random(1)
     mels, clips, first = [], [], 0
     for language in LANGUAGES:
@@ -37,7 +37,7 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> dataset.SpeechDat
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small steps are quickest on one thread, most of all on a busy machine."""
+    """Use one thread, on which small steps are fastest, especially on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

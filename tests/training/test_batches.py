@@ -1,4 +1,4 @@
-"""Batches depend on their step alone, and the losses on them fall."""
+"""Batches depend only on their step, and training on them lowers the loss."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Composed windows: what they say lies in them, in order, in segments parted by pauses."""
+"""Composed windows: words in order, in segments separated by pauses."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The model as it is trained computes what transformers will compute from its weights."""
+"""The model in training computes the same as transformers with its weights."""
 
 import copy
 import json

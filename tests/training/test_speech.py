@@ -1,4 +1,4 @@
-"""Synthesised clips; these need the synthesisers."""
+"""Synthesised clips; these tests need the synthesisers."""
 
 import random
 import shutil

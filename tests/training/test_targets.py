@@ -1,4 +1,4 @@
-"""What the model is to write for a window."""
+"""The target tokens of a window."""
 
 from itertools import pairwise
 

@@ -52,7 +52,7 @@ def apply_rooms(voices: torch.Tensor) -> torch.Tensor:
     """Apply a microphone and a position to each speaker (rows, speakers, count); half of the rows get a room."""
     count = voices.shape[2]
     size = count + _TAIL
-    speaking = voices.abs().amax(2) > 0  # who says nothing needs no room
+    speaking = voices.abs().amax(2) > 0  # silent speakers need no room
     if not speaking.any():
         return voices
     spectrum = torch.fft.rfft(voices[speaking], size)
@@ -143,6 +143,6 @@ def record_conversation(voices: torch.Tensor, noises: torch.Tensor) -> torch.Ten
     coded = bernoulli(0.15, rows, like=voices) > 0
     if coded.any():
         heard[coded] = apply_codec(heard[coded])
-    # The end of a recording: nothing follows, and the last chunk is filled up with zeros.
+    # Some rows end early, like the last chunk of a recording, which is padded with zeros.
     end = torch.where(bernoulli(0.06, rows, 1, like=voices) > 0, uniform(0.1, 1.0, rows, 1, like=voices), 2.0) * count
     return quantise(heard) * (torch.arange(count, device=voices.device) < end)

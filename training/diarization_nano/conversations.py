@@ -16,7 +16,7 @@ def conversations(dataset: SpeechDataset, count: int, seed: int, longest: float 
     rng = random.Random(seed)
     torch.manual_seed(seed)
     while count:
-        # Whole seconds: a Fourier transform of a length that is nearly prime takes many times as long.
+        # Whole seconds: Fourier transforms are many times slower for lengths with large prime factors.
         seconds = round(np.exp(rng.uniform(np.log(60), np.log(longest))))
         planner = Planner(dataset.speakers, seconds)
         batch = render(dataset, pack([planner.plan_window(rng, planner.speaker_pool(rng, 40))]), seconds)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # before pyannote.audio is imported: it reports its use otherwise
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # before pyannote.audio is imported, which otherwise sends telemetry
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument(
         "run", type=Path, help="written by training.diarization_nano.train: embedding.pt, segmentation.pt"
     )
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     arguments = parser.parse_args()
     weights = {
         name: torch.load(arguments.run / f"{name}.pt", weights_only=True)["average"]

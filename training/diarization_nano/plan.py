@@ -111,10 +111,10 @@ class Planner:
         """Plan a window at a random place of a conversation."""
         speakers, style = self.choose_speakers(rng, pool), ConversationStyle.of(rng)
         events: list[tuple[int, int, int, int]] = []
-        free = [-1e9] * len(speakers)  # when each has ended
+        free = [-1e9] * len(speakers)  # the end of each speaker's last utterance
         time = -rng.uniform(0, min(12.0, 2 * style.longest))
         if rng.random() < 0.04:
-            time = rng.uniform(0, 15)  # begins late: a chunk may hold no speech
+            time = rng.uniform(0, 15)  # starts late: some chunks have no speech
         slot = rng.randrange(len(speakers))
         while time < self._seconds:
             turn = float(np.exp(rng.uniform(np.log(style.shortest), np.log(style.longest))))

@@ -67,7 +67,7 @@ def covariances(vectors: Floats, speaker_ids: npt.NDArray[np.int64]) -> tuple[Fl
     means /= count[:, None]
     inside = vectors - means[place]
     within = inside.T @ inside / (len(vectors) - len(count))
-    # A mean of few vectors is itself spread about the speaker's.
+    # The mean of few vectors itself varies about the speaker's true mean.
     between = np.cov(means.T) - within * np.mean(1 / count)
     return within, between
 

@@ -145,7 +145,7 @@ class Variant:
 
 def made_up(rng: random.Random) -> Variant:
     """Return a random voice: a vocal tract and a pitch, and often breath, an echo or a tone."""
-    tract = rng.uniform(0.84, 1.27)  # of a long vocal tract to a short one
+    tract = rng.uniform(0.84, 1.27)  # from a long vocal tract to a short one
     low = min(260.0, max(55.0, 105 * tract**2.2 * 2 ** rng.gauss(0, 0.3)))
     extras = [
         f"flutter {rng.randint(0, 12)}",
@@ -203,7 +203,7 @@ def espeak_data(folder: Path, variants: dict[str, str], system: Path) -> None:
         if not (ours / path.name).exists():
             (ours / path.name).symlink_to(path)
     os.environ["ESPEAK_DATA_PATH"] = str(folder)
-    # It lists 350 voices at most, when the first one is chosen: ours must come later, or languages are left out.
+    # espeak-ng lists at most 350 voices when the first one is used: add ours later, or languages are missing.
     espeak().synthesise("a", "en", rate=170, pitch=50, pitch_range=50, word_gap=0)
     for name, text in variants.items():
         (ours / name).write_text(text)

@@ -112,14 +112,18 @@ def noises(seed: int) -> npt.NDArray[np.int16]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--made-up", type=int, default=1500, help="made-up voices of espeak-ng (1500)")
-    parser.add_argument("--shipped", type=int, default=600, help="speakers with a variant that espeak-ng ships (600)")
-    parser.add_argument("--dev", type=int, default=60, help="speakers of espeak-ng for tuning alone (60)")
-    parser.add_argument("--dev-made-up", type=int, default=40, help="made-up voices for tuning alone (40)")
-    parser.add_argument("--seconds", type=float, default=35.0, help="speech of each (35)")
-    parser.add_argument("--recorded-seconds", type=float, default=240.0, help="of flite's and festival's voices (240)")
+    parser.add_argument("--made-up", type=int, default=1500, help="number of made-up voices of espeak-ng (1500)")
+    parser.add_argument(
+        "--shipped", type=int, default=600, help="number of speakers with a variant that espeak-ng ships (600)"
+    )
+    parser.add_argument("--dev", type=int, default=60, help="number of espeak-ng speakers for tuning only (60)")
+    parser.add_argument("--dev-made-up", type=int, default=40, help="number of made-up voices for tuning only (40)")
+    parser.add_argument("--seconds", type=float, default=35.0, help="speech of each speaker (35)")
+    parser.add_argument(
+        "--recorded-seconds", type=float, default=240.0, help="speech of each flite and festival voice (240)"
+    )
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     arguments = parser.parse_args()
     start = time.perf_counter()
@@ -128,10 +132,10 @@ def main() -> None:
     dev_made_up = made_up_families(rng, arguments.dev_made_up, shipped_variants(SYSTEM_DATA, DEV_VARIANTS), "dev")
     espeak_data(arguments.folder, made_up | dev_made_up, SYSTEM_DATA)
     parts = espeak_parts(rng, list(made_up), arguments.shipped, list(dev_made_up), arguments.dev, arguments.seconds)
-    if arguments.recorded_seconds:  # 0: without them
+    if arguments.recorded_seconds:  # 0 skips them
         parts += recorded_parts(rng, arguments.recorded_seconds)
     spoken: list[dataset.SpeakerUtterances] = []
-    # A process a few speakers: espeak-ng carries state from one utterance to the next.
+    # A new process for every few speakers, because espeak-ng has state that affects later utterances.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=20) as pool:
         for done, one in enumerate(pool.imap(synthesise, reversed(parts)), 1):
             spoken.append(one)

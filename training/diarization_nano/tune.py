@@ -99,7 +99,7 @@ def score(
     metric, right = DiarizationErrorRate(collar=COLLAR), 0
     for one in outputs:
         speakers = len(one.truth.labels())
-        # What the networks said does not depend on the parameters.
+        # The networks' outputs do not depend on the parameters.
         pipeline.get_segmentations = lambda *_, one=one, **__: one.segmentations
         pipeline.get_embeddings = lambda *_, one=one, **__: one.embeddings.copy()
         found = pipeline.apply(one.file, num_speakers=speakers if given else None).speaker_diarization

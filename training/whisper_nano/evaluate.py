@@ -189,10 +189,10 @@ class Scorer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", help="folders")
+    parser.add_argument("checkpoints", nargs="+", help="checkpoint folders")
     parser.add_argument("--recordings", type=Path, default=Path("data/heldout"))
     parser.add_argument("--window", type=float, default=10.0, help="longest window in seconds (10)")
-    parser.add_argument("--most", type=int, default=100_000, help="windows of each recording at most")
+    parser.add_argument("--most", type=int, default=100_000, help="maximum number of windows of each recording")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

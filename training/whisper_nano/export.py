@@ -26,8 +26,8 @@ def export(run: Path, folder: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="written by training.whisper_nano.train; it may still be going on")
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("run", type=Path, help="written by training.whisper_nano.train; it may still be running")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     arguments = parser.parse_args()
     step = export(arguments.run, arguments.folder)
     print(f"wrote step {step} to {arguments.folder}")

@@ -49,9 +49,9 @@ def synthesise(part: Part) -> tuple[list[npt.NDArray[np.float16]], list[dataset.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the clips to make, for a quick try (1)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the clips to make, for a test (1)")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     arguments = parser.parse_args()
     start = time.perf_counter()
@@ -60,7 +60,7 @@ def main() -> None:
     mels: list[npt.NDArray[np.float16]] = []
     clips: list[dataset.ClipEntry] = []
     frames = 0
-    # A process a shard: espeak-ng carries state from one utterance to the next.
+    # A new process for every shard, because espeak-ng has state that affects later utterances.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=1) as pool:
         for done, (shard_mels, shard_clips) in enumerate(pool.imap(synthesise, parts), 1):
             for mel, clip in zip(shard_mels, shard_clips, strict=True):

@@ -30,7 +30,7 @@ NO_WORD = len(LANGUAGES) * 10
 """The label of a frame without a word; the others are ten times the language's index, plus the digit."""
 SPANS = ("next", "current", "until_next")
 _LAST_POSITION = 1500
-_LONGEST_PROMPT = 223  # Whisper's own: half the decoder's positions, less one
+_LONGEST_PROMPT = 223  # as in Whisper: half the decoder's positions minus one
 
 Span = tuple[int, int]
 EMPTY: Span = (0, 0)
@@ -135,7 +135,7 @@ class Targets:
         for index, segment in enumerate(window.segments):
             start, end = segment[0].start, segment[-1].end
             label = self.timestamp(start, offset)
-            # Decoders that cap the first timestamp at one second write a wrong one: learn to go on from it.
+            # Decoders that limit the first timestamp to one second write a wrong one: learn to continue after it.
             capped = index == 0 and label > self.first_timestamp + 50 and rng.random() < 0.15
             token = self.first_timestamp + rng.randint(0, 50) if capped else label
             sequence.add(token, label, around(start, positions), (pause, int(start / 2)))

@@ -36,7 +36,7 @@ def digit_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return vocabulary and merges of a byte-level BPE with one token for every digit word, with or without space."""
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    # Earlier languages and spaced words count more, so that their merges come first.
+    # Earlier languages and words with a space are repeated more often, so that their merges come first.
     corpus = [
         piece
         for rank, language in enumerate(LANGUAGES)
@@ -65,7 +65,7 @@ def whisper_tokenizer(
         {"additional_special_tokens": [AddedToken(token, normalized=False, special=True) for token in special]}
     )
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in TIMESTAMPS])
-    tokenizer.set_prefix_tokens()  # they are made of the tokens that were just added
+    tokenizer.set_prefix_tokens()  # they consist of the tokens that were just added
     return tokenizer
 
 

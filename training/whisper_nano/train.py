@@ -82,7 +82,9 @@ class Trainer:
             return
         state = torch.load(self._path, weights_only=True)
         if state["settings"] != self.settings:
-            raise ValueError(f"{self._path} was made with {state['settings']}: use those, or another folder")
+            raise ValueError(
+                f"{self._path} was made with {state['settings']}: use the same settings, or another folder"
+            )
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
         self.average.n_averaged.fill_(state["step"])
@@ -146,11 +148,11 @@ def train(trainer: Trainer, dataset: SpeechDataset, log_every: int, save_every: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="written by training.whisper_nano.synthesise")
-    parser.add_argument("run", type=Path, help="folder of the checkpoint; made if absent")
-    parser.add_argument("--steps", type=int, default=13_000, help="length of the whole schedule (13000)")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="its peak (0.0015)")
+    parser.add_argument("run", type=Path, help="folder of the checkpoint; created if it does not exist")
+    parser.add_argument("--steps", type=int, default=13_000, help="total number of steps (13000)")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="peak learning rate (0.0015)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--start", help="a checkpoint whose weights to begin with (none)")
+    parser.add_argument("--start", help="checkpoint with initial weights (none)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log-every", type=int, default=100, help="steps (100)")
     parser.add_argument("--save-every", type=int, default=250, help="steps (250)")
@@ -159,7 +161,7 @@ def main() -> None:
     arguments.run.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(arguments.run, arguments.steps, arguments.learning_rate, arguments.seed, arguments.start)
     trainer.resume()
-    print(f"from step {trainer.done} of {arguments.steps}", flush=True)
+    print(f"starting at step {trainer.done} of {arguments.steps}", flush=True)
     train(trainer, SpeechDataset(arguments.data), arguments.log_every, arguments.save_every)
     print(f"done: python -m training.whisper_nano.export {arguments.run} FOLDER writes the checkpoint")
 

@@ -1,4 +1,4 @@
-"""The arithmetic of accuracy: each figure is what its name says."""
+"""Accuracy metrics."""
 
 import pytest
 from hypothesis import given

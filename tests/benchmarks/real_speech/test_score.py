@@ -1,4 +1,4 @@
-"""From answers to figures and tables."""
+"""Scores and tables of transcripts."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A small bank whose voices are tones: composing needs no synthesiser."""
+"""A small dataset whose speakers are tones: composing needs no synthesiser."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TONES = {"made0.0": 200, "made0.1": 230, "made1.0": 400, "klatt": 700, "m1": 110
 
 
 def tone(hertz: float, frames: int) -> Utterance:
-    """Speech but for 40 frames in the middle, which are silent."""
+    """Return a tone with 40 silent frames in the middle."""
     samples = np.sin(2 * np.pi * hertz * np.arange(frames * FRAME) / SAMPLE_RATE) * 3000
     speech = np.ones(frames, bool)
     speech[frames // 2 - 20 : frames // 2 + 20] = False

@@ -1,4 +1,4 @@
-"""Conversations planned and made sound: the truth about them is true of the sound."""
+"""Planned and rendered conversations: the labels are true of the audio."""
 
 import random
 from itertools import pairwise

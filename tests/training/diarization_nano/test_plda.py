@@ -1,4 +1,4 @@
-"""What pyannote's clustering is told of how much voices differ."""
+"""The PLDA for pyannote's clustering."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PEOPLE, EACH, DIMENSION = 800, 12, 8
 
 
 def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors of people about their means, whose each is, and the covariances they were drawn from."""
+    """Draw vectors of speakers about their means; return them, their speakers, and the true covariances."""
     within, between = (shape @ shape.T for shape in rng.normal(size=(2, DIMENSION, DIMENSION)))
     means = rng.multivariate_normal(np.ones(DIMENSION), 4 * between, PEOPLE)
     speaker_ids = np.arange(PEOPLE).repeat(EACH)

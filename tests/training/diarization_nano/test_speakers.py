@@ -1,4 +1,4 @@
-"""Who is in the training data, and what they say; some of these need espeak-ng."""
+"""Speakers and sentences of the training data; some of these tests need espeak-ng."""
 
 import random
 import shutil

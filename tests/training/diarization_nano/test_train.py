@@ -1,4 +1,4 @@
-"""Both networks learn, and are written as a folder that pyannote.audio loads without running what is in it."""
+"""Both networks learn, and are exported as a folder that pyannote.audio loads without running code from it."""
 
 import math
 from pathlib import Path
