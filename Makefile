@@ -3,12 +3,12 @@ PORT     ?= 8000
 DATA_DIR ?= $(or $(STT_DATA_DIR),data)
 CONFIG   ?= configs/local.yaml
 PYTHON   ?= python3
-# Of chaos and the benchmarks, instead of their own: make bench-jobs ARGS="--jobs 100"
+# Options of chaos and the benchmarks, which replace the defaults: make bench-jobs ARGS="--jobs 100"
 ARGS     ?=
 
 BIN := .venv/bin
 
-# Telling speakers apart brings pyannote.audio, which nobody else needs to install.
+# Diarization needs pyannote.audio, which is not installed otherwise.
 SERVICE := .venv/installed $(if $(STT_DIARIZATION__PIPELINE),.venv/installed-diarization)
 
 .PHONY: help demo serve test smoke lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization \
@@ -28,7 +28,7 @@ serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
 test: lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest
 
-smoke: ## run every other command in a short form, as a nightly run does: none may fail (about 20 minutes)
+smoke: ## run every other command in a short form, as the nightly run does (about 20 minutes)
 	.ci/smoke
 
 lint: .venv/installed-dev ## ruff, mypy, import-linter
@@ -37,33 +37,33 @@ lint: .venv/installed-dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-chaos: .venv/installed-dev ## kill the service's processes while 200 jobs run: nothing may be lost (about 8 minutes)
+chaos: .venv/installed-dev ## kill the service's processes while 200 jobs run; nothing may be lost (about 8 minutes)
 	$(BIN)/python -m chaos $(ARGS)
 
-bench: .venv/installed-bench ## measure the engine against its peers on 2 CPU cores (about 25 minutes)
+bench: .venv/installed-bench ## measure the engine against other engines on 2 CPU cores (about 25 minutes)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 bench-gpu: .venv/installed ## measure the engine against transformers on a CUDA device (about 20 minutes)
 	$(BIN)/python -m benchmarks.gpu $(or $(ARGS),--save)
 
-bench-audio: .venv/installed ## measure how fast one core brings recordings to windows (about 5 minutes)
+bench-audio: .venv/installed ## measure how fast one core turns recordings into windows (about 5 minutes)
 	$(BIN)/python -m benchmarks.audio_path $(or $(ARGS),--save)
 
-bench-service: .venv/installed ## measure the running service: efficiency, fairness, start (about 10 minutes)
+bench-service: .venv/installed ## measure the running service: efficiency, fairness, start time (about 10 minutes)
 	$(BIN)/python -m benchmarks.service $(or $(ARGS),--save)
 
-bench-jobs: .venv/installed ## measure submits and lists under a long queue (about 1 minute)
+bench-jobs: .venv/installed ## measure job submissions and lists with a long queue (about 1 minute)
 	$(BIN)/python -m benchmarks.jobs $(or $(ARGS),--save)
 
-bench-diarization: .venv/installed-diarization ## measure telling speakers apart against pyannote's own pipeline (about 10 minutes)
+bench-diarization: .venv/installed-diarization ## measure diarization against pyannote's own pipeline (about 10 minutes)
 	$(BIN)/python -m benchmarks.diarization_speed $(or $(ARGS),--save)
 
-bench-accuracy: .venv/installed-bench ## measure accuracy on real speech against the engine's peers (about an hour)
+bench-accuracy: .venv/installed-bench ## measure accuracy on real speech against other engines (about an hour)
 	$(BIN)/python -m benchmarks.real_speech $(or $(ARGS),--save)
 
-install: .venv/installed-dev ## create .venv with everything, tests and linters included
+install: .venv/installed-dev ## create .venv with everything, including tests and linters
 
-# Stamps of their own, so that a newcomer's demo need not wait for the linters or the benchmark's peers.
+# Separate stamps, so that a first demo need not wait for the linters or the other engines of the benchmarks.
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Installing into .venv (torch alone is about 6 GB on disk; a few minutes the first time) …"
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed: make PYTHON=python3.12 …" if not (3, 11) <= sys.version_info < (3, 13) else 0)'
@@ -73,7 +73,7 @@ install: .venv/installed-dev ## create .venv with everything, tests and linters 
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@# A client to test with. It asks for an older numpy and pillow than ours, but runs with these: in a folder of its own.
+	@# A test client that requires an older numpy and pillow, but works with ours: installed in a separate folder.
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target .venv/octoai-sdk octoai-sdk
 	@touch $@
 

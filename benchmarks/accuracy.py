@@ -1,16 +1,15 @@
-"""Score a running service on held-out recordings (see benchmarks.heldout).
+"""Score a running service on held-out recordings (see benchmarks.heldout_set).
 
     python -m benchmarks.accuracy --url http://127.0.0.1:8000 data/heldout
 
-The line it must hold: 3 % of words wrong at most, nine of ten utterance boundaries within 0.3 s and of
-words' starts within 0.25 s, silence and noise without text, the language always right. Exit status 1 below it.
+Requirements: a word error rate of at most 3 %, nine of ten utterance boundaries within 0.3 s and of word starts within
+0.25 s, no text for silence and noise, the right language always. Exit status 1 if they are not met.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,43 +21,23 @@ from typing import Any
 import aiohttp
 import jiwer
 
-from benchmarks.saved import save
+from benchmarks.results import processor_name, save_result
 from serve_app.schemas.languages import language_code
+from testing.scoring import match_boundaries, normalise, word_error_rate
 
-TOLERANCE_S = 0.3
 START_TOLERANCE_S = 0.25
 MAX_WER, MIN_BOUNDARIES, MIN_STARTS = 0.03, 0.9, 0.9
 _PACKAGES = ("ray", "torch", "transformers", "av", "silero-vad")
 
 
-def normalise(text: str) -> str:
-    """Lower-case words and single spaces, without punctuation."""
-    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
-
-
-def word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
-    """Wrong words over all words of (truth, heard) texts; 0 where there is nothing to hear."""
-    spoken = [(normalise(truth), normalise(heard)) for truth, heard in pairs if normalise(truth)]
-    return float(jiwer.wer([truth for truth, _ in spoken], [heard for _, heard in spoken])) if spoken else 0.0
-
-
-def boundaries_found(utterances: Sequence[tuple[float, float]], segments: Sequence[tuple[float, float]]) -> list[bool]:
-    """For each start, then each end, of `utterances`: whether a segment starts, or ends, within 0.3 s of it."""
-    return [
-        any(abs(spoken[side] - heard[side]) <= TOLERANCE_S for heard in segments)
-        for side in (0, 1)
-        for spoken in utterances
-    ]
-
-
-def start_errors(spoken: Sequence[tuple[str, float]], heard: Sequence[tuple[str, float]]) -> list[float]:
-    """Seconds by which the start of each word that was heard right is wrong; words with their starts, in order."""
-    if not spoken or not heard:
+def start_errors(reference: Sequence[tuple[str, float]], recognised: Sequence[tuple[str, float]]) -> list[float]:
+    """Return the error in seconds of the start of each correctly recognised word; words with their starts, in order."""
+    if not reference or not recognised:
         return []
-    truth, text = (" ".join(normalise(word) for word, _ in words) for words in (spoken, heard))
+    truth, text = (" ".join(normalise(word) for word, _ in words) for words in (reference, recognised))
     chunks = jiwer.process_words(truth, text).alignments[0]
     return [
-        abs(heard[chunk.hyp_start_idx + place][1] - spoken[chunk.ref_start_idx + place][1])
+        abs(recognised[chunk.hyp_start_idx + place][1] - reference[chunk.ref_start_idx + place][1])
         for chunk in chunks
         if chunk.type == "equal"
         for place in range(chunk.ref_end_idx - chunk.ref_start_idx)
@@ -67,7 +46,7 @@ def start_errors(spoken: Sequence[tuple[str, float]], heard: Sequence[tuple[str,
 
 @dataclass(frozen=True)
 class Answer:
-    """A recording's truth and what the service made of it."""
+    """The truth of a recording and the service's transcript."""
 
     truth: dict[str, Any]
     transcript: dict[str, Any]
@@ -79,7 +58,7 @@ class Answer:
 
     @property
     def boundaries(self) -> list[bool]:
-        return boundaries_found(
+        return match_boundaries(
             [(u["start"], u["end"]) for u in self.truth["utterances"]],
             [(s["start"], s["end"]) for s in self.transcript["segments"]],
         )
@@ -101,16 +80,16 @@ class Answer:
 
 
 def score(answers: Sequence[Answer]) -> dict[str, Any]:
-    """The figures of some recordings of speech."""
+    """Return the figures of recordings of speech."""
     boundaries = [found for answer in answers for found in answer.boundaries]
-    late = [error for answer in answers for error in answer.start_errors]
+    errors_s = [error for answer in answers for error in answer.start_errors]
     return {
         "recordings": len(answers),
         "words": sum(len(normalise(answer.texts[0]).split()) for answer in answers),
         "wer": round(word_error_rate([answer.texts for answer in answers]), 4),
         "boundaries": round(sum(boundaries) / max(1, len(boundaries)), 4),
-        "starts": round(sum(error <= START_TOLERANCE_S for error in late) / max(1, len(late)), 4),
-        "start_median_s": round(median(late), 3) if late else None,
+        "starts": round(sum(error <= START_TOLERANCE_S for error in errors_s) / max(1, len(errors_s)), 4),
+        "start_median_s": round(median(errors_s), 3) if errors_s else None,
         "language": round(sum(answer.language_right for answer in answers) / max(1, len(answers)), 4),
     }
 
@@ -131,7 +110,7 @@ GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def table(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
-    """Figures over all speech, and for each group of it."""
+    """Return the figures for all speech, and for each group of recordings."""
     speech = [answer for answer in answers if answer.truth["kind"] == "speech"]
     rows = {"all": score(speech)}
     for group, name_of in GROUPS.items():
@@ -143,7 +122,7 @@ def table(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
 async def transcribe(
     session: aiohttp.ClientSession, url: str, name: str, content: bytes, api_key: str | None
 ) -> dict[str, Any]:
-    """The service's verbose_json of one file. Raises RuntimeError with its answer when it refuses."""
+    """Return the service's verbose_json for a file. Raises RuntimeError with its response if it fails."""
     form = aiohttp.FormData({"model": "whisper-1", "response_format": "verbose_json"})
     form.add_field("timestamp_granularities[]", "word")
     form.add_field("file", content, filename=name)
@@ -155,12 +134,12 @@ async def transcribe(
         return transcript
 
 
-async def ask(url: str, folder: Path, concurrency: int, api_key: str | None) -> list[Answer]:
-    """Posts every recording of the folder, `concurrency` at a time."""
+async def transcribe_folder(url: str, folder: Path, concurrency: int, api_key: str | None) -> list[Answer]:
+    """Transcribe every recording of the folder, `concurrency` at a time."""
     truths = json.loads((folder / "truth.json").read_text())["recordings"]
     gate, done = asyncio.Semaphore(concurrency), 0
 
-    async def one(truth: dict[str, Any]) -> Answer:
+    async def transcribe_one(truth: dict[str, Any]) -> Answer:
         nonlocal done
         async with gate:
             content = await asyncio.to_thread((folder / truth["file"]).read_bytes)
@@ -173,12 +152,12 @@ async def ask(url: str, folder: Path, concurrency: int, api_key: str | None) -> 
 
     timeout = aiohttp.ClientTimeout(total=3600)
     async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(truth)) for truth in truths]
+        tasks = [group.create_task(transcribe_one(truth)) for truth in truths]
     return [task.result() for task in tasks]
 
 
 def print_table(rows: dict[str, dict[str, Any]]) -> None:
-    """One line for each group."""
+    """Print one line for each group."""
     print(f"\n{'':24}{'files':>6}{'words':>7}{'WER':>8}{'boundaries':>12}{'starts':>8}{'median':>9}{'language':>10}")
     for name, row in rows.items():
         counts = f"{name:24}{row['recordings']:6}{row['words']:7}"
@@ -189,30 +168,23 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def worst(answers: Iterable[Answer]) -> list[Answer]:
-    """The recordings with the most wrong words, at most five."""
+    """Return the recordings with the highest word error rates, at most five."""
     wrong = [answer for answer in answers if answer.truth["utterances"] and word_error_rate([answer.texts]) > 0]
     return sorted(wrong, key=lambda answer: -word_error_rate([answer.texts]))[:5]
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="made by benchmarks.heldout")
+    parser.add_argument("folder", type=Path, help="made by benchmarks.heldout_set")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--api-key", default=os.environ.get("OPENAI_API_KEY"), help="default: $OPENAI_API_KEY")
-    parser.add_argument("--concurrency", type=int, default=4, help="recordings at a time (4)")
+    parser.add_argument("--concurrency", type=int, default=4, help="parallel requests (4)")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     start = time.perf_counter()
     try:
-        asked = ask(arguments.url.rstrip("/"), arguments.folder, arguments.concurrency, arguments.api_key)
-        answers = asyncio.run(asked)
+        url = arguments.url.rstrip("/")
+        answers = asyncio.run(transcribe_folder(url, arguments.folder, arguments.concurrency, arguments.api_key))
     except* (aiohttp.ClientError, RuntimeError) as errors:
         sys.exit(f"error: {errors.exceptions[0]}")
     seconds = time.perf_counter() - start
@@ -220,25 +192,25 @@ def main() -> None:
     print_table(rows)
     for answer in worst(answers):
         print(f"{answer.truth['file']}: {word_error_rate([answer.texts]):.1%}")
-    invented = [a.truth["file"] for a in answers if a.truth["kind"] != "speech" and normalise(a.transcript["text"])]
+    hallucinated = [a.truth["file"] for a in answers if a.truth["kind"] != "speech" and normalise(a.transcript["text"])]
     quiet = sum(answer.truth["kind"] != "speech" for answer in answers)
     audio = sum(answer.truth["duration"] for answer in answers)
-    print(f"silence and noise with text: {len(invented)} of {quiet} {' '.join(invented)}")
+    print(f"silence and noise with text: {len(hallucinated)} of {quiet} {' '.join(hallucinated)}")
     print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s: {audio / seconds:.1f} times real time")
     if arguments.save:
         figures = {
-            "processor": processor(),
+            "processor": processor_name(),
             "concurrency": arguments.concurrency,
             "audio_s": round(audio, 1),
             "wall_s": round(seconds, 1),
-            "silent_with_text": invented,
+            "silent_with_text": hallucinated,
             "figures": rows,
         }
-        save("accuracy", _PACKAGES, figures)
+        save_result("accuracy", _PACKAGES, figures)
     total = rows["all"]
     least = {"boundaries": MIN_BOUNDARIES, "starts": MIN_STARTS, "language": 1}
-    if total["wer"] > MAX_WER or invented or any(total[name] < share for name, share in least.items()):
-        sys.exit("below the line: WER <= 3 %, boundaries and starts >= 90 %, language 100 %, silence without text")
+    if total["wer"] > MAX_WER or hallucinated or any(total[name] < share for name, share in least.items()):
+        sys.exit("requirements not met: WER <= 3 %, boundaries and starts >= 90 %, language 100 %, no text for silence")
 
 
 if __name__ == "__main__":

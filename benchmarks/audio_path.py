@@ -1,10 +1,10 @@
-"""Measure how fast one core brings recordings to windows: fetch, decode, voice activity detection, cutting.
+"""Measure how fast one core turns recordings into windows: download, decoding, voice activity detection, cutting.
 
     python -m benchmarks.audio_path [--save] [FILE ...]
 
-Without files, half an hour of speech (the recordings of tests/data, repeated) is made in several formats. Figures
-are seconds of audio per second of this process's CPU time, on one thread and one core, best and median of the
-repeats. The codec alone is what FFmpeg's demuxer and decoder take before any sound is converted.
+Without files, half an hour of speech (the recordings of tests/data, repeated) is encoded in several formats. Figures
+are seconds of audio per second of this process's CPU time, on one thread and one core, the best and the median of the
+repeats. The codec alone is FFmpeg's demuxer and decoder, without conversion of the audio.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.saved import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector
@@ -34,14 +34,14 @@ from serve_app.audio.windows import cut_into_blocks
 from serve_app.net.download import fetch
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, LimitSettings, NetworkSettings
+from testing.recordings import decode_recording, recording_paths
 
 TARGET = 1000
-"""Times real time that one core must reach, so that 16 of them feed one GPU."""
+"""Times real time that one core should reach, so that 16 cores feed one GPU."""
 
 STAGES = ("fetch", "codec", "decode", "vad", "windows", "path", "all")
-"""`path` is a file to windows through the service's own code, `all` that and the fetch."""
+"""`path` is a file to windows through the service's own code; `all` is that and the download."""
 
-_RECORDINGS = Path(__file__).parents[1] / "tests" / "data"
 _PACKAGES = ("av", "torch", "numpy", "silero-vad", "aiohttp")
 _WINDOW_S = 30.0
 
@@ -50,7 +50,7 @@ Pcm = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Kind:
-    """A format to measure, as FFmpeg names its parts; `bit_rate` in bits a second."""
+    """An audio format to measure, with FFmpeg's names; `bit_rate` in bits a second."""
 
     container: str
     codec: str
@@ -70,17 +70,15 @@ KINDS = {
 
 
 def speech(seconds: float) -> Pcm:
-    """The recordings of tests/data with a second between them, repeated, over faint noise."""
-    parts = [
-        chunk for path in sorted(_RECORDINGS.glob("??.*")) for chunk in (*_sound(path), np.zeros(SAMPLE_RATE, np.int16))
-    ]
+    """Return the recordings of tests/data with a second of silence between them, repeated, with faint noise."""
+    parts = [part for path in recording_paths() for part in (decode_recording(path), np.zeros(SAMPLE_RATE, np.int16))]
     pcm = np.resize(np.concatenate(parts), round(seconds * SAMPLE_RATE))
     noisy = pcm + np.random.default_rng(0).normal(0, 20, len(pcm))
     return np.clip(noisy, -32768, 32767).astype(np.int16)
 
 
 def write(path: Path, pcm: Pcm, kind: Kind) -> Path:
-    """Encode 16 kHz sound."""
+    """Encode 16 kHz audio."""
     with av.open(str(path), "w", format=kind.container) as container:
         stream = container.add_stream(kind.codec, rate=kind.rate, layout=kind.layout)
         if kind.bit_rate is not None:
@@ -96,34 +94,34 @@ def write(path: Path, pcm: Pcm, kind: Kind) -> Path:
 
 
 def stages(path: Path, server: str) -> tuple[float, dict[str, Callable[[], object]]]:
-    """Seconds of sound in a file, and what to time of it."""
+    """Return the seconds of audio in a file, and the functions to time."""
     settings = AppSettings()
     chunks = list(_sound(path))
     samples = sum(map(len, chunks))
-    heard: list[NDArray[np.float32]] = []
+    probabilities: list[NDArray[np.float32]] = []
     detector = SpeechDetector()
 
-    def hear(pcm: Pcm) -> NDArray[np.float32]:
-        heard.append(detector(pcm))
-        return heard[-1]
+    def detect_and_record(pcm: Pcm) -> NDArray[np.float32]:
+        probabilities.append(detector(pcm))
+        return probabilities[-1]
 
     def windows(sound: Iterable[Pcm], detect: Callable[[Pcm], NDArray[np.float32]]) -> int:
         return sum(
             len(b.windows) for b in cut_into_blocks(sound, detect, settings.vad, _WINDOW_S, settings.windows.block_s)
         )
 
-    windows(chunks, hear)
+    windows(chunks, detect_and_record)
 
     def vad() -> None:
-        again = SpeechDetector()
+        detector = SpeechDetector()
         pcm, start = np.concatenate(chunks), 0
-        for frames in map(len, heard):
+        for frames in map(len, probabilities):
             piece = pcm[start : start + frames * FRAME_SAMPLES]
-            again(np.pad(piece, (0, -len(piece) % FRAME_SAMPLES)))
+            detector(np.pad(piece, (0, -len(piece) % FRAME_SAMPLES)))
             start += len(piece)
 
-    def known() -> Callable[[Pcm], NDArray[np.float32]]:
-        left = iter(heard)
+    def replay_probabilities() -> Callable[[Pcm], NDArray[np.float32]]:
+        left = iter(probabilities)
         return lambda pcm: next(left)
 
     return samples / SAMPLE_RATE, {
@@ -131,7 +129,7 @@ def stages(path: Path, server: str) -> tuple[float, dict[str, Callable[[], objec
         "codec": lambda: _decode_only(path),
         "decode": lambda: sum(map(len, _sound(path))),
         "vad": vad,
-        "windows": lambda: windows(chunks, known()),
+        "windows": lambda: windows(chunks, replay_probabilities()),
         "path": lambda: windows(_sound(path), SpeechDetector()),
     }
 
@@ -152,7 +150,7 @@ async def _fetch(url: str, path: Path) -> None:
 
 
 def measure(name: str, path: Path, server: str, repeats: int) -> dict[str, Any]:
-    """Times real time of every stage."""
+    """Return the speed of every stage, as a multiple of real time."""
     seconds, timed = stages(path, server)
     taken: dict[str, list[float]] = {stage: [] for stage in timed}
     for _ in range(repeats):
@@ -172,7 +170,7 @@ def _rounded(row: dict[str, dict[str, float]]) -> dict[str, dict[str, int]]:
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """A file server on loopback, in a process of its own, and its address."""
+    """Start a file server on loopback in a process of its own; return it and its URL."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
     assert process.stdout is not None
@@ -182,10 +180,10 @@ def serve(folder: Path) -> tuple[subprocess.Popen[str], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="recordings of your own instead")
-    parser.add_argument("--minutes", type=float, default=30, help="of speech to make (30)")
-    parser.add_argument("--repeats", type=int, default=5, help="of every measurement (5)")
-    parser.add_argument("--core", type=int, default=0, help="to run on (0)")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="recordings to use instead")
+    parser.add_argument("--minutes", type=float, default=30, help="minutes of speech to make (30)")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats of every measurement (5)")
+    parser.add_argument("--core", type=int, default=0, help="the CPU core to run on (0)")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     rows: dict[str, Any] = {}
@@ -202,11 +200,11 @@ def main() -> None:
             server.terminate()
             server.wait()
     if arguments.save:
-        save("audio-path", _PACKAGES, {"repeats": arguments.repeats, "formats": rows})
+        save_result("audio-path", _PACKAGES, {"repeats": arguments.repeats, "formats": rows})
 
 
 def _recordings(files: list[Path], minutes: float, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names of recordings and where they lie in `folder`."""
+    """Yield names and paths of the recordings; files are linked into `folder`."""
     for number, file in enumerate(files):
         path = folder / f"{number}{file.suffix}"
         path.symlink_to(file.absolute())

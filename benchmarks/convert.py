@@ -1,4 +1,4 @@
-"""A checkpoint in the formats of the engines it is measured against, from the same weights."""
+"""Conversion of a checkpoint to the formats of other engines, with the same weights."""
 
 import json
 import re
@@ -31,19 +31,19 @@ _RENAMED = (
     (r"^encoder\.layer_norm", "encoder.ln_post"),
     (r"^decoder\.layer_norm", "decoder.ln"),
 )
-"""What transformers renamed in OpenAI's state dict, in the order in which to rename it back."""
+"""Patterns that transformers renamed in OpenAI's state dict, in the order in which to rename them back."""
 _OPENAI = "openai.pt"
 
 
 def openai_name(name: str) -> str:
-    """OpenAI's name of a weight of transformers' Whisper."""
+    """Return OpenAI's name of a weight of transformers' Whisper."""
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def to_openai(checkpoint: Path, folder: Path) -> Path:
-    """The file that `whisper.load_model` loads, in float32; written in `folder` unless it is there."""
+    """Return the file for `whisper.load_model`, in float32; it is written to `folder` unless it exists."""
     return _convert(checkpoint, folder, _write_openai) / _OPENAI
 
 
@@ -68,9 +68,9 @@ def _write_openai(checkpoint: Path, folder: Path) -> None:
 
 
 def to_ctranslate2(checkpoint: Path, folder: Path) -> Path:
-    """The folder that CTranslate2 and faster-whisper load, in float32; written unless it is there.
+    """Return the folder for CTranslate2 and faster-whisper, in float32; it is written unless it exists.
 
-    They quantise while they load: the precision is chosen then.
+    They quantise while loading: the precision is selected then.
     """
     return _convert(checkpoint, folder, _write_ctranslate2)
 
@@ -78,16 +78,16 @@ def to_ctranslate2(checkpoint: Path, folder: Path) -> Path:
 def _write_ctranslate2(checkpoint: Path, folder: Path) -> None:
     from ctranslate2.converters import TransformersConverter
 
-    # Newer converters write tokenizer.json themselves and refuse to copy one; older ones leave it to us.
+    # Newer converters write tokenizer.json themselves and refuse to copy one; older ones do not.
     TransformersConverter(str(checkpoint)).convert(str(folder))
     if not (folder / "tokenizer.json").exists():
         shutil.copy(checkpoint / "tokenizer.json", folder)
 
 
 def _convert(checkpoint: Path, folder: Path, write: Callable[[Path, Path], None]) -> Path:
-    """`folder` with the checkpoint converted: anew if what lies there is incomplete or of other files.
+    """Return `folder` with the converted checkpoint; convert again if it is incomplete or from other files.
 
-    It is written beside and renamed, so that a conversion that broke off is never taken for a whole one.
+    The conversion is written under a temporary name and renamed, so that an interrupted one is never used.
     """
     source = folder / "source.json"
     files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(checkpoint.iterdir())}
@@ -105,13 +105,13 @@ def _convert(checkpoint: Path, folder: Path, write: Callable[[Path, Path], None]
 
 
 def tiktoken_encoding(checkpoint: Path) -> Any:
-    """The checkpoint's own vocabulary as openai-whisper's tokenizer holds one."""
+    """Return the checkpoint's vocabulary as a tiktoken encoding, as openai-whisper's tokenizer needs it."""
     import tiktoken
 
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     byte = {character: number for number, character in bytes_to_unicode().items()}
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-    # Some files leave out the timestamps, which are the last tokens of every Whisper.
+    # Some files omit the timestamps, which are the last tokens of every Whisper.
     first = special["<|notimestamps|>"] + 1
     special["<|nospeech|>"] = first - 2  # called <|nocaptions|> elsewhere
     special |= {f"<|{step * 0.02:.2f}|>": first + step for step in range(1501)}

@@ -1,11 +1,11 @@
-"""Telling speakers apart: as fast as pyannote's own pipeline, in how much memory, and what it costs beside the text.
+"""Measure diarization against pyannote's own pipeline: speed, memory, and its cost in parallel with transcription.
 
     python -m benchmarks.diarization_speed [--save] [--minutes 60] [--repeats 3] [--pipeline NAME] [FILE ...]
 
-The same models and sound go to pyannote's pipeline as it is, and to the service's, each in a process of its own on one
-core and one thread, in turns: the turns they find must be the same. Then a job runs through the transcriber's flow, the
-text on one core and the speakers on another: alone and together. Without files, the recordings of tests/data follow
-each other, with pauses and now and then at once. Every figure is the median of the repeats.
+The same models and audio go to pyannote's own pipeline and to the service's, in turns, each in a process of its own
+with one core and one thread; their turns must be identical. Then a job runs through the transcriber, its text on one
+core and its speakers on another: alone and together. Without files, the recordings of tests/data follow each other,
+with pauses and some overlaps. Every figure is the median of the repeats.
 """
 
 import argparse
@@ -28,41 +28,40 @@ import numpy as np
 from numpy.typing import NDArray
 from pydub import AudioSegment
 
-from benchmarks.saved import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import AudioDecoder
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.transcribe import Pipeline
 from serve_app.schemas.job import Job
 from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions
 from serve_app.schemas.transcript import Transcript, Turn, final_transcript
-from serve_app.settings import AppSettings, DiarizationSettings, LimitSettings, VadSettings, WhisperSettings
+from serve_app.settings import AppSettings, DiarizationSettings, VadSettings, WhisperSettings
 from serve_app.storage.blobs import BlobStore
 from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText
+from testing.recordings import decode_recording, recording_paths
 
-LEAST_RATIO = 2.0
-MOST_BESIDE = 1.15
-MOST_BYTES = 4 * 2**30
+MIN_RATIO = 2.0
+MAX_PARALLEL_RATIO = 1.15
+MAX_BYTES = 4 * 2**30
 
-_RECORDINGS = Path(__file__).parents[1] / "tests" / "data"
 _PACKAGES = ("pyannote.audio", "torch", "numpy", "scipy")
 
 Pcm = NDArray[np.int16]
 
 
 class Diarizer:
-    """A pipeline in a process of its own, on one core: `kind` is `pyannote`, as the library has it, or `ours`."""
+    """A pipeline in a process of its own, on one core; `kind` is `pyannote` (the library's) or `ours`."""
 
     def __init__(self, kind: str, pipeline: str, core: int) -> None:
         context = get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, kind, pipeline, core), daemon=True)
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_connection, kind, pipeline, core), daemon=True)
         self._process.start()
         self._connection.recv()
 
     def __call__(self, sound: Path) -> tuple[float, tuple[Turn, ...], int]:
-        """Seconds, the turns, and the most bytes of memory the process has had so far."""
+        """Return the seconds, the turns, and the peak memory of the process in bytes."""
         self._connection.send(sound)
         found = self._connection.recv()
         if isinstance(found, Exception):
@@ -99,7 +98,7 @@ def _serve(connection: Connection, kind: str, name: str, core: int) -> None:
 
 
 def side_by_side(name: str, sound: Path, repeats: int, core: int) -> dict[str, Any]:
-    """pyannote's pipeline and ours, in turns."""
+    """Measure pyannote's pipeline and ours, in turns."""
     seconds: dict[str, list[float]] = {"pyannote": [], "ours": []}
     turns: dict[str, tuple[Turn, ...]] = {}
     memory: dict[str, int] = {}
@@ -122,8 +121,8 @@ def side_by_side(name: str, sound: Path, repeats: int, core: int) -> dict[str, A
     }
 
 
-async def beside(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dict[str, Any]:
-    """A job's wall time with its text alone, its speakers alone, and both."""
+async def measure_parallel(name: str, pcm: Pcm, repeats: int, cores: Sequence[int]) -> dict[str, Any]:
+    """Measure a job's wall time with its text alone, its speakers alone, and both."""
     from serve_app.whisper.engine.engine import Engine
     from serve_app.whisper.model.whisper_model import WhisperModel
 
@@ -181,8 +180,8 @@ async def _once(data: bytes):  # type: ignore[no-untyped-def]
 
 
 def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
-    """Recordings one after the other, with pauses, and now and then at once."""
-    voices = [np.concatenate(list(AudioDecoder(file, LimitSettings()))) // 2 for file in files]
+    """Join recordings with pauses and some overlaps."""
+    voices = [decode_recording(file) // 2 for file in files]
     chance = np.random.default_rng(0)
     sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
     at = 0
@@ -196,7 +195,7 @@ def conversation(seconds: float, files: Sequence[Path]) -> Pcm:
 
 def main() -> int:
     options = _parser().parse_args()
-    files = options.files or [path for path in sorted(_RECORDINGS.iterdir()) if path.suffix != ".md"]
+    files = options.files or recording_paths()
     pcm = conversation(60 * options.minutes, files)
     cores = sorted(os.sched_getaffinity(0))[:2]
     with TemporaryDirectory() as folder:
@@ -204,28 +203,28 @@ def main() -> int:
         print(f"{options.minutes:g} minutes, {options.pipeline}, one core each:")
         speed = side_by_side(options.pipeline, sound, options.repeats, cores[0])
     print(f"  {speed['ratio']} times as fast, identical turns: {speed['identical_turns']}")
-    print("text and speakers, a core each:")
-    together = asyncio.run(beside(options.pipeline, pcm, options.repeats, cores))
+    print("text and speakers, one core each:")
+    together = asyncio.run(measure_parallel(options.pipeline, pcm, options.repeats, cores))
     print(f"  both take {together['both_over_the_longer']} times as long as the longer of the two")
     if options.save:
         figures = {"minutes": options.minutes, "pipeline": options.pipeline, "speed": speed, "beside": together}
-        save("diarization", _PACKAGES, figures)
+        save_result("diarization", _PACKAGES, figures)
     fast = options.any_speed or (
-        speed["ratio"] >= LEAST_RATIO
-        and speed["peak_bytes"]["ours"] <= MOST_BYTES
-        and together["both_over_the_longer"] <= MOST_BESIDE
+        speed["ratio"] >= MIN_RATIO
+        and speed["peak_bytes"]["ours"] <= MAX_BYTES
+        and together["both_over_the_longer"] <= MAX_PARALLEL_RATIO
     )
     return 0 if speed["identical_turns"] and fast else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="recordings of a voice each (default: tests/data)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of sound (default: 60)")
+    parser.add_argument("files", nargs="*", type=Path, help="recordings with one voice each (default: tests/data)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="minutes of audio (60)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pipeline", default="diarization-nano", help="embedded name, or a folder")
-    parser.add_argument("--any-speed", action="store_true", help="fail only if turns differ, however slow it is")
-    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
+    parser.add_argument("--any-speed", action="store_true", help="fail only if turns differ, at any speed")
+    parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     return parser
 
 

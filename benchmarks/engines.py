@@ -1,7 +1,7 @@
-"""The interface that the engines of benchmarks.speed share, and ours behind it.
+"""The interface of the engines of benchmarks.speed, and this project's engine behind it.
 
-An engine is loaded with a checkpoint's folder and a number of threads, and is then a function of Work and How
-that returns what it heard in each window it decoded, in order.
+An engine is loaded with a checkpoint folder and a number of threads. It is then a function of a Workload and a
+RunConfig that returns the results of all windows, in order.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,26 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import WhisperTokenizerFast
 
-from benchmarks.workloads import Work
+from benchmarks.workloads import Workload
 from serve_app.schemas.request import MODEL_DEFAULT_TOKENS, TranscriptionOptions
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
 
-LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Whisper's temperatures, each tried when a text of the one before fails a threshold."""
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Whisper's temperatures for fallback, in order."""
 
 
 @dataclass(frozen=True)
-class How:
-    """Windows decoded together, and how their texts are searched.
+class RunConfig:
+    """The number of windows decoded together, and the decoding method.
 
-    `beam_size`: 1 is greedy. `fallback`: a text that fails Whisper's thresholds is tried again hotter, by the engines
-    that can: neither faster-whisper's batches nor CTranslate2 alone nor transformers' pipeline does.
+    `beam_size`: 1 is greedy. `fallback`: texts that fail Whisper's thresholds are retried at higher temperatures by the
+    engines that support it, which faster-whisper's batches, CTranslate2 alone and transformers' pipeline do not.
 
-    `static`: ours in groups, as engines without slots decode: the next group begins when the longest text of the one
-    before has ended, and until then every row is computed. What a row writes beyond its own text does not count.
+    `static`: our engine in groups, like engines without continuous batching: the next group starts when the longest
+    text of the group before has ended, and until then every row is computed. Tokens beyond a row's own text do not
+    count.
     """
 
     batch_size: int = 16
@@ -43,66 +44,66 @@ class How:
     @property
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures to try."""
-        return LADDER if self.fallback else LADDER[:1]
+        return TEMPERATURES if self.fallback else TEMPERATURES[:1]
 
 
-class Heard(NamedTuple):
-    """Tokens of a window, without special ones, and its text."""
+class WindowResult(NamedTuple):
+    """The text of a window, and its number of tokens without special ones."""
 
     tokens: int
     text: str
 
 
-Transcribe = Callable[[Work, How], list[Heard]]
+Transcribe = Callable[[Workload, RunConfig], list[WindowResult]]
 Load = Callable[[Path, int], Transcribe]
 
 
-def sound(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Samples between -1 and 1."""
+def to_float(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Convert 16-bit samples to floats between -1 and 1."""
     return pcm.astype(np.float32) / 32768
 
 
-def groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Items, `size` at a time."""
+def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield batches of `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-class Ours:
-    """The project's engine. One for each number of rows, made when it is first asked for."""
+class WhisperServe:
+    """This project's engine, with one instance for each number of rows."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         self._model = WhisperModel.load(str(checkpoint), WhisperSettings(device="cpu", threads=threads))
         self._end = WhisperTokenizerFast.from_pretrained(checkpoint).eos_token_id
         self._engines: dict[int, Engine] = {}
 
-    def __call__(self, work: Work, how: How) -> list[Heard]:
-        rows = how.batch_size * how.beam_size
+    def __call__(self, workload: Workload, config: RunConfig) -> list[WindowResult]:
+        rows = config.batch_size * config.beam_size
         if rows not in self._engines:
             self._engines[rows] = Engine(self._model, Batching(max_batch_size=rows))
         engine = self._engines[rows]
         options = TranscriptionOptions(
-            language=work.language,
+            language=workload.language,
             timestamps="none",
-            temperature_increment_on_fallback=0.2 if how.fallback else None,
-            beam_size=how.beam_size,
-            best_of=how.beam_size,
+            temperature_increment_on_fallback=0.2 if config.fallback else None,
+            beam_size=config.beam_size,
+            best_of=config.beam_size,
         )
-        windows = list(zip(work.windows, work.lengths or [None] * len(work.ends), strict=True))
-        heard: list[Heard] = []
-        for group in groups(windows, how.batch_size if how.static else len(windows)):
+        windows = list(zip(workload.windows, workload.lengths or [None] * len(workload.ends), strict=True))
+        results: list[WindowResult] = []
+        for group in in_batches(windows, config.batch_size if config.static else len(windows)):
             longest = max((length for _, length in group if length), default=None)
             futures = [
-                engine.submit(pcm, self._bounded(options, longest if how.static else length), "benchmark")
+                engine.submit(pcm, self._bounded(options, longest if config.static else length), "benchmark")
                 for pcm, length in group
             ]
             for (_, length), future in zip(group, futures, strict=True):
                 text = future.result()
-                heard.append(Heard(length or len(text.tokens), text.text))
-        return heard
+                results.append(WindowResult(length or len(text.tokens), text.text))
+        return results
 
     def _bounded(self, options: TranscriptionOptions, length: int | None) -> TranscriptionOptions:
-        """With exactly so many tokens; null: until the model ends."""
+        """Return options with an exact number of tokens; None: until the model ends."""
         if length is None:
             return options
         return options.model_copy(

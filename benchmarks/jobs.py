@@ -1,9 +1,9 @@
-"""The job manager under a long queue: how long a submit and a page of the list take over HTTP, and its memory.
+"""Measure the job manager with a long queue: the latency of submissions and list pages over HTTP, and its memory.
 
     python -m benchmarks.jobs [--jobs 1000] [--clients 1 8] [--save]
 
-Starts `python -m deployments` on loopback with a data folder of its own, and stops it. The jobs that run wait for a
-server that never answers, so that the queue stays as long as it is and the engine idle.
+Starts `python -m deployments` on loopback with a data folder of its own, and stops it. The running jobs wait for a
+server that never responds, so that the queue keeps its length and the engine is idle.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.launched import Service, process, running
-from benchmarks.saved import save
+from benchmarks.results import save_result
+from testing.service_process import ServiceProcess, find_process, run_service
 
 MAX_SUBMIT_S = MAX_PAGE_S = 0.05
 _MANAGER = re.escape("ray::JobManagerActor")
@@ -25,19 +25,19 @@ _PAGES = 50
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds most and nearly all took."""
+    """Return the median and the 95th percentile in milliseconds."""
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     return {"p50_ms": round(1000 * cuts[49], 1), "p95_ms": round(1000 * cuts[94], 1)}
 
 
 def resident_mb(pid: int) -> float:
-    """A process's resident memory in MB."""
+    """Return the resident memory of a process in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
-async def submit_all(service: Service, url: str, count: int, clients: int) -> list[float]:
-    """Submit so many jobs, so many at a time: the seconds each took."""
+async def submit_all(service: ServiceProcess, url: str, count: int, clients: int) -> list[float]:
+    """Submit `count` jobs, `clients` at a time; return the seconds that each took."""
     seconds: list[float] = []
     left = iter(range(count))
 
@@ -54,8 +54,8 @@ async def submit_all(service: Service, url: str, count: int, clients: int) -> li
     return seconds
 
 
-async def list_pages(service: Service, count: int) -> list[float]:
-    """Page through the list again and again: the seconds each page of 20 took."""
+async def list_pages(service: ServiceProcess, count: int) -> list[float]:
+    """Page through the job list repeatedly; return the seconds that each page of 20 took."""
     seconds: list[float] = []
     cursor: str | None = None
     while len(seconds) < count:
@@ -68,7 +68,7 @@ async def list_pages(service: Service, count: int) -> list[float]:
 
 
 async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The figures for every number of clients, the queue growing by as many jobs each time."""
+    """Return the figures for each number of clients; the queue grows by the same number of jobs each time."""
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -77,11 +77,11 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/never.mp3"
     found: dict[str, Any] = {}
-    async with server, running(folder / "data", {"MODEL": "whisper-nano"}) as service:
+    async with server, run_service(folder / "data", {"MODEL": "whisper-nano"}) as service:
         print("starting the service …", flush=True)
         await service.ready.wait()
         await submit_all(service, url, 50, 1)
-        manager, _ = process(_MANAGER)
+        manager, _ = find_process(_MANAGER)
         for clients in arguments.clients:
             before = resident_mb(manager)
             submitted = await submit_all(service, url, arguments.jobs, clients)
@@ -97,8 +97,8 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=1000, help="submitted for each number of clients (1000)")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="at a time (1 8)")
+    parser.add_argument("--jobs", type=int, default=1000, help="jobs to submit for each number of clients (1000)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="numbers of parallel clients (1 8)")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="stt-", dir="/tmp") as folder:
@@ -107,7 +107,7 @@ def main() -> None:
     print(f"submit p95 {alone['submit']['p95_ms']} ms (at most {1000 * MAX_SUBMIT_S:g})")
     print(f"page p95 {alone['page']['p95_ms']} ms (at most {1000 * MAX_PAGE_S:g})")
     if arguments.save:
-        save("jobs", ("ray", "sqlalchemy"), {"jobs": arguments.jobs, **figures})
+        save_result("jobs", ("ray", "sqlalchemy"), {"jobs": arguments.jobs, **figures})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checkpoints in the layouts of OpenAI's models, with random weights: speed does not depend on what they say.
+"""Checkpoints with the layouts of OpenAI's models and random weights: speed does not depend on the text.
 
 python -m benchmarks.layouts base data/bench/base
 """
@@ -25,7 +25,7 @@ from training.whisper_nano.tokenizer import (
 )
 
 TEXT_TOKENS = 50_257
-"""Of every multilingual Whisper, before its special tokens."""
+"""The text tokens of every multilingual Whisper, before its special tokens."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ LAYOUTS = {
 
 
 def write(name: str, folder: Path, seed: int = 0) -> Path:
-    """A checkpoint of a layout in `folder`, in float16, that every engine can load."""
+    """Write a checkpoint of a layout to `folder`, in float16, which every engine can load."""
     layout = LAYOUTS[name]
     languages = list(LANGUAGES)[: layout.languages]
     vocabulary, merges = digit_pairs()
-    # Tokens no text merges into; decoded, each is a word.
+    # Tokens that no text is encoded to; decoded, each is a word.
     fillers = {f"Ġ{number:x}": number for number in range(len(vocabulary), TEXT_TOKENS)}
     tokenizer = whisper_tokenizer(vocabulary | fillers, merges, languages)
     end = token_id(tokenizer, END)
@@ -92,7 +92,7 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
         task="transcribe",
         no_timestamps_token_id=token_id(tokenizer, NO_TIMESTAMPS),
         prev_sot_token_id=token_id(tokenizer, PREVIOUS),
-        # No text: no engine may end a window early, or write timestamps among its words.
+        # So that no engine ends a window early, or writes these tokens among its words.
         suppress_tokens=[token_id(tokenizer, token) for token in (START, PREVIOUS, NO_SPEECH)],
         begin_suppress_tokens=[],
         alignment_heads=[[layer, 0] for layer in range(layout.decoder_layers // 2, layout.decoder_layers)],

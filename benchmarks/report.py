@@ -1,4 +1,4 @@
-"""Tables, ratios and a plot of what benchmarks.speed measured, and their place in docs/performance.md."""
+"""Tables, ratios and a plot of the results of benchmarks.speed, and their section of docs/performance.md."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 _DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
 _MARKS = ("<!-- figures: written by benchmarks.speed -->", "<!-- end of figures -->")
 MAX_TOKENS_OFF = 0.02
-"""A peer that wrote fewer tokens than ours by more than this is no measure of speed."""
+"""An engine that wrote fewer tokens than ours by more than this share is not comparable."""
 TITLES = {
     "base": "whisper-base's layout, random weights, 97 tokens a window",
     "nano": "whisper-nano on spoken digits, tokens until the model ends a window",
@@ -22,29 +22,29 @@ Case = dict[str, Any]
 
 
 def speed(case: Case) -> float:
-    """Seconds of sound in a second, of the median pass."""
+    """Return the seconds of audio per second of the median pass."""
     return float(case["audio_s"]) / median(case["seconds"])
 
 
 def tokens_per_second(case: Case) -> float:
-    """Tokens in a second, of the median pass."""
+    """Return the tokens per second of the median pass."""
     return sum(case["tokens"]) / median(case["seconds"])
 
 
 def rate(case: Case) -> float:
-    """Tokens of a second of sound."""
+    """Return the tokens per second of audio."""
     return float(sum(case["tokens"]) / case["audio_s"])
 
 
 def comparable(cases: list[Case]) -> list[Case]:
-    """The cases that wrote as much as ours, or more: one that wrote less had less to do."""
+    """Return the cases that wrote at least about as many tokens as ours: one that wrote fewer had less to do."""
     ours = [rate(case) for case in cases if case["engine"] == "ours"]
     return [case for case in cases if not ours or rate(case) >= min(ours) * (1 - MAX_TOKENS_OFF)]
 
 
 def table(cases: list[Case]) -> str:
-    """A Markdown table, fastest first."""
-    alike = {case["label"] for case in comparable(cases)}
+    """Return a Markdown table, fastest first."""
+    comparable_labels = {case["label"] for case in comparable(cases)}
     lines = [
         "| | batch | sound | passes | × real time: median (min–max) | windows/s | tokens/s | tokens/window | WER |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -60,29 +60,29 @@ def table(cases: list[Case]) -> str:
             f"{speed(case):.1f} ({slowest:.1f}–{fastest:.1f})",
             f"{case['windows'] / median(case['seconds']):.2f}",
             f"{tokens_per_second(case):.0f}",
-            f"{count:.1f}{'' if case['label'] in alike else ' *'}",
+            f"{count:.1f}{'' if case['label'] in comparable_labels else ' *'}",
             "" if case["wer"] is None else f"{case['wer']:.1%}",
         )
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    if len(alike) < len(cases):
+    if len(comparable_labels) < len(cases):
         lines += ["", "\\* fewer tokens than ours by more than 2 %: not counted among the fastest."]
     return "\n".join(lines)
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
-    """How ours compares, as far as it was measured: by what it is a ratio to."""
+    """Return the ratios of our engine to others, as far as they were measured, by description."""
     found = {}
     for layout in ("base", "nano", "real", "real beam 5"):
         cases = result["parts"].get(layout, [])
         ours = next((case for case in cases if case["engine"] == "ours"), None)
-        peers = [case for case in cases if case["engine"] != "ours"]
-        if ours is None or not peers:
+        others = [case for case in cases if case["engine"] != "ours"]
+        if ours is None or not others:
             continue
-        alike = [case for case in comparable(cases) if case["engine"] != "ours"]
-        if alike:
-            fastest = max(alike, key=speed)
-            found[f"{layout}: ours to the fastest peer ({fastest['label']})"] = speed(ours) / speed(fastest)
-        for case in peers:
+        comparable_cases = [case for case in comparable(cases) if case["engine"] != "ours"]
+        if comparable_cases:
+            fastest = max(comparable_cases, key=speed)
+            found[f"{layout}: ours to the fastest other engine ({fastest['label']})"] = speed(ours) / speed(fastest)
+        for case in others:
             if case["engine"] == "tutorial":
                 found[f"{layout}: ours to the pipeline 30 s at a time"] = speed(ours) / speed(case)
     if "slots" in result["parts"]:
@@ -92,7 +92,7 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
 
 
 def text(result: dict[str, Any]) -> str:
-    """Everything but the plot, in Markdown."""
+    """Return everything but the plot, in Markdown."""
     where = result["machine"]
     head = (
         f"Measured {result['when'][:10]} on {where['cores']} cores of {where['processor']}, load average "
@@ -106,7 +106,7 @@ def text(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Bars of the engines' speeds on each layout, with the range of their passes."""
+    """Plot the engines' speeds on each layout as bars, with the range of their passes."""
     from matplotlib.figure import Figure
 
     layouts = [layout for layout in ("base", "nano", "real") if layout in result["parts"]]
@@ -130,7 +130,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def publish(path: Path) -> None:
-    """Puts a result's tables and plot into docs/performance.md, between its marks; the plot lies by the result."""
+    """Write a result's tables and plot to docs/performance.md, between its marks."""
     result = json.loads(path.read_text())
     picture = path.with_suffix(".png")
     plot(result, picture)

@@ -1,10 +1,10 @@
-"""The running service against its bare engine: throughput, a short request's wait under load, seconds to start.
+"""Measure the running service against its engine alone: throughput, latency of short requests under load, start time.
 
     python -m benchmarks.service [--model whisper-nano] [--save]
 
-Starts `python -m deployments` on loopback with a data folder of its own, and stops it. The bare engine is the same
-model in another process, given the windows that the service cuts; the two take turns. For random weights (see
-benchmarks.layouts) bound the text: --max-new-tokens 100; the short request's wait is not measured then.
+Starts `python -m deployments` on loopback with a data folder of its own, and stops it. The engine alone is the same
+model in another process, which gets the windows that the service would cut; the two take turns. For random weights (see
+benchmarks.layouts) limit the text with --max-new-tokens 100; short requests are not measured then.
 """
 
 import argparse
@@ -27,8 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.audio_path import KINDS, speech, write
-from benchmarks.launched import CONFIG, Service, running
-from benchmarks.saved import save
+from benchmarks.results import save_result
 from deployments.config import load
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import AudioDecoder
@@ -40,6 +39,7 @@ from serve_app.settings import AppSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
+from testing.service_process import CONFIG, ServiceProcess, run_service
 
 MIN_EFFICIENCY, MAX_SLOWDOWN, MAX_START_S = 0.85, 3.0, 5.0
 JOBS = 16
@@ -53,13 +53,13 @@ _MODULES = (
     "deployments.transcriber",
     "deployments.app",
 )
-_AGAIN = "Whisper's process to its first answer, the others running"
+_RESTART = "Whisper's process start to its first response, other processes running"
 _RAY_WORKER_NICENESS = 15
-"""Ray's default: on a busy machine the engine alone must not run before the service."""
+"""Ray's default: on a busy machine the engine alone must not have priority over the service."""
 
 
 def bare_engine(pipe: Connection, files: Sequence[Path], model: str, threads: int, options: dict[str, Any]) -> None:
-    """In a process of its own: the seconds of loading and of one window, then those of every round asked for."""
+    """Run in a process of its own: send the seconds of loading and of one window, then of every requested round."""
     os.nice(_RAY_WORKER_NICENESS)
     torch.set_num_threads(threads)
     settings = AppSettings(model=model)
@@ -95,14 +95,19 @@ def import_seconds(module: str) -> float:
 
 
 async def efficiency(
-    service: Service, bare: Connection, files: Sequence[Path], audio_s: float, options: dict[str, Any], rounds: int
+    service: ServiceProcess,
+    bare: Connection,
+    files: Sequence[Path],
+    audio_s: float,
+    options: dict[str, Any],
+    rounds: int,
 ) -> dict[str, Any]:
-    """Audio seconds a second: the service's 16 jobs at once, and the engine's, in turns."""
+    """Measure audio seconds a second: 16 jobs of the service at once, and the engine alone, in turns."""
     speeds: dict[str, list[float]] = {"service": [], "engine": []}
     audios = [file.read_bytes() for file in files]
     for number in range(rounds):
         start = time.perf_counter()
-        await service.finish(audios, options)
+        await service.run_jobs(audios, options)
         speeds["service"].append(audio_s / (time.perf_counter() - start))
         bare.send(True)
         seconds = await asyncio.to_thread(bare.recv)
@@ -114,13 +119,15 @@ async def efficiency(
     return {"audio_s": audio_s, "times_real_time": speeds, "share": round(share, 3)}
 
 
-async def fairness(service: Service, clip: bytes, long: bytes, options: dict[str, Any], clips: int) -> dict[str, Any]:
-    """A short clip's seconds, alone and while one long recording is transcribed."""
+async def fairness(
+    service: ServiceProcess, clip: bytes, long: bytes, options: dict[str, Any], clips: int
+) -> dict[str, Any]:
+    """Measure the latency of a short clip, when idle and while a long recording is transcribed."""
     idle = [await service.transcribe(clip) for _ in range(clips)]
     print(f"idle: {percentiles(idle)}", flush=True)
     job_id = await service.submit(long, options)
-    job = await service.when_not(job_id, "queued")
-    await asyncio.sleep(10)  # until all its blocks in flight are at the engine
+    job = await service.wait_while(job_id, "queued")
+    await asyncio.sleep(10)  # until the engine has all its blocks in flight
     loaded: list[float] = []
     while len(loaded) < clips and (job := await service.job(job_id))["status"] == "running":
         loaded.append(await service.transcribe(clip))
@@ -133,21 +140,21 @@ async def fairness(service: Service, clip: bytes, long: bytes, options: dict[str
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Return the median and the 95th percentile. Raises RuntimeError for fewer than two."""
+    """Return the median and the 95th percentile. Raises RuntimeError for fewer than two values."""
     if len(seconds) < 2:
-        raise RuntimeError(f"the long recording ended after {len(seconds)} clips: make it longer with --hours")
+        raise RuntimeError(f"the long recording ended after {len(seconds)} clips: set a larger --hours")
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     return {"clips": len(seconds), "p50": round(cuts[49], 3), "p95": round(cuts[94], 3)}
 
 
 async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All three figures."""
+    """Run all three measurements."""
     options: dict[str, Any] = {}
     if arguments.max_new_tokens is not None:
         bound = {"max_new_tokens": arguments.max_new_tokens, "timestamps": "none"}
         options = {**bound, "language": "en", "temperature_increment_on_fallback": None}
     print("making the recordings …", flush=True)
-    # Each begins elsewhere, so that no two are the same.
+    # Each starts at another place, so that all are different.
     pcm = speech(60 * arguments.minutes + JOBS)
     bounds = range(0, (JOBS + 1) * SAMPLE_RATE, SAMPLE_RATE)
     length = round(60 * arguments.minutes) * SAMPLE_RATE
@@ -155,25 +162,25 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     clip = write(folder / "clip.mp3", pcm[: round(_CLIP_S * SAMPLE_RATE)], _KIND).read_bytes()
     hour = write(folder / "hour.mp3", speech(3600), _KIND).read_bytes()
     spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    given = (theirs, files, arguments.model, arguments.threads, options)
+    parent_pipe, child_pipe = spawn.Pipe()
+    given = (child_pipe, files, arguments.model, arguments.threads, options)
     print("starting the service …", flush=True)
     settings = {"MODEL": arguments.model, "WHISPER__THREADS": str(arguments.threads), "JOBS__MAX_RUNNING": str(JOBS)}
-    async with running(folder / "data", settings) as service:
-        await service.first_answer(clip, options)
-        start = {name: round(seconds, 2) for name, seconds in service.points.items()}
-        if not options:  # random weights try a clip at every temperature
-            start[_AGAIN] = round(await service.restart(clip), 2)
+    async with run_service(folder / "data", settings) as service:
+        await service.wait_for_first_response(clip, options)
+        start = {name: round(seconds, 2) for name, seconds in service.milestones.items()}
+        if not options:  # with random weights a clip is decoded at every temperature
+            start[_RESTART] = round(await service.restart_replica(clip), 2)
         print("\n".join(f"{seconds:7.2f} s  {name}" for name, seconds in start.items()), flush=True)
         bare = spawn.Process(target=bare_engine, args=given, daemon=True)
         bare.start()
         try:
-            parts = await asyncio.to_thread(ours.recv)
+            parts = await asyncio.to_thread(parent_pipe.recv)
             parts |= {f"import {module}": import_seconds(module) for module in _MODULES}
             parts = {name: round(seconds, 2) for name, seconds in parts.items()}
             print(f"a process alone: {parts}", flush=True)
             audio_s = JOBS * length / SAMPLE_RATE
-            efficient = await efficiency(service, ours, files, audio_s, options, arguments.rounds)
+            efficient = await efficiency(service, parent_pipe, files, audio_s, options, arguments.rounds)
         finally:
             bare.terminate()
             bare.join()
@@ -186,28 +193,30 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="whisper-nano", help="embedded name or folder (whisper-nano)")
-    parser.add_argument("--max-new-tokens", type=int, help="bound every window's text, and decode it only once")
-    parser.add_argument("--minutes", type=float, default=2, help=f"of each of the {JOBS} recordings (2)")
-    parser.add_argument("--rounds", type=int, default=3, help="of the service and the engine in turns (3)")
-    parser.add_argument("--hours", type=int, default=3, help="of the long recording (3)")
-    parser.add_argument("--clips", type=int, default=30, help="short requests, idle and under load (30)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the engine (every core)")
+    parser.add_argument("--max-new-tokens", type=int, help="limit every window's text, and decode it without fallback")
+    parser.add_argument(
+        "--minutes", type=float, default=2, help=f"length of each of the {JOBS} recordings in minutes (2)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the service and the engine in turns (3)")
+    parser.add_argument("--hours", type=int, default=3, help="length of the long recording in hours (3)")
+    parser.add_argument("--clips", type=int, default=30, help="number of short requests, when idle and under load (30)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the engine (all cores)")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and stop the service, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # stops the service, like Ctrl-C
     with TemporaryDirectory(prefix="stt-", dir="/tmp") as folder:
         figures = asyncio.run(measure(arguments, Path(folder)))
     start = figures["start_s"]
-    started = start["the first answer"] - start["Whisper's process starts"]
-    print(f"efficiency {figures['efficiency']['share']:.0%} (at least {MIN_EFFICIENCY:.0%} wanted)")
+    started = start["the first response"] - start["Whisper's process starts"]
+    print(f"efficiency {figures['efficiency']['share']:.0%} (target: at least {MIN_EFFICIENCY:.0%})")
     if figures["fairness"]:
         slowdown = figures["fairness"]["slowdown"]
         print(f"a clip's p95 beside a long recording: {slowdown} x idle (at most {MAX_SLOWDOWN:g})")
-    if _AGAIN in start:
-        print(f"{_AGAIN}: {start[_AGAIN]:.1f} s (at most {MAX_START_S:g})")
-    print(f"the same while every other process starts on these cores: {started:.1f} s")
+    if _RESTART in start:
+        print(f"{_RESTART}: {start[_RESTART]:.1f} s (at most {MAX_START_S:g})")
+    print(f"the same while all other processes start on these cores: {started:.1f} s")
     if arguments.save:
-        save("service", _PACKAGES, {"arguments": vars(arguments), **figures})
+        save_result("service", _PACKAGES, {"arguments": vars(arguments), **figures})
 
 
 if __name__ == "__main__":

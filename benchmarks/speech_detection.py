@@ -1,11 +1,11 @@
-"""Measure how much speech the detector misses, and how much it finds where there is none, at several thresholds.
+"""Measure how much speech the detector misses, and how much it detects in non-speech, at several thresholds.
 
     python -m benchmarks.speech_detection             a table
     python -m benchmarks.speech_detection --save      and a file in benchmarks/results
 
-Real recordings, clean and made harder, and the sounds of benchmarks.non_speech. A frame of 32 ms is speech where the
-clean recording is within 30 dB of its loud frames: no detector decides that. What counts is what Whisper gets to hear:
-stretches of speech with the sound that is kept before and after them (`vad.pad_ms`).
+Uses real recordings, clean and degraded, and the sounds of testing.non_speech. A frame of 32 ms counts as speech if the
+clean recording is within 30 dB of its loud frames, independently of any detector. The detected frames are those that
+Whisper receives: speech segments with the audio before and after them (`vad.pad_ms`).
 """
 
 import argparse
@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.non_speech import non_speech
 from benchmarks.real_speech.recordings import REAL, load
-from benchmarks.saved import save
+from benchmarks.results import save_result
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter
 from serve_app.settings import VadSettings
-from training.whisper_nano import noise
+from testing import noise
+from testing.non_speech import non_speech
 
 Samples = NDArray[np.floating]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.35, 0.5)
@@ -45,7 +45,7 @@ def _telephone(rng: np.random.Generator, speech: Samples) -> Samples:
 
 
 def _far(rng: np.random.Generator, speech: Samples) -> Samples:
-    """Half a second of reverberation, louder than the voice itself."""
+    """Add half a second of reverberation, louder than the voice itself."""
     tail = rng.standard_normal(SAMPLE_RATE // 2) * np.exp(-np.arange(SAMPLE_RATE // 2) / (0.08 * SAMPLE_RATE))
     tail /= np.sqrt(np.sum(tail**2))
     size = len(speech) + len(tail)
@@ -65,7 +65,7 @@ CONDITIONS: Mapping[str, Callable[[np.random.Generator, Samples], Samples]] = {
 
 
 def loud_frames(speech: Samples) -> NDArray[np.bool_]:
-    """The frames of a clean recording that hold speech."""
+    """Return which frames of a clean recording contain speech."""
     frames = speech[: len(speech) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
     loud: NDArray[np.bool_] = level > np.percentile(level, 95) - LOUD_DB
@@ -73,23 +73,23 @@ def loud_frames(speech: Samples) -> NDArray[np.bool_]:
 
 
 def probabilities(sound: Samples) -> NDArray[np.float32]:
-    """The detector's probabilities of a sound between -1 and 1."""
+    """Return the detector's probabilities for audio between -1 and 1."""
     pcm = np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
     return SpeechDetector()(np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES)))
 
 
-def heard_frames(likely: NDArray[np.float32], vad: VadSettings) -> NDArray[np.bool_]:
-    """The frames that lie in stretches of speech or in what is kept around them."""
-    stretches = SpeechSegmenter(vad, max_frames=len(likely) + 1)
+def detected_frames(likely: NDArray[np.float32], vad: VadSettings) -> NDArray[np.bool_]:
+    """Return which frames are in speech segments or in the padding around them."""
+    segmenter = SpeechSegmenter(vad, max_frames=len(likely) + 1)
     pad = round(vad.pad_ms / 1000 * FRAMES_PER_S)
-    heard = np.zeros(len(likely), bool)
-    for stretch in [*stretches.feed(likely), *stretches.finish()]:
-        heard[max(0, stretch.start - pad) : stretch.end + pad] = True
-    return heard
+    detected = np.zeros(len(likely), bool)
+    for segment in [*segmenter.feed(likely), *segmenter.finish()]:
+        detected[max(0, segment.start - pad) : segment.end + pad] = True
+    return detected
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """For each condition the share of speech that is missed, by threshold; of non-speech the share that is heard."""
+    """Return, by threshold, the share of speech missed in each condition, and of non-speech detected as speech."""
     recordings = [recording.pcm.astype(np.float32) / 32768 for recording in load(REAL)]
     figures: dict[str, dict[str, float]] = {}
     for name, change in CONDITIONS.items():
@@ -97,7 +97,7 @@ def measure() -> dict[str, dict[str, float]]:
         pairs = [(loud_frames(speech), probabilities(change(rng, speech))) for speech in recordings]
         figures[name] = {
             f"{threshold:g}": sum(
-                np.sum(loud & ~heard_frames(likely, VadSettings(threshold=threshold))[: len(loud)])
+                np.sum(loud & ~detected_frames(likely, VadSettings(threshold=threshold))[: len(loud)])
                 for loud, likely in pairs
             )
             / sum(np.sum(loud) for loud, _ in pairs)
@@ -105,31 +105,31 @@ def measure() -> dict[str, dict[str, float]]:
         }
         print(row(name, figures[name]), flush=True)
     sounds = [probabilities(sound.pcm / 32768) for seed in range(3) for sound in non_speech(seed)]
-    figures["non-speech that is heard"] = {
-        f"{threshold:g}": sum(np.sum(heard_frames(likely, VadSettings(threshold=threshold))) for likely in sounds)
+    figures["non-speech detected"] = {
+        f"{threshold:g}": sum(np.sum(detected_frames(likely, VadSettings(threshold=threshold))) for likely in sounds)
         / sum(len(likely) for likely in sounds)
         for threshold in THRESHOLDS
     }
-    print(row("non-speech that is heard", figures["non-speech that is heard"]))
+    print(row("non-speech detected", figures["non-speech detected"]))
     return figures
 
 
 def row(name: str, shares: Mapping[str, float]) -> str:
-    """A line of the table."""
+    """Format a line of the table."""
     return f"| {name:26} | " + " | ".join(f"{share:7.2%}" for share in shares.values()) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     if not Path(REAL, "truth.json").exists():
-        sys.exit(f"no real speech: {REAL} is not there")
+        sys.exit(f"no real speech: {REAL} does not exist")
     print(f"| {'speech that is missed':26} | " + " | ".join(f"{threshold:7g}" for threshold in THRESHOLDS) + " |")
     print("|" + "---|" * (1 + len(THRESHOLDS)))
     figures = measure()
     if arguments.save:
-        save("speech-detection", ("torch", "silero-vad", "numpy"), {"shares": figures})
+        save_result("speech-detection", ("torch", "silero-vad", "numpy"), {"shares": figures})
 
 
 if __name__ == "__main__":

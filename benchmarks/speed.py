@@ -1,18 +1,18 @@
-"""Measure the engine against its peers on CPU cores, side by side (`make bench`; about 25 minutes on 2 cores).
+"""Measure the engine side by side with others on CPU cores (`make bench`; about 25 minutes on 2 cores).
 
     python -m benchmarks.speed                              everything; writes results, plot and docs/performance.md
-    python -m benchmarks.speed --repeats 1 --parts nano     a quick look
+    python -m benchmarks.speed --repeats 1 --parts nano     a short run
     python -m benchmarks.speed --parts base --engines ours faster-batched
 
-Every engine lives in a process of its own with the same weights, the same sound and the same windows of 30 s at
-most; they take turns, one pass each, until each has had its repeats. Parts:
+Every engine has a process of its own, with the same weights, the same audio and the same windows of at most 30 s. They
+take turns, one pass each, until each has had its repeats. Parts:
 
-  base     whisper-base's layout with random weights; every window is made to yield exactly 97 tokens
-  nano     the embedded whisper-nano on spoken digits it never heard, until the model ends a window (needs espeak-ng)
+  base     whisper-base's layout with random weights; every window yields exactly 97 tokens
+  nano     whisper-nano on spoken digits by unknown voices, until the model ends a window (needs espeak-ng)
   slots    ours: windows of mixed lengths all at once, against static batches, computed until their longest text ends
   batches  ours at batch sizes 1, 4, 16 and 32, on both layouts
-  real     whisper-base's real weights on real English speech until the model ends a window, greedily and with beams of
-           5, fallback where an engine has it (needs both: --real-weights, and recordings as benchmarks.real_speech)
+  real     whisper-base's weights on real English speech until the model ends a window, greedily and with 5 beams,
+           with fallback in engines that have it (needs --real-weights, and recordings as benchmarks.real_speech)
 
 Nothing else should run on the machine meanwhile.
 """
@@ -31,100 +31,102 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import layouts, report
-from benchmarks.accuracy import processor, word_error_rate
-from benchmarks.engines import How
+from benchmarks.engines import RunConfig
 from benchmarks.real_speech import recordings
-from benchmarks.real_speech.measures import normalise, word_errors
-from benchmarks.worker import KINDS, Run, Worker
-from benchmarks.workloads import Work, make_work
+from benchmarks.real_speech.metrics import normalise, word_errors
+from benchmarks.results import processor_name
+from benchmarks.worker import ENGINES, PassResult, Worker
+from benchmarks.workloads import Workload, make_workload
 from serve_app.models.resolve import resolve_checkpoint
+from testing.scoring import word_error_rate
 
 PARTS = ("base", "nano", "slots", "batches", "real")
 BATCH_SIZES = (1, 4, 16, 32)
-MOST_REPEATS = {"batches base": 3, "real": 3, "real beam 5": 1}
-"""Of parts that would take long."""
+MAX_REPEATS = {"batches base": 3, "real": 3, "real beam 5": 1}
+"""For parts that would take too long."""
 WARM_UPS = 1
-REST_S = 0.3
-"""Between passes: thread pools spin for a while after their last work."""
+PAUSE_S = 0.3
+"""Between passes, because thread pools spin for a while after their last work."""
 _REPOSITORY = Path(__file__).parents[1]
 _RESULTS = _REPOSITORY / "benchmarks" / "results"
 _BENCH = _REPOSITORY / "data" / "bench"
 _REAL_WEIGHTS = _REPOSITORY / "data" / "models" / "whisper-base"
-"""Fetched where they are not there."""
+"""Downloaded if they do not exist."""
 _NANO = _REPOSITORY / "serve_app" / "models" / "whisper-nano"
 _PACKAGES = ("torch", "transformers", "ctranslate2", "faster-whisper", "openai-whisper", "numpy")
 
 
 @dataclass
 class Case:
-    """An engine at some work, and its passes so far. `windows`: how many of the first ones; None: all."""
+    """An engine with a workload, and its passes so far. `windows`: only the first so many; None: all."""
 
     label: str
-    kind: str
+    engine: str
     layout: str
-    work: str
+    workload: str
     windows: int | None = None
-    how: How = field(default_factory=How)
-    runs: list[Run] = field(default_factory=list)
+    config: RunConfig = field(default_factory=RunConfig)
+    runs: list[PassResult] = field(default_factory=list)
 
 
-def parts(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]:
-    """The cases of each part."""
+def build_cases(names: Iterable[str], engines: Iterable[str]) -> dict[str, list[Case]]:
+    """Return the cases of each part."""
     cases: dict[str, list[Case]] = {}
     for part in names:
         if part == "slots":
             cases[part] = [
                 Case("slots", "ours", "base", "mixed"),
-                Case("static batches", "ours", "base", "mixed", how=How(static=True)),
+                Case("static batches", "ours", "base", "mixed", config=RunConfig(static=True)),
             ]
         elif part == "real":
-            cases |= {"real": real_cases(1, engines), "real beam 5": real_cases(5, engines)}
+            cases |= {"real": build_real_speech_cases(1, engines), "real beam 5": build_real_speech_cases(5, engines)}
         elif part == "batches":
             for layout in ("base", "nano"):
                 cases[f"{part} {layout}"] = [
-                    Case(f"batches of {size}", "ours", layout, f"{layout}-long", how=How(size)) for size in BATCH_SIZES
+                    Case(f"batches of {size}", "ours", layout, f"{layout}-long", config=RunConfig(size))
+                    for size in BATCH_SIZES
                 ]
         else:
             cases[part] = [
                 Case(
-                    KINDS[kind].label,
-                    kind,
+                    ENGINES[engine].label,
+                    engine,
                     part,
                     part,
-                    windows=4 if part == "base" and KINDS[kind].slow else None,
-                    how=How(KINDS[kind].batch_size),
+                    windows=4 if part == "base" and ENGINES[engine].slow else None,
+                    config=RunConfig(ENGINES[engine].batch_size),
                 )
-                for kind in engines
+                for engine in engines
             ]
     return cases
 
 
-def real_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
-    """Every engine at real speech; the slow ones at its first windows."""
+def build_real_speech_cases(beam_size: int, engines: Iterable[str]) -> list[Case]:
+    """Return a case of real speech for every engine; slow ones get the first windows only."""
     return [
         Case(
-            KINDS[kind].label,
-            kind,
+            ENGINES[engine].label,
+            engine,
             "real",
             "real",
-            windows=6 if KINDS[kind].slow else None,
-            how=How(KINDS[kind].batch_size, beam_size=beam_size, fallback=True),
+            windows=6 if ENGINES[engine].slow else None,
+            config=RunConfig(ENGINES[engine].batch_size, beam_size=beam_size, fallback=True),
         )
-        for kind in engines
+        for engine in engines
     ]
 
 
-def work_file(name: str) -> Path:
+def workload_file(name: str) -> Path:
     """Return the file of a workload, which is made when it is first needed."""
     path = _BENCH / "work" / f"{name}.npz"
     if not path.exists():
-        print(f"making the sound of {name} …", flush=True)
-        make_work(name).save(path)
+        print(f"making the audio of {name} …", flush=True)
+        make_workload(name).save(path)
     return path
 
 
 def checkpoint(layout: str, real: Path) -> Path:
-    """The folder of a layout's weights; random ones are made when they are first needed. `real`: the real ones'."""
+    """Return the folder of a layout's weights; random ones are made when first needed. `real`: that of real weights."""
     if layout == "nano":
         return _NANO
     if layout == "real":
@@ -133,58 +135,58 @@ def checkpoint(layout: str, real: Path) -> Path:
     return folder if (folder / "config.json").exists() else layouts.write(layout, folder)
 
 
-def turns(labels: Iterable[str], passes: int) -> list[str]:
-    """Labels in turn, A B C A B C …, each `passes` times: what slows the machine for a while slows all alike."""
+def interleave(labels: Iterable[str], passes: int) -> list[str]:
+    """Return labels in turns, A B C A B C …, each `passes` times: a slow phase of the machine affects all alike."""
     return list(labels) * passes
 
 
 def measure(cases: list[Case], repeats: int, threads: int, real: Path) -> None:
-    """Runs the cases in turn, in workers that live throughout."""
+    """Run the cases in turns, in worker processes that live throughout."""
     workers: dict[tuple[str, str], Worker] = {}
     try:
         for case in cases:
-            key = (case.kind, case.layout)
+            key = (case.engine, case.layout)
             if key not in workers:
-                log = _BENCH / "logs" / f"{case.kind}-{case.layout}.log"
-                workers[key] = Worker(case.kind, checkpoint(case.layout, real), threads, log)
+                log = _BENCH / "logs" / f"{case.engine}-{case.layout}.log"
+                workers[key] = Worker(case.engine, checkpoint(case.layout, real), threads, log)
         by_label = {case.label: case for case in cases}
-        passes = turns(by_label, WARM_UPS + repeats)
+        passes = interleave(by_label, WARM_UPS + repeats)
         for index, label in enumerate(passes):
             case = by_label[label]
-            run = workers[case.kind, case.layout].run(work_file(case.work), case.windows, case.how)
+            run = workers[case.engine, case.layout].run(workload_file(case.workload), case.windows, case.config)
             warm = index < WARM_UPS * len(cases)
             case.runs.append(run)
             ahead = passes[index + 1 :]
-            left = sum(by_label[name].runs[-1].seconds + REST_S for name in ahead if by_label[name].runs)
+            left = sum(by_label[name].runs[-1].seconds + PAUSE_S for name in ahead if by_label[name].runs)
             print(
                 f"  {label:48} {run.seconds:7.2f} s {'(warm-up)' if warm else '':9}"
                 f" {f'about {left / 60:.1f} min left' if index + 1 >= len(cases) else ''}",
                 flush=True,
             )
-            time.sleep(REST_S)
+            time.sleep(PAUSE_S)
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def error_rate(work: str, truth: str, text: str) -> float:
-    """Wrong words over all; of real English speech as Whisper's paper compares them."""
-    if work != "real":
+def error_rate(workload: str, truth: str, text: str) -> float:
+    """Return the word error rate; for real English speech after the normalisation of Whisper's paper."""
+    if workload != "real":
         return word_error_rate([(truth, text)])
     return word_errors(normalise(truth, "en"), normalise(text, "en")).rate
 
 
 def figures(case: Case) -> dict[str, Any]:
     """Return the part of a case that is saved."""
-    work = Work.load(work_file(case.work)).first(case.windows)
+    workload = Workload.load(workload_file(case.workload)).first(case.windows)
     timed = case.runs[WARM_UPS:]
-    wer = error_rate(case.work, " ".join(work.truth), timed[0].text) if work.truth else None
+    wer = error_rate(case.workload, " ".join(workload.truth), timed[0].text) if workload.truth else None
     return {
         "label": case.label,
-        "engine": case.kind,
-        "batch_size": case.how.batch_size,
-        "audio_s": round(work.duration, 2),
-        "windows": len(work.ends),
+        "engine": case.engine,
+        "batch_size": case.config.batch_size,
+        "audio_s": round(workload.duration, 2),
+        "windows": len(workload.ends),
         "tokens": list(timed[0].tokens),
         "wer": None if wer is None else round(wer, 4),
         "seconds": [round(run.seconds, 4) for run in timed],
@@ -194,7 +196,7 @@ def figures(case: Case) -> dict[str, Any]:
 def machine(threads: int) -> dict[str, Any]:
     """Describe the machine."""
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": threads,
         "platform": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
@@ -202,7 +204,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything measured that is installed."""
+    """Return the versions of the measured packages that are installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -212,24 +214,41 @@ def versions() -> dict[str, str]:
     return found
 
 
-def positive(number: str) -> int:
-    """A count from the command line."""
+def positive_int(number: str) -> int:
+    """Parse a positive number from the command line."""
     if not number.isdecimal() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"{number!r} is no count: give 1 or more")
+        raise argparse.ArgumentTypeError(f"{number!r} is not a positive number")
     return int(number)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all")
-    parser.add_argument("--engines", nargs="+", choices=KINDS, default=list(KINDS), metavar="ENGINE", help="default: "
-                        f"all, which are {', '.join(KINDS)}")  # fmt: skip
-    parser.add_argument("--repeats", type=positive, default=5, help="passes of each engine after its warm-up (5)")
-    parser.add_argument("--threads", type=positive, default=2, help="cores, and threads of each engine (2)")
-    parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER", help="benchmarks/results")
-    parser.add_argument("--real-weights", type=Path, default=_REAL_WEIGHTS,
-                        metavar="FOLDER", help="for the part real (data/models/whisper-base)")  # fmt: skip
-    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: write table and plot of a result")
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=ENGINES,
+        default=list(ENGINES),
+        metavar="ENGINE",
+        help=f"default: all, which are {', '.join(ENGINES)}",
+    )
+    parser.add_argument("--repeats", type=positive_int, default=5, help="passes of each engine after its warm-up (5)")
+    parser.add_argument(
+        "--threads", type=positive_int, default=2, help="number of cores and of threads of each engine (2)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=_RESULTS, metavar="FOLDER", help="output folder (benchmarks/results)"
+    )
+    parser.add_argument(
+        "--real-weights",
+        type=Path,
+        default=_REAL_WEIGHTS,
+        metavar="FOLDER",
+        help="weights for the part real (data/models/whisper-base)",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="JSON", help="measure nothing; write the table and plot of a result"
+    )
     arguments = parser.parse_args()
     if arguments.report is not None:
         report.publish(arguments.report)
@@ -237,25 +256,25 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     where = machine(arguments.threads)
     if where["load_average"] > 0.5:
-        print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and wide")
+        print(f"warning: the machine is busy (load average {where['load_average']}): figures will be low and vary")
     if "real" in arguments.parts and arguments.real_weights == _REAL_WEIGHTS:
         resolve_checkpoint(_REAL_WEIGHTS.name, _REAL_WEIGHTS.parent, print)
     missing = [
         str(p) for p in (arguments.real_weights / "config.json", recordings.REAL / "truth.json") if not p.exists()
     ]
     if "real" in arguments.parts and missing:
-        print(f"the part real is left out: there is no {' and no '.join(missing)}")
+        print(f"skipping the part real: {' and '.join(missing)} not found")
         arguments.parts = [part for part in arguments.parts if part != "real"]
-    cases = parts(arguments.parts, arguments.engines)
+    cases = build_cases(arguments.parts, arguments.engines)
     try:
         for case in (case for members in cases.values() for case in members):
-            work_file(case.work)
+            workload_file(case.workload)
     except FileNotFoundError as error:
-        sys.exit(f"error: {error}; without them, leave out nano: --parts base slots")
+        sys.exit(f"error: {error}; or run without nano: --parts base slots")
     for name, members in cases.items():
         print(f"\n{name}", flush=True)
         try:
-            repeats = min(arguments.repeats, MOST_REPEATS.get(name, sys.maxsize))
+            repeats = min(arguments.repeats, MAX_REPEATS.get(name, sys.maxsize))
             measure(members, repeats, arguments.threads, arguments.real_weights.resolve())
         except RuntimeError as error:
             sys.exit(f"error: {error}")
@@ -270,7 +289,7 @@ def main() -> None:
     path = arguments.results / f"speed-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nsaved {path}\n\n{report.text(result)}")
-    if set(arguments.parts) == set(PARTS) and set(arguments.engines) == set(KINDS):
+    if set(arguments.parts) == set(PARTS) and set(arguments.engines) == set(ENGINES):
         report.publish(path)
 
 

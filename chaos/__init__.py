@@ -1,1 +1,1 @@
-"""The fault test of durable jobs: processes are killed, receivers fail, and nothing accepted may be lost."""
+"""The fault test of durable jobs: processes are killed and webhook receivers fail, and no accepted job may be lost."""

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that fails a third of its calls, and remembers what came."""
+"""A webhook receiver that fails a third of its calls and records all of them."""
 
 import asyncio
 import random
@@ -9,57 +9,57 @@ from contextlib import asynccontextmanager
 import standardwebhooks
 from aiohttp import web
 
-from benchmarks.launched import receiving
-from chaos.verdict import Event
+from chaos.checks import Event
+from testing.webhook_server import serve_webhooks
 
-FAILING = 1 / 3
-"""The share of calls that fail, one of these ways."""
+FAILURE_SHARE = 1 / 3
+"""The share of calls that fail, each in one of the ways below."""
 
 FAILURES = ("500", "503 with Retry-After", "connection closed", "too slow")
 
 
 class Receiver:
-    """Listens on loopback; `events` are those of each job, in order."""
+    """Receives webhooks on loopback; `events` are those of each job, in order."""
 
     def __init__(self, secret: str, timeout_s: float, rng: random.Random) -> None:
-        self.answers: Counter[str] = Counter()
-        self.forged: list[str] = []
+        self.responses: Counter[str] = Counter()
+        self.invalid_webhooks: list[str] = []
         self.events: defaultdict[str, list[Event]] = defaultdict(list)
         self.url = ""
-        self._taken: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._acknowledged: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._verifier = standardwebhooks.Webhook(secret)
         self._slow_s = timeout_s + 1
         self._rng = rng
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Take calls until the block ends."""
-        async with receiving(self._receive) as self.url:
+        """Receive webhooks until the block ends."""
+        async with serve_webhooks(self._receive) as self.url:
             yield
 
-    async def taken(self, job_id: str) -> None:
-        """Return when a job's webhook has been taken."""
-        await self._taken[job_id].wait()
+    async def wait_until_acknowledged(self, job_id: str) -> None:
+        """Return when a job's webhook has been acknowledged."""
+        await self._acknowledged[job_id].wait()
 
     async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         try:
-            # Its own strict JSON, and the headers' names in lower case.
+            # The library needs the raw body and lower-case header names.
             message = self._verifier.verify(body, {name.lower(): value for name, value in request.headers.items()})
         except standardwebhooks.WebhookVerificationError as error:
-            self.forged.append(f"{error}: {dict(request.headers)}")
+            self.invalid_webhooks.append(f"{error}: {dict(request.headers)}")
             return web.Response(status=400)
-        answer = self._rng.choice(FAILURES) if self._rng.random() < FAILING else "200"
-        self.answers[answer] += 1
-        job, taken = message["data"], answer == "200"
+        response = self._rng.choice(FAILURES) if self._rng.random() < FAILURE_SHARE else "200"
+        self.responses[response] += 1
+        job, acknowledged = message["data"], response == "200"
         text = (job["transcript"] or {}).get("text")
-        self.events[job["id"]].append(Event(request.headers["webhook-id"], message["type"], text, body, taken))
-        if taken:
-            self._taken[job["id"]].set()
-        return await self._answered(request, answer)
+        self.events[job["id"]].append(Event(request.headers["webhook-id"], message["type"], text, body, acknowledged))
+        if acknowledged:
+            self._acknowledged[job["id"]].set()
+        return await self._respond(request, response)
 
-    async def _answered(self, request: web.Request, answer: str) -> web.Response:
-        match answer:
+    async def _respond(self, request: web.Request, response: str) -> web.Response:
+        match response:
             case "500":
                 return web.Response(status=500)
             case "503 with Retry-After":

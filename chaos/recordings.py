@@ -1,4 +1,4 @@
-"""What the jobs transcribe: the recordings of tests/data as they are, and each several times in a row."""
+"""The recordings that the jobs transcribe: those of tests/data, and each of them repeated."""
 
 import io
 import wave
@@ -8,45 +8,34 @@ from pathlib import Path
 import numpy as np
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import AudioDecoder
-from serve_app.settings import LimitSettings
-
-SAID = {
-    "en.mp3": "three one four one five nine",
-    "de.opus": "zwei sieben eins acht zwei acht",
-    "fr.flac": "un quatre un quatre deux un",
-    "es.wav": "uno siete tres dos cero cinco",
-}
-"""The words of tests/data, as its README lists them."""
+from testing.recordings import FOLDER, TEXTS, decode_recording
 
 COPIES = (1, 4, 12)
-"""Lengths of about 4 s, 15 s (one block) and 45 s (two)."""
-
-_DATA = Path(__file__).parent.parent / "tests/data"
+"""Lengths of about 4 s, 15 s (one block) and 45 s (two blocks)."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A file to transcribe, and what is said in it, once or more often."""
+    """An audio file, and the text that its transcript contains at least once."""
 
     name: str
     audio: bytes
-    said: str
+    text: str
 
 
 def recordings() -> list[Recording]:
-    """Every recording in every length."""
-    return [_recording(name, copies) for copies in COPIES for name in SAID]
+    """Return every recording in every length."""
+    return [_recording(name, copies) for copies in COPIES for name in TEXTS]
 
 
 def _recording(name: str, copies: int) -> Recording:
-    path = _DATA / name
+    path = FOLDER / name
     audio = path.read_bytes() if copies == 1 else _repeated(path, copies)
-    return Recording(f"{copies} × {name}", audio, SAID[name])
+    return Recording(f"{copies} × {name}", audio, TEXTS[name])
 
 
 def _repeated(path: Path, copies: int) -> bytes:
-    pcm = np.concatenate(list(AudioDecoder(path, LimitSettings())))
+    pcm = decode_recording(path)
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)

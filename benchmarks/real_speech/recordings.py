@@ -1,4 +1,4 @@
-"""Recordings and what is said in them: real ones where a folder of them is, else spoken by a synthesiser."""
+"""Recordings with their texts: real ones if a folder of them exists, else synthesised ones."""
 
 import json
 import random
@@ -12,23 +12,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.non_speech import Sound
 from serve_app.audio import SAMPLE_RATE
-from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.vad import FRAME_SAMPLES, SpeechDetector, SpeechSegmenter, certain_speech_settings
-from serve_app.settings import LimitSettings, VadSettings
+from serve_app.settings import VadSettings
+from testing.non_speech import Sound
+from testing.recordings import decode_recording
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "speech"
-"""Where a folder of real speech may lie, beside the repository."""
+"""The expected location of real recordings."""
 
-_BESIDE = {
+_EXTRA_FILES = {
     "jfk.flac": (
         "en",
         "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country.",
     ),
     "multilingual.mp3": (None, None),
 }
-"""Files beside that folder: their language and their text, null where unknown."""
+"""Files beside that folder, with their language and text; None if unknown."""
 
 _SENTENCES = {
     "en": ("The ship left the harbour before the sun had risen.", "Nobody knew where the old road would lead them."),
@@ -39,13 +39,13 @@ _SENTENCES = {
 _DETECTED = 2000 * FRAME_SAMPLES
 """Samples in which speech is detected at a time: about a minute."""
 
-LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 2.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 2.0
 """Between recordings that are joined."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A file and what is said in it. `language` and `text`: null where nobody wrote it down."""
+    """A file and its text. `language` and `text` are None if unknown."""
 
     path: Path
     language: str | None
@@ -53,21 +53,21 @@ class Recording:
 
     @cached_property
     def pcm(self) -> NDArray[np.int16]:
-        """All its sound at 16 kHz, mono."""
-        return np.concatenate(list(AudioDecoder(self.path, LimitSettings())))
+        """The whole audio at 16 kHz, mono."""
+        return decode_recording(self.path)
 
     @property
     def duration(self) -> float:
-        """Seconds of sound."""
+        """Seconds of audio."""
         return len(self.pcm) / SAMPLE_RATE
 
     @cached_property
     def speech(self) -> tuple[tuple[float, float], ...]:
-        """Start and end in seconds of each stretch of speech beyond doubt: silero-vad's own threshold."""
+        """Start and end in seconds of each segment of certain speech: silero-vad's own threshold."""
         padded = np.pad(self.pcm, (0, -len(self.pcm) % FRAME_SAMPLES))
         stretches = SpeechSegmenter(certain_speech_settings(VadSettings()), max_frames=len(padded))
         detector = SpeechDetector()
-        # An hour at once would take gigabytes.
+        # An hour at once would need gigabytes of memory.
         pieces = (padded[start : start + _DETECTED] for start in range(0, len(padded), _DETECTED))
         found = [stretch for piece in pieces for stretch in stretches.feed(detector(piece))]
         found += stretches.finish()
@@ -76,24 +76,24 @@ class Recording:
 
 
 def load(folder: Path) -> list[Recording]:
-    """The recordings of a folder's truth.json: a list of `file`, `language` and `text`.
+    """Return the recordings of a folder's truth.json: a list of `file`, `language` and `text`.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError if it does not exist.
     """
     truths = json.loads((folder / "truth.json").read_text())
     return [Recording(folder / truth["file"], truth["language"], truth["text"]) for truth in truths]
 
 
-def beside(folder: Path) -> list[Recording]:
-    """The known recordings that lie beside a folder of real speech."""
-    found = ((folder.parent / name, said) for name, said in _BESIDE.items())
-    return [Recording(path, *said) for path, said in found if path.exists()]
+def load_extra(folder: Path) -> list[Recording]:
+    """Return the known recordings beside a folder of real speech."""
+    found = ((folder.parent / name, known) for name, known in _EXTRA_FILES.items())
+    return [Recording(path, *known) for path, known in found if path.exists()]
 
 
-def speak(folder: Path) -> list[Recording]:
-    """A few sentences in four languages by espeak-ng, written in `folder`.
+def synthesise_sentences(folder: Path) -> list[Recording]:
+    """Write a few sentences in four languages by espeak-ng to `folder`.
 
-    Raises FileNotFoundError where it is not installed.
+    Raises FileNotFoundError if espeak-ng is not installed.
     """
     program = shutil.which("espeak-ng")
     if program is None:
@@ -108,24 +108,26 @@ def speak(folder: Path) -> list[Recording]:
     return recordings
 
 
-def repeat(recordings: Sequence[Recording], seconds: float, seed: int = 0) -> Iterator[tuple[Recording, float]]:
-    """These recordings again and again in new orders, each with the seconds of the pause after it, for so long."""
-    rng = random.Random(seed)  # noqa: S311 (recordings, no secrets)
+def shuffle_repeatedly(
+    recordings: Sequence[Recording], seconds: float, seed: int = 0
+) -> Iterator[tuple[Recording, float]]:
+    """Yield recordings in random orders, each with the seconds of the pause after it, up to a total duration."""
+    rng = random.Random(seed)  # noqa: S311 (not for security)
     while seconds > 0:
         for recording in rng.sample(recordings, len(recordings)):
-            pause = rng.uniform(LEAST_PAUSE_S, MOST_PAUSE_S)
+            pause = rng.uniform(MIN_PAUSE_S, MAX_PAUSE_S)
             yield recording, pause
             seconds -= recording.duration + pause
             if seconds <= 0:
                 return
 
 
-def join(recordings: Sequence[Recording], minutes: float, path: Path, seed: int = 0) -> Recording:
-    """One long recording in one language: all of these again and again in new orders, pauses between, at 16 kHz."""
+def join_recordings(recordings: Sequence[Recording], minutes: float, path: Path, seed: int = 0) -> Recording:
+    """Join recordings of one language in random orders, with pauses, to a long one at 16 kHz."""
     (language,) = {recording.language for recording in recordings}
     sound: list[NDArray[np.int16]] = []
     texts: list[str] = []
-    for recording, pause_s in repeat(recordings, minutes * 60, seed):
+    for recording, pause_s in shuffle_repeatedly(recordings, minutes * 60, seed):
         sound += [recording.pcm, np.zeros(round(pause_s * SAMPLE_RATE), np.int16)]
         texts.append(recording.text or "")
     path.parent.mkdir(parents=True, exist_ok=True)

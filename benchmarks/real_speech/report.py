@@ -1,22 +1,22 @@
-"""Tables of what benchmarks.real_speech measured, and their place in docs/accuracy.md."""
+"""Tables of the results of benchmarks.real_speech, and their section of docs/accuracy.md."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_speech.measures import Errors
-from benchmarks.real_speech.score import by_language, summary, worse_than_peers
+from benchmarks.real_speech.metrics import Errors
+from benchmarks.real_speech.score import by_language, summary, worse_than_baselines
 
 _DOCS = Path(__file__).parents[2] / "docs" / "accuracy.md"
 _MARKS = ("<!-- figures: written by benchmarks.real_speech -->", "<!-- end of figures -->")
 
 Engine = dict[str, Any]
-"""`label`, `rows`, and as far as they were measured `phantoms`, `sounds`, `word_times` and `long`."""
+"""`label`, `rows`, and as far as they were measured `hallucinations`, `sounds`, `word_times` and `long`."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """In Markdown: the first column to the left, figures to the right."""
+    """Return a Markdown table: the first column aligned left, the others right."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -30,22 +30,22 @@ def seconds(value: float | None) -> str:
 
 
 def overview(engines: Sequence[Engine]) -> str:
-    """A line for each engine, the fewest wrong words first."""
+    """Return a line for each engine, the lowest word error rate first."""
     lines = []
     for engine in sorted(engines, key=lambda engine: summary(engine["rows"])["wer"] or 0):
-        all_of = summary(engine["rows"])
-        holes = len(all_of["with_holes"])
+        total = summary(engine["rows"])
+        incomplete = len(total["with_uncovered_speech"])
         lines.append(
             [
                 engine["label"],
-                percent(all_of["wer"]),
-                percent(all_of["cer"]),
-                f"{seconds(all_of['lost_s'])} ({holes})" if all_of["lost_s"] is not None else "",
-                str(all_of["doubled"]),
-                f"{len(engine['phantoms'])} of {engine['sounds']}" if "phantoms" in engine else "",
-                percent(all_of["language_right"]),
-                f"{seconds(all_of['start_error_s'])} / {seconds(all_of['end_error_s'])}",
-                f"{all_of['speed']:.1f}",
+                percent(total["wer"]),
+                percent(total["cer"]),
+                f"{seconds(total['lost_s'])} ({incomplete})" if total["lost_s"] is not None else "",
+                str(total["repeated_words"]),
+                f"{len(engine['hallucinations'])} of {engine['sounds']}" if "hallucinations" in engine else "",
+                percent(total["language_right"]),
+                f"{seconds(total['start_error_s'])} / {seconds(total['end_error_s'])}",
+                f"{total['speed']:.1f}",
             ]
         )
     head = ("", "WER", "CER", "speech lost, s (recordings over 1 s)", "words doubled", "non-speech with text")
@@ -53,15 +53,15 @@ def overview(engines: Sequence[Engine]) -> str:
 
 
 def languages(engines: Sequence[Engine]) -> str:
-    """Word error rates: a line for each language."""
-    found = [by_language(engine["rows"]) for engine in engines]
-    names = sorted({language for figures in found for language in figures})
-    lines = [[name, *(percent(figures.get(name, {}).get("wer")) for figures in found)] for name in names]
+    """Return word error rates by language."""
+    by_engine = [by_language(engine["rows"]) for engine in engines]
+    names = sorted({language for figures in by_engine for language in figures})
+    lines = [[name, *(percent(figures.get(name, {}).get("wer")) for figures in by_engine)] for name in names]
     return table(("WER", *(engine["label"] for engine in engines)), lines) if lines else ""
 
 
 def recordings(engines: Sequence[Engine]) -> str:
-    """Word error rates: a line for each recording, with seconds of speech lost where that is a hole."""
+    """Return word error rates by recording, with more than a second of lost speech noted."""
     lines = []
     for same in zip(*(engine["rows"] for engine in engines), strict=True):
         cells = []
@@ -73,7 +73,7 @@ def recordings(engines: Sequence[Engine]) -> str:
 
 
 def words(engines: Sequence[Engine]) -> str:
-    """Differences of words' times from openai-whisper's."""
+    """Return the differences of word timestamps from openai-whisper's."""
     lines = []
     for engine in engines:
         if times := engine.get("word_times"):
@@ -84,32 +84,32 @@ def words(engines: Sequence[Engine]) -> str:
 
 
 def long_form(engines: Sequence[Engine]) -> str:
-    """One long recording."""
+    """Return the figures of the long recording."""
     lines = []
     for engine in engines:
         if row := engine.get("long"):
             end = "" if row["boundaries_s"] is None else f"{row['boundaries_s'][1]:.2f}"
             wer, lost = percent(Errors(*row["words"]).rate), seconds(row["lost_s"])
             lines.append(
-                [engine["label"], wer, lost, str(row["doubled"]), end, f"{row['audio_s'] / row['seconds']:.1f}"]
+                [engine["label"], wer, lost, str(row["repeated_words"]), end, f"{row['audio_s'] / row['seconds']:.1f}"]
             )
     head = ("", "WER", "speech lost, s", "words doubled", "last end off by, s", "× real time")
     return table(head, lines) if lines else ""
 
 
 def losses(engines: Sequence[Engine]) -> str:
-    """List the recordings on which ours is more than 5 points worse than the best peer."""
+    """List the recordings on which ours is more than 5 points worse than the best other engine."""
     rows = {engine["engine"]: engine["rows"] for engine in engines}
     return "\n".join(
         f"- {engine['label']}: {file} {own:.1%}, best peer {best:.1%}"
         for engine in engines
         if engine["engine"].startswith("ours")
-        for file, own, best in worse_than_peers(rows, engine["engine"])
+        for file, own, best in worse_than_baselines(rows, engine["engine"])
     )
 
 
 def text(result: dict[str, Any]) -> str:
-    """All of it in Markdown."""
+    """Return all tables in Markdown."""
     engines = result["engines"]
     sections = [
         ("All recordings", overview(engines)),
@@ -123,7 +123,7 @@ def text(result: dict[str, Any]) -> str:
 
 
 def publish(path: Path) -> None:
-    """Puts a result's tables into docs/accuracy.md, between its marks."""
+    """Write a result's tables to docs/accuracy.md, between its marks."""
     result = json.loads(path.read_text())
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     head = (

@@ -1,1 +1,1 @@
-"""Speaker diarization: pyannote pipelines, speakers of words, known speakers."""
+"""Speaker diarization: pyannote pipelines, the assignment of words to speakers, known speakers."""

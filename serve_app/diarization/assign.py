@@ -11,16 +11,17 @@ MOMENT_S = 1e-3
 """The duration assumed for words without one: the resolution of a transcript's times."""
 
 _SAME_S = 1e-6
-"""Two speakers who differ by less speak equally long: sums of seconds are only so exact."""
+"""Speaking times that differ by less are equal: sums of floating-point seconds are not more accurate."""
 
 
 def assign(transcript: Transcript, turns: Iterable[Turn]) -> Transcript:
-    """The transcript with `turns`, and a speaker and whether speech overlapped for every word and segment.
+    """Return the transcript with `turns`, and with `speaker` and `overlap` of every word and segment.
 
-    A word is who's that speaks during most of it: of equals the speaker of the word before, or else who began first;
-    where nobody speaks, of the nearest turn. Of several who speak during half of it or more, it is the loudest one's:
-    that is who is understood. Segments are split where the speaker changes, those without words
-    have one as a word has. Without turns there are no speakers. Takes time by the number of words and turns.
+    A word goes to the speaker who overlaps it longest. Ties go to the previous word's speaker, else to the one whose
+    turn started first. If several speakers overlap at least half of the word, it goes to the loudest one, whose speech
+    is the most intelligible. A word outside all turns goes to the speaker of the nearest one. Segments are split where
+    the speaker changes; a segment without words is treated like a word. Without turns there are no speakers. Runs in
+    time proportional to the number of words and turns.
     """
     turns = tuple(sorted((turn for turn in turns if turn.start < turn.end), key=lambda turn: turn.start))
     timeline = _Timeline(turns)
@@ -29,17 +30,17 @@ def assign(transcript: Transcript, turns: Iterable[Turn]) -> Transcript:
     for segment in transcript.segments:
         words = []
         for word in segment.words or ():
-            speaker, overlap = timeline.heard(word.start, word.end, speaker)
+            speaker, overlap = timeline.speaker_between(word.start, word.end, speaker)
             words.append(word.model_copy(update={"speaker": speaker, "overlap": overlap}))
         for piece in _split(segment, words):
-            heard, overlap = timeline.heard(piece.start, piece.end, speaker)
-            speaker = piece.words[-1].speaker if piece.words else heard
+            speaker_between, overlap = timeline.speaker_between(piece.start, piece.end, speaker)
+            speaker = piece.words[-1].speaker if piece.words else speaker_between
             segments.append(piece.model_copy(update={"speaker": speaker, "overlap": overlap}))
     return transcript.model_copy(update={"turns": turns, "segments": tuple(segments)})
 
 
 class _Section(NamedTuple):
-    """A stretch in which the same `speakers` speak, who began first first; perhaps nobody."""
+    """A stretch of time with constant active `speakers`, in order of their turns' starts; there may be none."""
 
     start: float
     end: float
@@ -47,15 +48,15 @@ class _Section(NamedTuple):
 
 
 class _Timeline:
-    """The active speakers over time, cut wherever a turn starts or ends."""
+    """The active speakers over time, divided into sections wherever a turn starts or ends."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._sections = list(_sections(turns))
         self._starts = [section.start for section in self._sections]
         self._levels = {turn.speaker: turn.level for turn in turns if turn.level is not None}
 
-    def heard(self, start: float, end: float, before: str | None) -> tuple[str | None, bool]:
-        """Return the speaker of a stretch, and whether speakers overlap in most of it. `before` breaks ties."""
+    def speaker_between(self, start: float, end: float, before: str | None) -> tuple[str | None, bool]:
+        """Return the speaker of a stretch, and whether speech overlaps in most of it. `before` breaks ties."""
         if not self._sections:
             return None, False
         end = max(end, start + MOMENT_S)
@@ -73,7 +74,7 @@ class _Timeline:
         return before if before in speakers else speakers[0], together > (end - start) / 2
 
     def _loudest(self, seconds: Mapping[str, float], length: float) -> list[str]:
-        """Return the loudest speaker if several speak during at least half of a stretch, else null."""
+        """Return the loudest speaker if several speak during at least half of a stretch, else an empty list."""
         audible = [speaker for speaker, spoken in seconds.items() if 2 * spoken > length - _SAME_S]
         if len(audible) < 2 or not self._levels.keys() >= set(audible):
             return []
@@ -81,10 +82,10 @@ class _Timeline:
         return [speaker for speaker in audible if self._levels[speaker] == level]
 
     def _nearest(self, start: float, end: float) -> list[str]:
-        """Return the speaker who is nearest to a stretch without speakers."""
+        """Return the speakers nearest to a stretch in which nobody speaks."""
         after = bisect_right(self._starts, start)
         around = self._sections[max(0, after - 2) : after + 1]
-        # Of two sections, one after the other, somebody speaks in at least one.
+        # No two adjacent sections are both silent.
         nearest = min(
             (section for section in around if section.speakers),
             key=lambda section: max(section.start - end, start - section.end),
@@ -100,7 +101,7 @@ def _longest(seconds: Mapping[str, float]) -> list[str]:
 def _sections(turns: Sequence[Turn]) -> Iterator[_Section]:
     starts = [(turn.start, 1, turn.speaker) for turn in turns]
     ends = [(turn.end, -1, turn.speaker) for turn in turns]
-    speaking: dict[str, int] = {}  # in how many turns
+    speaking: dict[str, int] = {}  # the number of active turns of each speaker
     for (at, change, speaker), (until, _, _) in pairwise(sorted(starts + ends)):
         speaking[speaker] = speaking.get(speaker, 0) + change
         if not speaking[speaker]:
@@ -110,9 +111,9 @@ def _sections(turns: Sequence[Turn]) -> Iterator[_Section]:
 
 
 def _split(segment: Segment, words: Sequence[Word]) -> Iterator[Segment]:
-    """A segment for every run of words of one speaker; together they are the whole of it.
+    """Split a segment into runs of words of one speaker, which together are the whole segment.
 
-    Its text and tokens go to the runs by their words' lengths, and the last run has what is left.
+    Text and tokens are divided by the lengths of the words; the last run gets the remainder.
     """
     if not words:
         yield segment
@@ -138,7 +139,7 @@ def _shares(lengths: Sequence[int], total: int) -> list[slice]:
 
 
 def _times(segment: Segment, runs: Sequence[Sequence[Word]]) -> Iterator[tuple[float, float]]:
-    """From each run's first word to its last; the segment's own edges stand. Its words are in order and within it."""
+    """Yield (start, end) of each run, from its first word to its last; the outer edges are the segment's."""
     starts = [segment.start, *(run[0].start for run in runs[1:])]
     ends = [*(run[-1].end for run in runs[:-1]), segment.end]
     return zip(starts, ends, strict=True)

@@ -1,8 +1,8 @@
-"""pyannote's diarization with the same result in less time and memory.
+"""pyannote's diarization with identical results in less time and memory.
 
-Chunks overlap, and every chunk has several speakers: the library runs the embedding's network once for each of them,
-and keeps an array over chunks, frames and all speakers of the recording. Here a chunk goes through once, with all its
-speakers' masks, and only if somebody speaks in it.
+Chunks overlap and have several speakers. The library runs the embedding network once for each speaker of each chunk,
+and keeps an array over chunks, frames and all speakers of the recording. Here each chunk goes through the network once,
+with the masks of all its speakers, and only if it contains speech.
 """
 
 import math
@@ -20,11 +20,11 @@ _Numbers = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 
 _NOT_SPEAKING = -2
-"""The cluster of who is silent in a chunk, as the library has it."""
+"""The library's cluster number of a speaker who is silent in a chunk."""
 
 
 class BatchedSpeakerDiarization(SpeakerDiarization):
-    """A loaded `SpeakerDiarization` becomes one when its class is set to this. Methods are the library's."""
+    """A faster `SpeakerDiarization`: set a loaded pipeline's `__class__` to it. Methods override the library's."""
 
     @classmethod
     def is_supported(cls, pipeline: SpeakerDiarization) -> bool:
@@ -51,7 +51,7 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
         exclude_overlap: bool = False,
         hook: Callable[..., None] | None = None,
     ) -> _Floats:
-        """(chunks, speakers, dimension); who is silent in a chunk gets what the network says of an empty mask."""
+        """Return (chunks, speakers, dimension); silent speakers get the embedding of an empty mask."""
         chunks, speech = binary_segmentations.sliding_window, binary_segmentations.data
         least = self._least_frames(speech.shape[1], chunks.duration) if exclude_overlap else None
         wave, rate = file["waveform"], file["sample_rate"]
@@ -71,14 +71,14 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
         return embeddings
 
     def _least_frames(self, frames: int, duration: float) -> int:
-        """Frames that a mask without overlaps must exceed, or the one with them is used."""
+        """Return the number of frames that a mask without overlaps must exceed; otherwise overlaps are included."""
         samples: float = duration * self._embedding.sample_rate
         return math.ceil(frames * int(self._embedding.min_num_samples) / samples)
 
     def reconstruct(
         self, segmentations: SlidingWindowFeature, hard_clusters: _Numbers, count: SlidingWindowFeature
     ) -> SlidingWindowFeature:
-        """(frames, speakers) of 0 and 1: as many speakers of a frame as are counted there, the likeliest first."""
+        """Return (frames, speakers) of 0 and 1: the likeliest speakers of each frame, as many as were counted."""
         chunks, speech = segmentations.sliding_window, segmentations.data
         frames = SlidingWindow(
             start=chunks.start, duration=count.sliding_window.duration, step=count.sliding_window.step
@@ -90,8 +90,8 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
         for number, clusters in enumerate(hard_clusters):
             first = frames.closest_frame(chunks[number].start + half)
             for cluster in set(clusters.tolist()) - {_NOT_SPEAKING}:
-                heard = np.nan_to_num(speech[number][:, clusters == cluster].max(axis=1))
-                votes[first : first + len(heard), cluster] += heard
+                activity = np.nan_to_num(speech[number][:, clusters == cluster].max(axis=1))
+                votes[first : first + len(activity), cluster] += activity
         activations = SlidingWindowFeature(votes, frames)
         extent = activations.extent & count.extent
         activations = activations.crop(extent, return_data=False)
@@ -103,16 +103,16 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
 
 
 def _batches(speech: _Floats, size: int) -> Iterator[_Numbers]:
-    """The numbers of chunks in which somebody speaks, `size` at a time."""
+    """Yield the indices of chunks that contain speech, `size` at a time."""
     spoken = np.flatnonzero((np.nan_to_num(speech) != 0).any(axis=(1, 2)))
     for first in range(0, len(spoken), size):
         yield spoken[first : first + size]
 
 
 def _masks(speech: _Floats, least: int | None) -> _Floats:
-    """(chunks, frames, speakers) of speech → (chunks, speakers, frames) that the embedding hears.
+    """Convert speech (chunks, frames, speakers) to the embedding's masks (chunks, speakers, frames).
 
-    Without overlaps, where more than `least` frames are left; null: with them.
+    Overlaps are excluded from masks with more than `least` other frames; None: from no mask.
     """
     masks = np.nan_to_num(speech).astype(np.float32)
     if least is not None:

@@ -1,4 +1,4 @@
-"""Loudness of speakers: of overlapping speakers, the words belong to the louder one. Pure."""
+"""Loudness of speakers, by which overlapping words are assigned to the louder one. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,12 @@ _FRAME = SAMPLE_RATE // 100
 
 
 def with_loudness(turns: Sequence[Turn], pcm: NDArray[Any]) -> tuple[Turn, ...]:
-    """The turns with their speakers' levels in 16 kHz sound of 16 bits, whole numbers or not.
+    """Return the turns with their speakers' levels in 16 kHz audio with 16-bit values (int or float).
 
-    A level is the mean power of where a speaker speaks alone, in dB of full scale; null for who never does.
+    A level is the mean power where only that speaker speaks, in dB of full scale; None for a speaker who never does.
     """
     frames = pcm[: len(pcm) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    # Without a copy of the sound in another type: of four hours that would be a gigabyte, and another for its squares.
+    # Without converting the array: a float copy of four hours is a gigabyte, and its squares another.
     power = np.einsum("ij,ij->i", frames, frames, dtype=np.float32, casting="same_kind") / (_FRAME * 32768.0**2)
     speaking = {turn.speaker: np.zeros(len(power), bool) for turn in turns}
     for turn in turns:

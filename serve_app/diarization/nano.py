@@ -1,6 +1,6 @@
-"""diarization-nano's networks as pyannote.audio's models.
+"""diarization-nano's networks as pyannote.audio models.
 
-Checkpoints name these classes by their import path: it stays.
+Checkpoints refer to these classes by import path, which must not change.
 """
 
 import torch
@@ -11,7 +11,7 @@ from serve_app.diarization import nets
 
 
 class NanoModel(Model):
-    """The base of both models: the network, and the times of its frames."""
+    """The base of both models: the network and the times of its frames."""
 
     def __init__(
         self, net: torch.nn.Module, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None
@@ -30,7 +30,7 @@ class NanoModel(Model):
 
 
 class NanoSegmentation(NanoModel):
-    """Up to four speakers in a chunk of 10 s, two of them at once."""
+    """Segmentation of a chunk of 10 s with up to four speakers, two at once."""
 
     def __init__(self, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None) -> None:
         super().__init__(nets.SegmentationNet(), sample_rate, num_channels, task)
@@ -40,13 +40,13 @@ class NanoSegmentation(NanoModel):
         return nets.CLASSES
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, samples) to (batch, frames, classes)."""
+        """Map (batch, 1, samples) to (batch, frames, classes)."""
         scores: torch.Tensor = self.net(waveforms[:, 0])
         return scores
 
 
 class NanoEmbedding(NanoModel):
-    """A speaker's vector."""
+    """Speaker embedding."""
 
     def __init__(self, sample_rate: int = nets.SAMPLE_RATE, num_channels: int = 1, task: Task | None = None) -> None:
         super().__init__(nets.EmbeddingNet(), sample_rate, num_channels, task)
@@ -56,7 +56,7 @@ class NanoEmbedding(NanoModel):
         return nets.DIMENSION
 
     def forward(self, waveforms: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """(batch, 1, samples), and weights of (batch, frames) or (batch, speakers, frames), to as many vectors."""
+        """Map (batch, 1, samples) and weights (batch[, speakers], frames) to one vector for each mask."""
         samples = waveforms[:, 0]
         if weights is None or weights.dim() == 3:
             vectors: torch.Tensor = self.net(samples, weights)
@@ -65,7 +65,7 @@ class NanoEmbedding(NanoModel):
 
 
 def segmentation_specifications() -> Specifications:
-    """Return the segmentation of a chunk."""
+    """Return pyannote's specifications of the segmentation task."""
     return Specifications(
         problem=Problem.MONO_LABEL_CLASSIFICATION,
         resolution=Resolution.FRAME,
@@ -77,5 +77,5 @@ def segmentation_specifications() -> Specifications:
 
 
 def embedding_specifications() -> Specifications:
-    """Return the embedding of a chunk."""
+    """Return pyannote's specifications of the embedding task."""
     return Specifications(problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=nets.CHUNK_S)

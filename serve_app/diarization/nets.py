@@ -1,7 +1,7 @@
-"""diarization-nano's two networks, as plain torch modules: training needs no pyannote.audio.
+"""diarization-nano's two networks as plain torch modules, so that training does not need pyannote.audio.
 
-Both hear 16 kHz sound as 64 mels every 10 ms, and see through the same kind of convolutional trunk a frame every 40 ms:
-the segmentation's starts from the embedding's weights.
+Both compute 64 mels of 16 kHz audio every 10 ms and pass them through the same kind of convolutional trunk, which has a
+frame every 40 ms. The segmentation's trunk is initialised from the embedding's weights.
 """
 
 import torch
@@ -10,21 +10,21 @@ from torchaudio.functional import melscale_fbanks
 
 SAMPLE_RATE = 16_000
 FRAME = 640
-"""Samples a frame; a chunk of 10 s has 250."""
+"""Samples in a frame; a chunk of 10 s has 250 frames."""
 FIRST_CENTRE = 256
-"""The sample in the middle of the first frame."""
+"""The sample at the centre of the first frame."""
 MELS = 64
 CHANNELS = 224
 POOLED = 448
 DIMENSION = 128
 CHUNK_S = 10.0
 SPEAKERS = 4
-"""Speakers a chunk can hold; two at most speak at once."""
+"""The maximum number of speakers in a chunk; at most two speak at once."""
 CLASSES = 1 + SPEAKERS + SPEAKERS * (SPEAKERS - 1) // 2
 
 _WINDOW, _HOP = 512, 160
 _FLOOR = 18.4
-"""Nepers of power below the loudest mel at which sound counts as silence: 80 dB."""
+"""Nepers of power below the loudest mel at which audio counts as silence: 80 dB."""
 
 
 def frames(samples: int) -> int:
@@ -34,7 +34,7 @@ def frames(samples: int) -> int:
 
 
 class Features(nn.Module):
-    """(batch, samples) to (batch, MELS, time): log-mels of 10 ms, each without its mean over frames with sound."""
+    """Map (batch, samples) to (batch, MELS, time): log-mels of 10 ms, minus their mean over frames with sound."""
 
     window: torch.Tensor
     filters: torch.Tensor
@@ -50,14 +50,14 @@ class Features(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()
         mels = torch.matmul(self.filters, power).clamp(min=1e-12).log()
         floor = mels.amax((1, 2), keepdim=True) - _FLOOR
-        heard = (mels.amax(1, keepdim=True) > floor).to(mels.dtype)
+        audible = (mels.amax(1, keepdim=True) > floor).to(mels.dtype)
         mels = torch.maximum(mels, floor)
-        mean = (mels * heard).sum(2, keepdim=True) / heard.sum(2, keepdim=True).clamp(min=1)
+        mean = (mels * audible).sum(2, keepdim=True) / audible.sum(2, keepdim=True).clamp(min=1)
         return (mels - mean) / 4
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Convolution, normalisation, rectifier."""
+    """Return a convolution with batch normalisation and a rectifier."""
     padding = dilation * (kernel - 1) // 2
     return nn.Sequential(
         nn.Conv1d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
@@ -67,7 +67,7 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, dilatio
 
 
 class Trunk(nn.Sequential):
-    """(batch, MELS, time) to (batch, CHANNELS, time / 4); each frame sees 0.4 s."""
+    """Map (batch, MELS, time) to (batch, CHANNELS, time / 4); the receptive field of a frame is 0.4 s."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -90,22 +90,22 @@ class EmbeddingNet(nn.Module):
         self.embedding = nn.Linear(2 * POOLED, DIMENSION)
 
     def forward(self, samples: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """(batch, samples) to (batch, DIMENSION); weights (batch, speakers, frames): (batch, speakers, DIMENSION)."""
+        """Map (batch, samples) to (batch, DIMENSION), or with weights (batch, speakers, frames) one for each."""
         frames = self.frames(self.features(samples))
         if weights is None:
             return self.pooled(frames, frames.new_ones(len(frames), 1, frames.shape[2]))[:, 0]
         return self.pooled(frames, weights)
 
     def frames(self, features: torch.Tensor) -> torch.Tensor:
-        """Features to (batch, POOLED, frames)."""
+        """Map features to (batch, POOLED, frames)."""
         frames: torch.Tensor = self.widen(self.trunk(features))
         return frames
 
     def pooled(self, frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The embeddings of (batch, POOLED, frames) under weights (batch, speakers, frames)."""
+        """Return the embeddings of (batch, POOLED, frames) under weights (batch, speakers, frames)."""
         weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-6)
         mean = torch.matmul(weights, frames.transpose(1, 2))
-        # Not the mean of squares less the square of the mean: that loses digits.
+        # The mean of squares minus the square of the mean would lose precision.
         spread = (frames.unsqueeze(1) - mean.unsqueeze(3)).square()
         variance = torch.matmul(spread, weights.unsqueeze(3)).squeeze(3)
         statistics = torch.cat([mean, (variance + 1e-5).sqrt()], dim=2)
@@ -125,10 +125,10 @@ class SegmentationNet(nn.Module):
         self.classifier = nn.Linear(128, CLASSES)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) to (batch, frames, CLASSES)."""
+        """Map (batch, samples) to (batch, frames, CLASSES)."""
         return self.scores(self.features(samples))
 
     def scores(self, features: torch.Tensor) -> torch.Tensor:
-        """Features to (batch, frames, CLASSES)."""
+        """Map features to (batch, frames, CLASSES)."""
         states, _ = self.lstm(self.trunk(features).transpose(1, 2))
         return torch.log_softmax(self.classifier(self.hidden(states)).float(), dim=2)

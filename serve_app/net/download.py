@@ -1,4 +1,4 @@
-"""From a URL to a file."""
+"""Downloads of audio from user-supplied URLs."""
 
 import asyncio
 from http import HTTPStatus
@@ -13,16 +13,16 @@ from serve_app.settings import LimitSettings
 
 _CHUNK_BYTES = 2**18
 
-BROKE_OFF = "the connection broke off while the audio was fetched; this is the text of what had arrived"
+BROKE_OFF = "the connection was lost while the audio was downloaded; the transcript covers only what had arrived"
 
 
 async def fetch(
     session: aiohttp.ClientSession, url: str, path: Path, limits: LimitSettings, max_redirects: int
 ) -> str | None:
-    """Write what is behind `url` to `path`; return a warning if it broke off midway, else None.
+    """Download `url` to `path`; return a warning if the connection was lost midway, else None.
 
-    `session` is a `guarded_session`. Raises `AudioError` (param `url`; its code says what went
-    wrong) or `TooLarge`, and leaves no file then.
+    `session` is a `guarded_session`. Raises `AudioError` (with param `url` and a code for the cause) or `TooLarge`, and
+    leaves no file then.
     """
     try:
         async with asyncio.timeout(limits.fetch_timeout_s):
@@ -39,7 +39,7 @@ async def _fetch(
 ) -> str | None:
     request = session.get(
         url,
-        # aiohttp reads 0 as "no limit", and its limit is the number that fails.
+        # In aiohttp 0 means no limit, and the limit is the first number that fails.
         allow_redirects=max_redirects > 0,
         max_redirects=max_redirects + 1,
         timeout=aiohttp.ClientTimeout(total=None),
@@ -58,7 +58,7 @@ async def _fetch(
 
 
 async def _copy(content: aiohttp.StreamReader, file: BinaryIO, max_bytes: int) -> bool:
-    """Return whether the body was complete. Bytes are counted after content decoding."""
+    """Copy the body to a file; return whether it was complete. Bytes are counted after content decoding."""
     size = 0
     try:
         async for chunk in content.iter_chunked(_CHUNK_BYTES):
@@ -67,7 +67,7 @@ async def _copy(content: aiohttp.StreamReader, file: BinaryIO, max_bytes: int) -
                 raise _too_large(max_bytes)
             file.write(chunk)
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
-        # aiohttp withholds what it has already received while an exception is set.
+        # While an exception is set, aiohttp does not return the data already received.
         content.set_exception(None)  # type: ignore[arg-type]
         file.write(content.read_nowait()[: max_bytes - size])
         return False
@@ -99,7 +99,7 @@ def _explain(error: Exception, limits: LimitSettings, max_redirects: int) -> Aud
 
 
 def _status(status: int) -> str:
-    # The server's own reason phrase is not to be trusted in an error message.
+    # The server's own reason phrase is untrusted text.
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

@@ -1,7 +1,7 @@
-"""The SSRF guard: the addresses that audio URLs and webhooks of users may reach.
+"""The SSRF guard: which addresses user-supplied audio URLs and webhooks may reach.
 
-A name is checked where a connection is made, not where it is looked up: only there is the
-address final, after DNS, redirects, and every way to spell an address (`http://2130706433/`).
+The address is checked when a connection is opened, not when the name is looked up: only then is it final, after DNS,
+redirects, and every way to spell an address (`http://2130706433/`).
 """
 
 import errno
@@ -16,7 +16,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.settings import NetworkSettings
 
 MAX_URL_CHARS = 8192
-"""Signed URLs run to a few thousand characters; HTTP servers commonly take 8 KiB of request line."""
+"""Signed URLs can have a few thousand characters; HTTP servers commonly accept 8 KiB of request line."""
 
 # RFC 4291 2.4 and the IANA registry: the only IPv6 space handed out for the public internet.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -28,23 +28,23 @@ _INSIDE = (
 
 
 class AddressRefusedError(OSError):
-    """A connection to an address that is not on the public internet."""
+    """A connection was attempted to an address that is not on the public internet."""
 
     def __init__(self) -> None:
-        # One text for every address: aiohappyeyeballs keeps the type only where all texts agree,
-        # and a message that shows what a name resolves to inside would help an attacker.
+        # The same text for every address: aiohappyeyeballs preserves the type only if all texts are equal,
+        # and showing what a name resolves to internally would help an attacker.
         super().__init__(errno.EACCES, "the host's address is not on the public internet")
 
 
 def was_refused(error: BaseException) -> bool:
-    """Return whether a request of a `guarded_session` failed because of `AddressRefusedError`."""
+    """Return whether a request of a `guarded_session` failed with `AddressRefusedError`."""
     return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressRefusedError)
 
 
 def is_public(address: str) -> bool:
     """Return whether an IP address (as text, with or without an IPv6 scope) is on the public internet.
 
-    IPv4 inside IPv6 (mapped, 6to4, NAT64) is judged by the IPv4 address.
+    For IPv4 inside IPv6 (mapped, 6to4, NAT64) the IPv4 address decides.
     """
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
@@ -62,11 +62,10 @@ def _embedded(ip: IPv6Address) -> IPv4Address | None:
 
 
 def guarded_session(network: NetworkSettings, **session: Any) -> aiohttp.ClientSession:
-    """A session that connects to public addresses only, unless `network.allow_private_addresses`.
+    """Return a session that connects to public addresses only, unless `network.allow_private_addresses`.
 
-    Keeps no cookies (users share it) and reads no proxy or credentials from the environment.
-    `session` goes to `aiohttp.ClientSession`. A refused request fails with a
-    `ClientConnectorError` for which `was_refused` is true.
+    It stores no cookies (users share it) and reads no proxy or credentials from the environment. `session` is passed to
+    `aiohttp.ClientSession`. A refused request fails with a `ClientConnectorError` for which `was_refused` is true.
     """
     factory = None if network.allow_private_addresses else _public_socket
     return aiohttp.ClientSession(
@@ -85,9 +84,9 @@ def _public_socket(info: tuple[Any, ...]) -> socket.socket:
 
 
 def check_url(url: str, param: str) -> None:
-    """Refuse what can't be a URL to fetch or call, without touching the network.
+    """Reject a string that can't be a URL to fetch or call, without network access.
 
-    Raises `InvalidRequest` that names `param`. Where the URL points is judged when connecting.
+    Raises `InvalidRequest` that names `param`. The address is checked when connecting.
     """
     problem = _problem(url)
     if problem:
@@ -102,7 +101,7 @@ def _problem(url: str) -> str | None:
     if len(url) > MAX_URL_CHARS:
         return f"is longer than {MAX_URL_CHARS} characters"
     if not url.isprintable() or url != url.strip():
-        return "holds control characters, or spaces around it"
+        return "has control characters, or spaces around it"
     try:
         parsed = URL(url)
     except ValueError as error:
@@ -122,7 +121,7 @@ def _problem(url: str) -> str | None:
 
 
 def _is_basic(user: str, password: str) -> bool:
-    """RFC 7617: no colon in the user's name; Latin-1 is what aiohttp sends."""
+    """Return whether HTTP basic authentication can carry these (RFC 7617: no colon in the user name; Latin-1)."""
     try:
         (user + password).encode("latin-1")
     except UnicodeEncodeError:

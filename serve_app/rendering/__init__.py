@@ -1,1 +1,1 @@
-"""Transcripts as JSON, text, subtitles and RTTM."""
+"""Rendering of transcripts as JSON, text, subtitles and RTTM."""

@@ -1,4 +1,4 @@
-"""A transcript in the shapes clients ask for."""
+"""Output formats of a transcript."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from serve_app.schemas.languages import language_name
 from serve_app.schemas.transcript import Segment, Transcript, Word
 
 SpeechFormat = Literal["json", "verbose_json", "diarized_json", "text", "srt", "vtt", "tsv"]
-"""The formats of a text."""
+"""The formats of OpenAI's audio API, and `tsv`."""
 
 Format = Literal[SpeechFormat, "rttm"]
-"""The formats of a transcript."""
+"""All formats of a transcript."""
 
 SPEAKERS: tuple[Format, ...] = ("diarized_json", "rttm")
-"""The formats that are about who speaks."""
+"""The formats that need speakers."""
 
 SUBTITLES: tuple[Format, ...] = ("srt", "vtt")
-"""The formats that are shown beside the recording, and are cut by words' times."""
+"""The formats that benefit from word timestamps."""
 
 MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
@@ -35,17 +35,17 @@ MEDIA_TYPES: dict[Format, str] = {
 
 
 def check_speakers(transcript: Transcript, form: Format) -> None:
-    """Raise InvalidRequest where a format is about speakers, and they were not told apart."""
+    """Raise InvalidRequest if the format needs speakers and the transcript has none."""
     if form in SPEAKERS and transcript.turns is None:
         why = "; ".join(("", *transcript.warnings))
         raise InvalidRequest(f"format {form} needs speakers: submit the job with diarization{why}", "format")
 
 
 def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: str = "audio") -> str | dict[str, Any]:
-    """The transcript as text, or as the JSON object OpenAI's audio API answers with.
+    """Return the transcript as text, or as the JSON object of OpenAI's audio API.
 
-    `name`: what RTTM calls the recording, without spaces.
-    Raises InvalidRequest for a layout that this format or this transcript can't have.
+    `name`: the recording's name in RTTM, without spaces.
+    Raises InvalidRequest for a layout that this format or this transcript does not support.
     """
     if layout.asked and form not in SUBTITLES:
         raise InvalidRequest(
@@ -76,7 +76,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
         case "verbose_json":
             return {
                 "task": transcript.task,
-                "language": _spoken(transcript),
+                "language": _language_name(transcript),
                 "duration": transcript.duration,
                 "text": transcript.text,
                 **_words(transcript),
@@ -88,31 +88,32 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
 
 
 def chunked(transcript: Transcript) -> dict[str, Any]:
-    """The transcript as transformers' speech recognition pipeline returns it, a chunk a segment, or a word if asked.
+    """Return the transcript as transformers' speech recognition pipeline does: a chunk for each segment or word.
 
-    Chunks keep the spaces before them: together they are the text. Where speakers were told apart, `speakers` are the
-    chunks once more, with theirs.
+    Chunks keep their leading spaces, so that joined they are the text. If the transcript has speakers, `speakers`
+    repeats the chunks with the speaker of each.
     """
     pieces = [piece for segment in transcript.segments for piece in segment.words or (segment,)]
     chunks = [{"timestamp": [piece.start, piece.end], "text": piece.text} for piece in pieces]
-    told = zip(pieces, chunks, strict=True)
+    speakers = zip(pieces, chunks, strict=True)
     return {
         "text": transcript.text,
         "chunks": chunks,
-        **({} if transcript.turns is None else {"speakers": [{"speaker": p.speaker} | chunk for p, chunk in told]}),
+        **({} if transcript.turns is None else {"speakers": [{"speaker": p.speaker} | chunk for p, chunk in speakers]}),
         **_warnings(transcript),
     }
 
 
 def as_whisper(transcript: Transcript) -> dict[str, Any]:
-    """The transcript as openai-whisper's `transcribe` returns it: the language is a code, words are in their segments.
+    """Return the transcript as openai-whisper's `transcribe` does: the language is a code, words are in their segments.
 
-    Token log-probabilities, which it does not know, are as in OpenAI's API.
+    Token log-probabilities, which openai-whisper does not have, are as in OpenAI's API.
     """
     return {
         "text": transcript.text,
         "segments": [
-            _segment(number, segment) | _timed(segment.words) for number, segment in enumerate(transcript.segments)
+            _segment(number, segment) | _whisper_words(segment.words)
+            for number, segment in enumerate(transcript.segments)
         ],
         "language": transcript.language,
         **_logprobs(transcript),
@@ -124,17 +125,17 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
     return {"id": number} | segment.model_dump(exclude={"words", "logprobs"})
 
 
-def _timed(words: Sequence[Word] | None) -> dict[str, Any]:
-    """Words in openai-whisper's shape, with the spaces before them, when they were asked for."""
+def _whisper_words(words: Sequence[Word] | None) -> dict[str, Any]:
+    """Return words in openai-whisper's format, with their leading spaces, if they were requested."""
     if words is None:
         return {}
     return {"words": [{"word": word.text} | word.model_dump(exclude={"text", "tokens"}) for word in words]}
 
 
-def _spoken(transcript: Transcript) -> str:
+def _language_name(transcript: Transcript) -> str:
     if transcript.task == "translate":
         return "english"  # OpenAI's API names the language of the text here
-    # A string in any case: typed clients read one.
+    # Always a string: typed clients require it.
     return "unknown" if transcript.language is None else language_name(transcript.language)
 
 
@@ -142,19 +143,19 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"usage": {"type": "duration", "seconds": math.ceil(transcript.duration)}}
 
 
-_OF_WORDS = {"start", "end", "speaker", "overlap"}
+_WORD_FIELDS = {"start", "end", "speaker", "overlap"}
 
 
 def _words(transcript: Transcript) -> dict[str, Any]:
-    """Words in OpenAI's shape, without the spaces around them, when they were asked for."""
+    """Return words in OpenAI's format, without spaces around them, if they were requested."""
     words = [word for segment in transcript.segments for word in segment.words or ()]
     if not words:
         return {}
-    return {"words": [{"word": word.text.strip()} | word.model_dump(include=_OF_WORDS) for word in words]}
+    return {"words": [{"word": word.text.strip()} | word.model_dump(include=_WORD_FIELDS) for word in words]}
 
 
 def _logprobs(transcript: Transcript) -> dict[str, Any]:
-    """Tokens in OpenAI's shape, when they were asked for."""
+    """Return tokens in OpenAI's format, if they were requested."""
     tokens = [token for segment in transcript.segments for token in segment.logprobs or ()]
     return {"logprobs": [token.model_dump() for token in tokens]} if tokens else {}
 

@@ -10,16 +10,16 @@ from serve_app.schemas.request import ANONYMOUS_SPEAKER
 from serve_app.schemas.transcript import Transcript, Turn
 
 UNKNOWN = "unknown"
-"""The speaker of what nobody is known to have said, where there must be one: typed clients read a string."""
+"""The label of text without a speaker, in formats whose typed clients require a string."""
 
 
 def with_speaker_label(speaker: str | None, text: str) -> str:
-    """A text with its speaker before it, as WhisperX writes subtitles and texts."""
+    """Prefix a text with its speaker, as WhisperX does in subtitles and texts."""
     return f"[{speaker}]: {text}" if speaker else text
 
 
 def speaker_text(transcript: Transcript) -> str:
-    """The text; where speakers were told apart, a line for whatever one says without a break."""
+    """Return the text; if the transcript has speakers, with a line for each run of segments of one speaker."""
     if transcript.turns is None:
         return transcript.text
     runs = groupby(transcript.segments, key=lambda segment: segment.speaker)
@@ -28,7 +28,7 @@ def speaker_text(transcript: Transcript) -> str:
 
 
 def diarized_segments(transcript: Transcript) -> list[dict[str, Any]]:
-    """Segments as OpenAI's `diarized_json` has them, which are also the events of its streams."""
+    """Return segments as in OpenAI's `diarized_json`; they are also the events of its streams."""
     names = openai_speaker_labels(transcript.turns or ())
     return [
         {
@@ -44,9 +44,9 @@ def diarized_segments(transcript: Transcript) -> list[dict[str, Any]]:
 
 
 def openai_speaker_labels(turns: Sequence[Turn]) -> Mapping[str, str]:
-    """Return OpenAI's labels of the speakers of `turns`: names of known ones, else `A`, `B`, … in order of appearance.
+    """Return OpenAI's labels of speakers: the names of known ones, else `A`, `B`, … in order of appearance.
 
-    After `Z` comes `AA`; a letter that is somebody's name is passed over.
+    `Z` is followed by `AA`; a letter that is a known speaker's name is skipped.
     """
     speakers = dict.fromkeys(turn.speaker for turn in turns)
     alphabet = ("".join(letter) for length in count(1) for letter in product(ascii_uppercase, repeat=length))
@@ -55,7 +55,7 @@ def openai_speaker_labels(turns: Sequence[Turn]) -> Mapping[str, str]:
 
 
 def rttm(turns: Sequence[Turn], name: str) -> str:
-    """The turns of the recording `name` in NIST's Rich Transcription Time Marked format, spaces in names as `_`."""
+    """Return turns in NIST's Rich Transcription Time Marked format; spaces in names become `_`."""
     return "".join(
         f"SPEAKER {name} 1 {turn.start:.3f} {turn.end - turn.start:.3f} <NA> <NA> {_word(turn.speaker)} <NA> <NA>\n"
         for turn in turns

@@ -1,4 +1,4 @@
-"""Held-out conversations, and how what was found in them is scored."""
+"""Held-out conversations, and the scores of turns found in them."""
 
 import random
 import shutil
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.conversations import Speaker, Talk, cut, make, speakers
+from benchmarks.conversations import ConversationBuilder, Speaker, choose_speakers, make, split_at_pauses
 from benchmarks.diarization import Result, figures, read, table
-from benchmarks.heldout import SpokenWord
+from benchmarks.synthetic_speech import SpokenWord
 from serve_app.schemas.transcript import Turn
 from training.whisper_nano.digits import LANGUAGES
 from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS
@@ -27,7 +27,7 @@ def test_people_have_reserved_voices_of_their_own() -> None:
     rng = random.Random(1)
     for language in LANGUAGES:
         for count in (2, 3, 4) if language == "en" else (2, 3):
-            timbres = [speaker.voice.split("+")[-1] for speaker in speakers(rng, language, count)]
+            timbres = [speaker.voice.split("+")[-1] for speaker in choose_speakers(rng, language, count)]
             assert len(set(timbres)) == count
             assert {*timbres} <= {*RESERVED_ESPEAK_VARIANTS, "flite-kal16", "festival-kal"}
             assert not {"flite-kal16", "festival-kal"} <= {*timbres}  # one person
@@ -35,7 +35,7 @@ def test_people_have_reserved_voices_of_their_own() -> None:
 
 def test_turns_are_cut_where_a_pause_is_long() -> None:
     words = tuple(SpokenWord(str(at), at, at + 0.6) for at in (0.0, 1.0, 2.2, 3.0))  # pauses of 0.4, 0.6, 0.2 s
-    assert [[word.word for word in part] for part in cut(words)] == [["0.0", "1.0"], ["2.2", "3.0"]]
+    assert [[word.word for word in part] for part in split_at_pauses(words)] == [["0.0", "1.0"], ["2.2", "3.0"]]
 
 
 @needs_synthesisers
@@ -55,11 +55,11 @@ def test_a_conversation_is_what_its_truth_says(tmp_path: Path) -> None:
 
 @needs_synthesisers
 def test_nobody_talks_to_themselves() -> None:
-    people = [Speaker("en-us+m5", 170, 50, 1.0), Speaker("en-us+linda", 170, 50, 1.0)]
-    talk = Talk(random.Random(5), "en", 60.0, people)
-    talk.hold()
+    speakers = [Speaker("en-us+m5", 170, 50, 1.0), Speaker("en-us+linda", 170, 50, 1.0)]
+    builder = ConversationBuilder(random.Random(5), "en", 60.0, speakers)
+    builder.build()
     for name in ("speaker 1", "speaker 2"):
-        own = [turn for turn in talk.turns if turn.speaker == name]
+        own = [turn for turn in builder.turns if turn.speaker == name]
         assert all(left.end <= right.start for left, right in pairwise(own))
 
 
@@ -76,7 +76,7 @@ def test_the_same_seed_makes_the_same(tmp_path: Path) -> None:
 
 
 def result(unknown: list[Turn], snr_db: float | None = None) -> Result:
-    """Two speakers, ten seconds each, found in some way."""
+    """Return a result with two speakers, ten seconds each."""
     turns = [{"speaker": "a", "start": 0.0, "end": 10.0}, {"speaker": "b", "start": 10.0, "end": 20.0}]
     truth = {"voices": {"a": "", "b": ""}, "duration": 100.0, "snr_db": snr_db, "turns": turns}
     return Result(truth, tuple(unknown), (turn(0, 10, "x"), turn(10, 20, "y")), 1.0)

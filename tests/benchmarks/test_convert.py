@@ -1,4 +1,4 @@
-"""Conversions for the peers: from a clean folder, again when the checkpoint changed, never half of one."""
+"""Checkpoint conversions for other engines: complete, and repeated when the checkpoint changes."""
 
 import json
 import shutil

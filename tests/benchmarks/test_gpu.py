@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from benchmarks.gpu import LONGEST, run, trace
+from benchmarks.gpu import MAX_TOKENS, run, text_lengths
 
 
-def test_the_trace_is_as_recorded() -> None:
-    lengths = trace(2000)
+def test_lengths_are_distributed_as_recorded() -> None:
+    lengths = text_lengths(2000)
     assert sum(lengths) / len(lengths) == pytest.approx(97, abs=2)
-    assert lengths[:10] == trace(10)
-    assert 4 <= min(lengths) < max(lengths) <= LONGEST
+    assert lengths[:10] == text_lengths(10)
+    assert 4 <= min(lengths) < max(lengths) <= MAX_TOKENS
 
 
 def test_every_engine_writes_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "trace", lambda count: [5, 9, 7][:count])
+    monkeypatch.setattr(gpu, "text_lengths", lambda count: [5, 9, 7][:count])
     figures = run("tiny", "cpu", windows=3, rows=[2], repeats=1, folder=tmp_path)
     assert figures["tokens_per_window"] == 7
     assert {name: found["done"] for name, found in figures["tokens"].items()} == dict.fromkeys(

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, and our engine measured through the same pipe as its peers."""
+"""The arithmetic of the benchmark, and our engine through the same pipes as the others."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 
 from benchmarks import report
 from benchmarks.convert import openai_name
-from benchmarks.engines import LADDER, How, groups
+from benchmarks.engines import TEMPERATURES, RunConfig, in_batches
 from benchmarks.real_speech.recordings import Recording
-from benchmarks.speed import BATCH_SIZES, error_rate, parts, turns
-from benchmarks.worker import KINDS, Worker
-from benchmarks.workloads import WINDOW_S, Work, digits, forced, mixed_lengths, pack, spoken
+from benchmarks.speed import BATCH_SIZES, build_cases, error_rate, interleave
+from benchmarks.worker import ENGINES, Worker
+from benchmarks.workloads import (
+    WINDOW_S,
+    Workload,
+    digits_workload,
+    fixed_length_workload,
+    mixed_traffic_lengths,
+    pack_windows,
+    real_speech_workload,
+)
 from serve_app.audio import SAMPLE_RATE
 
 NANO = Path(__file__).parents[2] / "serve_app" / "models" / "whisper-nano"
@@ -35,21 +43,21 @@ def case(label: str, engine: str, tokens: list[int], seconds: list[float]) -> re
 
 
 def test_engines_take_turns() -> None:
-    assert turns(["a", "b", "c"], 2) == ["a", "b", "c", "a", "b", "c"]
+    assert interleave(["a", "b", "c"], 2) == ["a", "b", "c", "a", "b", "c"]
 
 
 def test_every_engine_meets_both_layouts() -> None:
-    found = parts(("base", "nano", "slots", "batches"), KINDS)
-    assert {case.kind for case in found["base"]} == {case.kind for case in found["nano"]} == set(KINDS)
-    assert [case.how.static for case in found["slots"]] == [False, True]
-    assert [case.how.batch_size for case in found["batches nano"]] == list(BATCH_SIZES)
+    found = build_cases(("base", "nano", "slots", "batches"), ENGINES)
+    assert {case.engine for case in found["base"]} == {case.engine for case in found["nano"]} == set(ENGINES)
+    assert [case.config.static for case in found["slots"]] == [False, True]
+    assert [case.config.batch_size for case in found["batches nano"]] == list(BATCH_SIZES)
     for cases in found.values():
         assert len({case.label for case in cases}) == len(cases)
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
 def test_groups_hold_everything_in_order(items: list[int], size: int) -> None:
-    found = list(groups(items, size))
+    found = list(in_batches(items, size))
     assert [item for group in found for item in group] == items
     assert all(len(group) == size for group in found[:-1])
 
@@ -74,7 +82,7 @@ def test_who_writes_less_than_ours_is_not_the_fastest_peer() -> None:
     loop = case("loop", "tutorial", [50, 50], [20.0])
     found = report.ratios({"parts": {"nano": [ours, equal, brief, loop]}})
     assert found == {
-        "nano: ours to the fastest peer (equal)": 2.0,
+        "nano: ours to the fastest other engine (equal)": 2.0,
         "nano: ours to the pipeline 30 s at a time": 10.0,
     }
     assert "45.0 *" in report.table([ours, equal, brief])
@@ -88,8 +96,8 @@ def test_slots_are_compared_in_tokens_a_second() -> None:
 
 
 def test_mixed_lengths_are_those_of_clips_and_packed_windows() -> None:
-    lengths = mixed_lengths(4000)
-    assert lengths == mixed_lengths(4000)
+    lengths = mixed_traffic_lengths(4000)
+    assert lengths == mixed_traffic_lengths(4000)
     assert min(lengths) == 4
     assert mean(lengths) == pytest.approx((97 + 30) / 2, abs=2)  # 28, more for the clipping at 4
 
@@ -97,39 +105,44 @@ def test_mixed_lengths_are_those_of_clips_and_packed_windows() -> None:
 @given(st.lists(st.tuples(st.floats(0.1, 3), st.floats(1, 20)), min_size=1, max_size=30))
 def test_windows_are_cut_in_pauses(steps: list[tuple[float, float]]) -> None:
     """Of whatever utterances and pauses between them, every window fits and holds whole utterances."""
-    spoken, now = [], 0.0
+    spans, now = [], 0.0
     for pause, length in steps:
-        spoken.append((now + pause, now + pause + length))
+        spans.append((now + pause, now + pause + length))
         now += pause + length
-    ends, counts = pack(spoken, now + 0.1)
-    assert counts[-1] == len(spoken)
+    ends, counts = pack_windows(spans, now + 0.1)
+    assert counts[-1] == len(spans)
     assert ends[-1] == now + 0.1
     assert all(right - left <= WINDOW_S for left, right in pairwise((0.0, *ends)))
     for (left, right), (first, last) in zip(pairwise((0.0, *ends)), pairwise((0, *counts)), strict=True):
-        assert all(left <= start and end <= right for start, end in spoken[first:last])
+        assert all(left <= start and end <= right for start, end in spans[first:last])
         assert first < last
 
 
 def test_work_survives_its_file(tmp_path: Path) -> None:
-    work = Work(np.arange(4 * SAMPLE_RATE, dtype=np.int16), (1.5, 4.0), (3, 5), ("one", "two three"), "de")
-    work.save(tmp_path / "work.npz")
-    again = Work.load(tmp_path / "work.npz")
-    assert (again.ends, again.lengths, again.truth, again.language) == (work.ends, work.lengths, work.truth, "de")
+    workload = Workload(np.arange(4 * SAMPLE_RATE, dtype=np.int16), (1.5, 4.0), (3, 5), ("one", "two three"), "de")
+    workload.save(tmp_path / "work.npz")
+    again = Workload.load(tmp_path / "work.npz")
+    assert (again.ends, again.lengths, again.truth, again.language) == (
+        workload.ends,
+        workload.lengths,
+        workload.truth,
+        "de",
+    )
     assert [len(window) for window in again.windows] == [24_000, 40_000]
     assert again.first(1).duration == 1.5
-    assert np.array_equal(again.windows[1], work.pcm[24_000:])
+    assert np.array_equal(again.windows[1], workload.pcm[24_000:])
 
 
 def test_forced_windows_are_full_of_sound() -> None:
-    work = forced((97, 97))
-    assert [len(window) / SAMPLE_RATE for window in work.windows] == [WINDOW_S, WINDOW_S]
-    assert all(np.abs(window).max() > 1000 for window in work.windows)
+    workload = fixed_length_workload((97, 97))
+    assert [len(window) / SAMPLE_RATE for window in workload.windows] == [WINDOW_S, WINDOW_S]
+    assert all(np.abs(window).max() > 1000 for window in workload.windows)
 
 
 def test_digits_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install espeak-ng flite festival"):
-        digits(minutes=1)
+        digits_workload(minutes=1)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +162,13 @@ def test_weights_under_openai_names(name: str, expected: str) -> None:
 
 def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
     """As many tokens as each window is told to yield, and the words where it is told nothing."""
-    work = forced((5, 9, 7))
-    work.save(tmp_path / "forced.npz")
-    Work(work.pcm[: 3 * SAMPLE_RATE], (3.0,)).save(tmp_path / "free.npz")
+    workload = fixed_length_workload((5, 9, 7))
+    workload.save(tmp_path / "forced.npz")
+    Workload(workload.pcm[: 3 * SAMPLE_RATE], (3.0,)).save(tmp_path / "free.npz")
     worker = Worker("ours", NANO, 1, tmp_path / "log")
     try:
-        assert worker.run(tmp_path / "forced.npz", how=How(2)).tokens == (5, 9, 7)
-        assert worker.run(tmp_path / "forced.npz", windows=2, how=How(1, static=True)).tokens == (5, 9)
+        assert worker.run(tmp_path / "forced.npz", config=RunConfig(2)).tokens == (5, 9, 7)
+        assert worker.run(tmp_path / "forced.npz", windows=2, config=RunConfig(1, static=True)).tokens == (5, 9)
         free = worker.run(tmp_path / "free.npz")
         assert len(free.tokens) == 1
         assert free.text.split()
@@ -167,24 +180,24 @@ def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
 
 
 def test_real_speech_is_searched_in_both_ways_with_fallback() -> None:
-    found = parts(("real",), KINDS)
-    assert {name: {case.how.beam_size for case in cases} for name, cases in found.items()} == {
+    found = build_cases(("real",), ENGINES)
+    assert {name: {case.config.beam_size for case in cases} for name, cases in found.items()} == {
         "real": {1},
         "real beam 5": {5},
     }
-    assert all(case.how.temperatures == LADDER for cases in found.values() for case in cases)
-    assert How().temperatures == (0.0,)
+    assert all(case.config.temperatures == TEMPERATURES for cases in found.values() for case in cases)
+    assert RunConfig().temperatures == (0.0,)
 
 
 def test_recordings_are_whole_in_windows(tmp_path: Path) -> None:
     path = NANO.parents[2] / "tests" / "data" / "es.wav"
-    work = spoken([Recording(path, "es", "uno dos"), Recording(path, "es", "tres")], minutes=1)
-    assert work.language == "es"
-    assert 60 <= work.duration == pytest.approx(len(work.pcm) / SAMPLE_RATE, abs=0.01)
-    assert all(right - left <= WINDOW_S for left, right in work.cuts)
-    assert len(work.truth) == len(work.ends) > 1
-    told = " ".join(work.truth).split()
-    assert told.count("uno") == told.count("dos") >= told.count("tres") - 1 > 3
+    workload = real_speech_workload([Recording(path, "es", "uno dos"), Recording(path, "es", "tres")], minutes=1)
+    assert workload.language == "es"
+    assert 60 <= workload.duration == pytest.approx(len(workload.pcm) / SAMPLE_RATE, abs=0.01)
+    assert all(right - left <= WINDOW_S for left, right in workload.window_bounds)
+    assert len(workload.truth) == len(workload.ends) > 1
+    texts = " ".join(workload.truth).split()
+    assert texts.count("uno") == texts.count("dos") >= texts.count("tres") - 1 > 3
 
 
 def test_words_of_real_speech_are_compared_as_in_whispers_paper() -> None:

@@ -1,4 +1,4 @@
-"""The fault test's receiver of webhooks."""
+"""The webhook receiver of the fault test."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import aiohttp
 import standardwebhooks
 
-from chaos.receiver import FAILING, FAILURES, Receiver
+from chaos.receiver import FAILURE_SHARE, FAILURES, Receiver
 
 SECRET, OTHER = ("whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 BODY = json.dumps({"type": "job.completed", "data": {"id": "a", "transcript": {"text": "one"}}})
@@ -25,8 +25,8 @@ async def call(url: str, secret: str) -> str:
     """What a sender sees that waits for half a second."""
     try:
         timeout = aiohttp.ClientTimeout(total=0.5)
-        async with aiohttp.request("POST", url, data=BODY, headers=headers(secret), timeout=timeout) as answer:
-            return f"{answer.status} {answer.headers.get('Retry-After', '')}".strip()
+        async with aiohttp.request("POST", url, data=BODY, headers=headers(secret), timeout=timeout) as response:
+            return f"{response.status} {response.headers.get('Retry-After', '')}".strip()
     except (aiohttp.ClientError, TimeoutError) as error:
         return type(error).__name__
 
@@ -36,16 +36,16 @@ async def test_it_fails_a_third_of_its_calls_and_remembers_all() -> None:
     async with receiver.listening():
         seen = Counter([await call(receiver.url, SECRET) for _ in range(90)])
     failed = 90 - seen["200"]
-    assert abs(failed - 90 * FAILING) < 15
+    assert abs(failed - 90 * FAILURE_SHARE) < 15
     assert set(seen) == {"200", "500", "503 1", "ServerDisconnectedError", "TimeoutError"}
-    assert len(receiver.answers) == 1 + len(FAILURES)
-    assert sum(event.taken for event in receiver.events["a"]) == seen["200"] == receiver.answers["200"]
+    assert len(receiver.responses) == 1 + len(FAILURES)
+    assert sum(event.acknowledged for event in receiver.events["a"]) == seen["200"] == receiver.responses["200"]
     assert {(event.id, event.type, event.text) for event in receiver.events["a"]} == {("msg_a", "job.completed", "one")}
-    await receiver.taken("a")
+    await receiver.wait_until_acknowledged("a")
 
 
 async def test_what_another_has_signed_is_refused_and_remembered() -> None:
     receiver = Receiver(SECRET, 0.5, random.Random(0))
     async with receiver.listening():
         assert await call(receiver.url, OTHER) == "400"
-    assert (len(receiver.forged), receiver.events) == (1, {})
+    assert (len(receiver.invalid_webhooks), receiver.events) == (1, {})

@@ -1,4 +1,4 @@
-"""The fault test finds and ends what it has started, and nothing else."""
+"""The fault test finds and kills the processes that it started, and no others."""
 
 import subprocess
 import sys
@@ -13,11 +13,11 @@ adopt_orphans()
 service = Service(Path(sys.argv[1]), {})
 launcher = subprocess.Popen([sys.executable, "-c", sys.argv[2]])
 launcher.wait()
-while not (parts := service.parts()):
+while not (found := service.killable_processes()):
     time.sleep(0.05)
-(again,) = service.parts()
-assert again == parts[0], "seen first at another time"
-print(again.kind.name, service.kill(), service.kill(), service.parts())
+(again,) = service.killable_processes()
+assert again == found[0], "seen first at another time"
+print(again.kind.name, service.kill(), service.kill(), service.killable_processes())
 """
 
 
@@ -30,8 +30,8 @@ def test_orphans_are_adopted_found_by_their_title_and_killed(tmp_path: Path) -> 
     )
     try:
         command = [sys.executable, "-c", HARNESS, str(tmp_path), launcher]
-        said = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
-        assert said.stdout.split() == ["Whisper", "2", "0", "[]"]
+        text = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+        assert text.stdout.split() == ["Whisper", "2", "0", "[]"]
         assert outsider.poll() is None
     finally:
         outsider.kill()

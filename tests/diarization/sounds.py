@@ -1,4 +1,4 @@
-"""Clips of voices."""
+"""Reference clips."""
 
 import base64
 import io
@@ -15,13 +15,13 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 def speech(name: str = "es.wav") -> AudioSegment:
-    """A recording of the tests."""
+    """Return a recording of tests/data."""
     pcm = np.concatenate(list(AudioDecoder(DATA / name, LimitSettings())))
     return AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
 
 
 def clip(seconds: float, sound: AudioSegment | None = None) -> str:
-    """So much of a sound, again and again, as a wav in base64."""
+    """Return `seconds` of a repeated recording as a WAV file in base64."""
     file = io.BytesIO()
     ((sound or speech()) * 20)[: round(1000 * seconds)].export(file, format="wav")
     return base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Who said what: nothing is lost, and everything said has a speaker."""
+"""Assignment of words to speakers: no text is lost, and every word has a speaker."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How loud speakers are."""
+"""Loudness of speakers."""
 
 import numpy as np
 import pytest

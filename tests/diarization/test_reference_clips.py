@@ -1,4 +1,4 @@
-"""Clips of known speakers: what comes in, and what travels with the job."""
+"""Reference clips of known speakers: validation and re-encoding."""
 
 import base64
 import io

@@ -1,6 +1,6 @@
 import numpy as np
 
-from serve_app.diarization.speaker_naming import matched, relabelled
+from serve_app.diarization.speaker_naming import match_speakers, relabelled
 from serve_app.schemas.transcript import Turn
 
 
@@ -11,21 +11,21 @@ def voice(*numbers: float) -> np.ndarray:  # type: ignore[type-arg]
 def test_every_known_speaker_is_one_at_most_and_the_best_together() -> None:
     voices = {"a": voice(1, 0.1), "b": voice(1, 0.6), "c": voice(-1, 0)}
     known = {"Ann": voice(2, 0.5), "Ben": voice(0.5, 1)}
-    assert matched(voices, known, 0.5) == {"a": "Ann", "b": "Ben"}
-    assert matched({"c": voices["c"]}, known, 0.5) == {}
+    assert match_speakers(voices, known, 0.5) == {"a": "Ann", "b": "Ben"}
+    assert match_speakers({"c": voices["c"]}, known, 0.5) == {}
 
 
 def test_an_unlikely_match_spoils_no_likely_one() -> None:
     """Taking the sum over all would give b to Ann, so that c has Ben, who is nobody here."""
     voices = {"b": voice(1, 0.0), "c": voice(0.94, 0.34)}
     known = {"Ann": voice(1, 0.05), "Ben": voice(0.3, 0.95)}
-    assert matched(voices, known, 0.97) == {"b": "Ann"}
+    assert match_speakers(voices, known, 0.97) == {"b": "Ann"}
 
 
 def test_a_voice_of_too_little_speech_is_like_nobodys() -> None:
     nothing = {"a": voice(np.nan, np.nan), "b": voice(0, 0)}
-    assert matched(nothing, {"Ann": voice(1, 0)}, 0.1) == {}
-    assert matched({}, {"Ann": voice(1, 0)}, 0.1) == matched(nothing, {}, 0.1) == {}
+    assert match_speakers(nothing, {"Ann": voice(1, 0)}, 0.1) == {}
+    assert match_speakers({}, {"Ann": voice(1, 0)}, 0.1) == match_speakers(nothing, {}, 0.1) == {}
 
 
 def test_the_nameless_are_numbered_as_they_appear() -> None:

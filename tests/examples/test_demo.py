@@ -1,27 +1,27 @@
 import pytest
 
-from examples.demo import SAMPLE, SENTENCES, compared
+from examples.demo import SAMPLE, SENTENCES, compare_with_sample
 from serve_app.audio.decode import AudioDecoder
 from serve_app.settings import LimitSettings
 
-SAID = SENTENCES.read_text(encoding="utf-8")
+TEXT = SENTENCES.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (SAID, "All 96 words are right."),
-        (SAID.upper().replace(".", " !"), "All 96 words are right."),
+        (TEXT, "All 96 words are correct."),
+        (TEXT.upper().replace(".", " !"), "All 96 words are correct."),
         (
-            SAID.replace("this recording", "the recording"),
+            TEXT.replace("this recording", "the recording"),
             "Words that differ: 1 of 96; the first: 'this' became 'the'.",
         ),
-        (SAID.replace("First", "At first"), "Words that differ: 1 of 96; the first: '' became 'at'."),
+        (TEXT.replace("First", "At first"), "Words that differ: 1 of 96; the first: '' became 'at'."),
         ("seven", "Words that differ: 96 of 96; the first: 'good morning"),
     ],
 )
 def test_the_demo_says_what_differs(text: str, expected: str) -> None:
-    assert compared(text).startswith(expected)
+    assert compare_with_sample(text).startswith(expected)
 
 
 def test_the_sample_is_decoded_whole() -> None:

@@ -1,6 +1,6 @@
-"""`python -m tests.models.resolver`, a process that needs a model: stdin is JSON, `entry` of the catalogue and `args`.
+"""`python -m tests.models.resolver`: a process that needs a model; its stdin is JSON with an `entry` and `args`.
 
-Its lines on stdout are the reports, and at last the model that would be served.
+It prints progress lines, then the model that would be served.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A model hub and a package index on loopback, and a model of a catalogue that they have."""
+"""A model hub and a package index on loopback, and a catalogue model that they offer."""
 
 import hashlib
 import io

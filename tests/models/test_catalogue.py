@@ -1,4 +1,4 @@
-"""The catalogue, and what this machine's package index has of it."""
+"""The catalogue, and its packages on this machine's package index."""
 
 import hashlib
 from pathlib import Path

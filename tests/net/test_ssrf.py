@@ -1,4 +1,4 @@
-"""What URLs and webhooks may reach."""
+"""The addresses that audio URLs and webhooks may reach."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Speakers in formats, read back by other people's parsers."""
+"""Speakers in each format, read back by third-party parsers."""
 
 import io
 

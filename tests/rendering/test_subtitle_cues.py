@@ -1,4 +1,4 @@
-"""Cues that people can read: limits that always hold, and places where texts are cut."""
+"""Readable cues: their limits, and where texts are cut."""
 
 import re
 import time
@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.rendering.subtitle_cues import LINE_COLUMNS, MAX_MS, MIN_MS, Cue, columns, divided, readable
+from serve_app.rendering.subtitle_cues import LINE_COLUMNS, MAX_MS, MIN_MS, Cue, columns, readable_cues, split_segment
 
 WORDS = st.sampled_from(
     [" one", " two,", " three-four", "'s", " five.", " Six", " Dr.", " extraordinarily", " I", " “well”", " ..."]
 ) | st.sampled_from(["你", "好，", "世", "界。", "（", "ก", "ำ", "👩", "\u200d", " 한국어"])
-"""Words of any language: with spaces before them, and without."""
+"""Words of any language, with and without leading spaces."""
 
 
 @st.composite
@@ -45,17 +45,17 @@ def letters(text: str) -> str:
 
 @given(spoken(), st.integers(0, 3000))
 def test_every_word_is_shown_once_in_order_by_its_speaker(segments: list[list[Cue]], silence: int) -> None:
-    cues = list(readable(segments, end_of(segments, silence), labelled))
+    cues = list(readable_cues(segments, end_of(segments, silence), labelled))
     assert letters("".join(cue.text for cue in cues)) == letters("".join(w.text for one in segments for w in one))
     shown = [(letter, cue.speaker) for cue in cues for letter in letters(cue.text)]
     assert shown == [(letter, w.speaker) for one in segments for w in one for letter in letters(w.text)]
-    assert cues == list(readable(segments, end_of(segments, silence), labelled))
+    assert cues == list(readable_cues(segments, end_of(segments, silence), labelled))
 
 
 @given(spoken(), st.integers(0, 3000))
 def test_cues_never_overlap_and_last_as_long_as_they_may(segments: list[list[Cue]], silence: int) -> None:
     total = end_of(segments, silence)
-    cues = list(readable(segments, total))
+    cues = list(readable_cues(segments, total))
     times = [time for cue in cues for time in (cue.start, cue.end)]
     assert times == sorted(times)
     for cue, following in zip(cues, [*(cue.start for cue in cues), total][1:], strict=True):
@@ -65,7 +65,7 @@ def test_cues_never_overlap_and_last_as_long_as_they_may(segments: list[list[Cue
 
 @given(spoken(), st.booleans())
 def test_lines_are_two_and_short(segments: list[list[Cue]], named: bool) -> None:
-    for cue in readable(segments, end_of(segments, 0), labelled if named else lambda speaker: 0):
+    for cue in readable_cues(segments, end_of(segments, 0), labelled if named else lambda speaker: 0):
         lines = cue.text.split("\n")
         assert len(lines) <= 2
         assert all(line == line.strip() != "" for line in lines)
@@ -79,7 +79,7 @@ def test_lines_are_two_and_short(segments: list[list[Cue]], named: bool) -> None
 def test_cues_are_cut_no_more_than_need_be(segments: list[list[Cue]]) -> None:
     """Of one word are only those that stand alone, or have no room beside what is said before and after them."""
     words = [word._replace(text=" go", speaker=None) for segment in segments for word in segment]
-    cues = list(readable([words], end_of(segments, 0)))
+    cues = list(readable_cues([words], end_of(segments, 0)))
     for before, cue in pairwise(cues):
         assert cue.text != "go" or cue.start - before.end >= 400 or cue.end - before.start > MAX_MS - 2000
 
@@ -94,7 +94,7 @@ def said(text: str, pauses: dict[str, int] | None = None, word_ms: int = 300) ->
 
 
 def texts(segments: list[list[Cue]]) -> list[str]:
-    return [cue.text for cue in readable(segments, 10**6)]
+    return [cue.text for cue in readable_cues(segments, 10**6)]
 
 
 @pytest.mark.parametrize(
@@ -134,26 +134,30 @@ def test_wide_characters_take_two_columns_and_are_broken_anywhere() -> None:
     words = [Cue(100 * k, 100 * k + 100, character) for k, character in enumerate(line + line)]
     assert texts([words]) == [f"{line}\n{line}"]
     assert columns(line) == LINE_COLUMNS
-    [cue] = readable([divided(Cue(0, 3000, f"「{line}」"))], 3000)
+    [cue] = readable_cues([split_segment(Cue(0, 3000, f"「{line}」"))], 3000)
     assert not re.search(r"「\n|\n」", cue.text)
 
 
 def test_a_script_without_spaces_is_broken_between_characters_where_it_must() -> None:
     thai = "วันนี้อากาศดีมากเราไปเดินเล่นที่สวนสาธารณะด้วยกันแล้วกลับบ้านไปกินข้าวเย็นด้วยกันเถอะ"
-    for cue in readable([divided(Cue(0, 6000, thai))], 6000):
+    for cue in readable_cues([split_segment(Cue(0, 6000, thai))], 6000):
         assert all(columns(line) <= LINE_COLUMNS for line in cue.text.split("\n"))
 
 
 def test_a_segment_is_divided_by_its_characters() -> None:
-    assert divided(Cue(1000, 2000, " one three", "A")) == [Cue(1000, 1500, " one ", "A"), Cue(1500, 2000, "three", "A")]
-    assert [word.text for word in divided(Cue(0, 1, "你好 ok"))] == ["你", "好 ", "ok"]
-    assert divided(Cue(0, 1, "  ")) == []
+    assert split_segment(Cue(1000, 2000, " one three", "A")) == [
+        Cue(1000, 1500, " one ", "A"),
+        Cue(1500, 2000, "three", "A"),
+    ]
+    assert [word.text for word in split_segment(Cue(0, 1, "你好 ok"))] == ["你", "好 ", "ok"]
+    assert split_segment(Cue(0, 1, "  ")) == []
 
 
 def test_a_short_cue_stays_while_nothing_else_is_said() -> None:
     def times(second: int, total: int) -> list[tuple[int, int]]:
         return [
-            cue[:2] for cue in readable([[Cue(0, 200, " one", "A")], [Cue(second, second + 200, " two", "B")]], total)
+            cue[:2]
+            for cue in readable_cues([[Cue(0, 200, " one", "A")], [Cue(second, second + 200, " two", "B")]], total)
         ]
 
     assert times(2000, 2500) == [(0, 1000), (2000, 2500)]
@@ -164,5 +168,5 @@ def test_a_short_cue_stays_while_nothing_else_is_said() -> None:
 def test_hours_are_cut_in_no_time() -> None:
     words = said("And so on and so forth until the end, which is far away. " * 800)
     begin = time.thread_time()
-    assert len(list(readable(words, 10**8))) >= 800
+    assert len(list(readable_cues(words, 10**8))) >= 800
     assert time.thread_time() - begin < 2, "10,000 words, an hour's, take a fraction of that"

@@ -1,4 +1,4 @@
-"""Subtitles: read back by other people's parsers, and put beside what openai-whisper writes."""
+"""Subtitles, read back by third-party parsers and compared with openai-whisper's writers."""
 
 import html
 import io

@@ -1,4 +1,4 @@
-"""A small bank of clips whose spectrograms are made up: composing needs no synthesiser."""
+"""A small dataset of clips with artificial spectrograms: composing needs no synthesiser."""
 
 import random
 from collections.abc import Iterator
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.whisper_nano import bank, noise
+from testing import noise
+from training.whisper_nano import dataset
 from training.whisper_nano.digits import LANGUAGES, random_digits
 
 
 @pytest.fixture(scope="session")
-def small_bank(tmp_path_factory: pytest.TempPathFactory) -> bank.Bank:
-    """Twenty clips a language: words of 20 frames, 10 apart; a word's frames are loud, the others silent."""
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> dataset.SpeechDataset:
+    """Return twenty clips a language: words of 20 frames, 10 apart; a word's frames are loud, the others silent."""
     rng = random.Random(1)
     mels, clips, first = [], [], 0
     for language in LANGUAGES:
@@ -25,18 +26,18 @@ def small_bank(tmp_path_factory: pytest.TempPathFactory) -> bank.Bank:
             for start, end in words:
                 mel[int(start) : int(end)] = -2
             mels.append(mel)
-            clips.append(bank.ClipEntry(language, f"voice{index}", digits, words, first, len(mel)))
+            clips.append(dataset.ClipEntry(language, f"voice{index}", digits, words, first, len(mel)))
             first += len(mel)
     sounds = np.random.default_rng(1)
-    noises = {kind: bank.mel_power(noise.make(sounds, kind, 31 * 16000)) for kind in ("white", "hum50")}
+    noises = {kind: dataset.mel_power(noise.make(sounds, kind, 31 * 16000)) for kind in ("white", "hum50")}
     folder: Path = tmp_path_factory.mktemp("bank")
-    bank.write(folder, mels, clips, noises)
-    return bank.Bank(folder)
+    dataset.write(folder, mels, clips, noises)
+    return dataset.SpeechDataset(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small steps are quickest on one thread, most of all on a busy machine."""
+    """Use one thread, on which small steps are fastest, especially on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Batches depend on their step alone, and the losses on them fall."""
+"""Batches depend only on their step, and training on them lowers the loss."""
 
 import random
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.whisper_nano.bank import Bank
 from training.whisper_nano.batches import Batch, Batches, curriculum
+from training.whisper_nano.dataset import SpeechDataset
 from training.whisper_nano.tokenizer import build_tokenizer
 from training.whisper_nano.train import Trainer
 
 
-def test_a_step_is_always_the_same(small_bank: Bank) -> None:
-    batches = Batches(small_bank, build_tokenizer(), 100, seed=3)
+def test_a_step_is_always_the_same(small_dataset: SpeechDataset) -> None:
+    batches = Batches(small_dataset, build_tokenizer(), 100, seed=3)
     late, again = batches[70], (batches[10], batches[70])[1]
     assert torch.equal(late.features, again.features)
     assert torch.equal(late.labels, again.labels)
@@ -21,11 +21,11 @@ def test_a_step_is_always_the_same(small_bank: Bank) -> None:
     assert late.tokens.shape == late.labels.shape == late.spans.shape[::2]
 
 
-def test_steps_and_seeds_differ(small_bank: Bank) -> None:
+def test_steps_and_seeds_differ(small_dataset: SpeechDataset) -> None:
     tokenizer = build_tokenizer()
-    long = Batches(small_bank, tokenizer, 10**6, seed=3)  # its first steps are at one point of the curriculum
+    long = Batches(small_dataset, tokenizer, 10**6, seed=3)  # its first steps are at one point of the curriculum
     assert not torch.equal(long[0].tokens, long[1].tokens)
-    assert not torch.equal(long[0].tokens, Batches(small_bank, tokenizer, 10**6, seed=4)[0].tokens)
+    assert not torch.equal(long[0].tokens, Batches(small_dataset, tokenizer, 10**6, seed=4)[0].tokens)
 
 
 def test_windows_grow() -> None:
@@ -36,9 +36,9 @@ def test_windows_grow() -> None:
     assert sum(late) > 2 * sum(early)
 
 
-def test_learns_and_resumes(small_bank: Bank, tmp_path: Path) -> None:
+def test_learns_and_resumes(small_dataset: SpeechDataset, tmp_path: Path) -> None:
     """Four steps in a row leave the same weights as two, a checkpoint and two more; and the loss falls."""
-    whole_batch = Batches(small_bank, build_tokenizer(), 1000, seed=1)[0]
+    whole_batch = Batches(small_dataset, build_tokenizer(), 1000, seed=1)[0]
     batch = Batch(*(part[:2] for part in vars(whole_batch).values()))
 
     def steps(trainer: Trainer, count: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Composed windows: what they say lies in them, in order, in segments parted by pauses."""
+"""Composed windows: words in order, in segments separated by pauses."""
 
 from itertools import pairwise
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.whisper_nano.bank import Bank
 from training.whisper_nano.compose import Composer, Shape, Word, segments
+from training.whisper_nano.dataset import SpeechDataset
 
 SHAPES = st.builds(
     lambda frames, share, most, hardness: Shape(frames, max(100, int(frames * share)), most, hardness),
@@ -21,8 +21,8 @@ SHAPES = st.builds(
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6), shape=SHAPES)
-def test_invariants(small_bank: Bank, seed: int, shape: Shape) -> None:
-    window = Composer(small_bank, seed).window(shape)
+def test_invariants(small_dataset: SpeechDataset, seed: int, shape: Shape) -> None:
+    window = Composer(small_dataset, seed).window(shape)
     assert window.features.shape == (80, shape.frames)
     assert window.features.dtype == np.float32
     assert np.isfinite(window.features).all()
@@ -35,19 +35,19 @@ def test_invariants(small_bank: Bank, seed: int, shape: Shape) -> None:
     assert all(right[0].start - left[-1].end > 50 for left, right in pairwise(window.segments))
 
 
-def test_same_seed_same_window(small_bank: Bank) -> None:
+def test_same_seed_same_window(small_dataset: SpeechDataset) -> None:
     shape = Shape(1200, 900, 99, 0.8)
-    first, again, other = (Composer(small_bank, seed).window(shape) for seed in (5, 5, 6))
+    first, again, other = (Composer(small_dataset, seed).window(shape) for seed in (5, 5, 6))
     assert first.segments == again.segments
     assert np.array_equal(first.features, again.features)
     assert not np.array_equal(first.features, other.features)
 
 
-def test_words_are_where_they_sound(small_bank: Bank) -> None:
+def test_words_are_where_they_sound(small_dataset: SpeechDataset) -> None:
     """The loud frames of a window are those of its words, but for two in a hundred or so."""
     agreement = []
     for seed in range(60):
-        window = Composer(small_bank, seed).window(Shape(800, 800, 99, 0.0))
+        window = Composer(small_dataset, seed).window(Shape(800, 800, 99, 0.0))
         if window.words:
             said = np.zeros(800, bool)
             for word in window.words:
@@ -57,8 +57,8 @@ def test_words_are_where_they_sound(small_bank: Bank) -> None:
     assert np.median(agreement) > 0.97
 
 
-def test_some_windows_are_silent(small_bank: Bank) -> None:
-    silent = [not Composer(small_bank, seed).window(Shape(400, 400, 99, 0.8)).words for seed in range(300)]
+def test_some_windows_are_silent(small_dataset: SpeechDataset) -> None:
+    silent = [not Composer(small_dataset, seed).window(Shape(400, 400, 99, 0.8)).words for seed in range(300)]
     assert 0.02 < np.mean(silent) < 0.2
 
 

@@ -1,4 +1,4 @@
-"""What is reserved for evaluation, and that training never gets it."""
+"""Sequences that are reserved for evaluation are never used for training."""
 
 import random
 import zlib

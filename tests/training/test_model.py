@@ -1,4 +1,4 @@
-"""The model as it is trained computes what transformers will compute from its weights."""
+"""The model in training computes the same as transformers with its weights."""
 
 import copy
 import json
@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from training.whisper_nano import noise
+from testing import noise
 from training.whisper_nano.augment import whisper_features
-from training.whisper_nano.bank import Bank, mel_power
 from training.whisper_nano.batches import Batch
 from training.whisper_nano.compose import Composer, Shape
+from training.whisper_nano.dataset import SpeechDataset, mel_power
 from training.whisper_nano.export import export
 from training.whisper_nano.losses import guided_attention, losses
-from training.whisper_nano.model import ENCODER_LOOKS, TrainedWhisper, initialise, split_heads
+from training.whisper_nano.model import ENCODER_OFFSETS, TrainedWhisper, initialise, split_heads
 from training.whisper_nano.targets import Targets, position_labels
 from training.whisper_nano.tokenizer import TIMESTAMPS, build_config, build_tokenizer, token_id
 from training.whisper_nano.train import Trainer
@@ -34,8 +34,8 @@ def model() -> TrainedWhisper:
 
 
 @pytest.fixture(scope="module")
-def batch(small_bank: Bank) -> Batch:
-    composer = Composer(small_bank, 2)
+def batch(small_dataset: SpeechDataset) -> Batch:
+    composer = Composer(small_dataset, 2)
     window = composer.window(Shape(3000, 2000, 99, 0.5))
     sequence = Targets(TOKENIZER).sequence(composer, window, 0, 0.0)
     return Batch(
@@ -60,7 +60,7 @@ def test_encoder_heads_begin_at_their_distance(model: TrainedWhisper) -> None:
     """Between bare positions, a head's scores are highest where it is to look."""
     encoder = model.whisper.model.encoder
     positions = encoder.embed_positions.weight[None]
-    for layer, distances in zip(encoder.layers, ENCODER_LOOKS, strict=True):
+    for layer, distances in zip(encoder.layers, ENCODER_OFFSETS, strict=True):
         query, key = (split_heads(layer.self_attn, name, positions) for name in "qk")
         highest = (query @ key.transpose(2, 3))[0].argmax(-1)
         for head, distance in enumerate(distances):

@@ -1,4 +1,4 @@
-"""Synthesised clips; these need the synthesisers."""
+"""Synthesised clips; these tests need the synthesisers."""
 
 import random
 import shutil
@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from training.whisper_nano import noise
+from testing import noise
 from training.whisper_nano.digits import is_reserved
 from training.whisper_nano.espeak import espeak
 from training.whisper_nano.speech import Clip, UnusableSpeechError, espeak_clip, festival_clip, flite_clip

@@ -1,4 +1,4 @@
-"""What the model is to write for a window."""
+"""The target tokens of a window."""
 
 from itertools import pairwise
 
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperTokenizer
 
-from training.whisper_nano.bank import Bank
 from training.whisper_nano.compose import Composer, Shape, Window
+from training.whisper_nano.dataset import SpeechDataset
 from training.whisper_nano.digits import LANGUAGES, spell
 from training.whisper_nano.targets import IGNORED, NO_WORD, Sequence, Targets, position_labels
 from training.whisper_nano.tokenizer import build_tokenizer
@@ -22,9 +22,9 @@ def tokenizer() -> WhisperTokenizer:
     return TOKENIZER
 
 
-def written(bank: Bank, seed: int, prompted: float = 0.0) -> tuple[Window, Sequence, list[int]]:
+def written(dataset: SpeechDataset, seed: int, prompted: float = 0.0) -> tuple[Window, Sequence, list[int]]:
     """A window, its sequence, and the tokens after its task."""
-    composer = Composer(bank, seed)
+    composer = Composer(dataset, seed)
     window = composer.window(Shape(1200, 1000, 99, 0.5))
     sequence = TARGETS.sequence(composer, window, 100, prompted)
     return window, sequence, sequence.tokens[sequence.tokens.index(TARGETS.start) + 3 :]
@@ -32,8 +32,8 @@ def written(bank: Bank, seed: int, prompted: float = 0.0) -> tuple[Window, Seque
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_the_text_is_what_is_said(small_bank: Bank, seed: int) -> None:
-    window, sequence, tokens = written(small_bank, seed)
+def test_the_text_is_what_is_said(small_dataset: SpeechDataset, seed: int) -> None:
+    window, sequence, tokens = written(small_dataset, seed)
     language = "en" if TARGETS.translate in sequence.tokens else window.language
     assert TOKENIZER.decode(tokens, skip_special_tokens=True).split() == spell(
         language, [word.digit for word in window.words]
@@ -43,8 +43,8 @@ def test_the_text_is_what_is_said(small_bank: Bank, seed: int) -> None:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_timestamps_to_learn_are_the_segments_edges(small_bank: Bank, seed: int) -> None:
-    window, sequence, tokens = written(small_bank, seed)
+def test_timestamps_to_learn_are_the_segments_edges(small_dataset: SpeechDataset, seed: int) -> None:
+    window, sequence, tokens = written(small_dataset, seed)
     times = [label for label in sequence.labels if label >= TARGETS.first_timestamp]
     if tokens[0] == TARGETS.no_timestamps or not window.segments:
         assert not times
@@ -56,8 +56,8 @@ def test_timestamps_to_learn_are_the_segments_edges(small_bank: Bank, seed: int)
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_a_prompt_is_read_and_not_learnt(small_bank: Bank, seed: int) -> None:
-    _, sequence, _ = written(small_bank, seed, prompted=1.0)
+def test_a_prompt_is_read_and_not_learnt(small_dataset: SpeechDataset, seed: int) -> None:
+    _, sequence, _ = written(small_dataset, seed, prompted=1.0)
     start = sequence.tokens.index(TARGETS.start)
     assert sequence.tokens[0] == TARGETS.previous
     assert 1 <= start <= 224
@@ -67,9 +67,9 @@ def test_a_prompt_is_read_and_not_learnt(small_bank: Bank, seed: int) -> None:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_every_position_belongs_to_one_row(small_bank: Bank, seed: int) -> None:
+def test_every_position_belongs_to_one_row(small_dataset: SpeechDataset, seed: int) -> None:
     """The alignment head's spans follow one another without gap or overlap, from the first word to the end."""
-    window, sequence, _ = written(small_bank, seed)
+    window, sequence, _ = written(small_dataset, seed)
     spans = [(first, last) for first, last in sequence.spans()[2].tolist() if last > first]
     if not window.words:
         assert not spans
@@ -79,16 +79,16 @@ def test_every_position_belongs_to_one_row(small_bank: Bank, seed: int) -> None:
     assert spans[-1][1] == 600
 
 
-def test_silence_is_labelled_no_speech(small_bank: Bank) -> None:
-    silent = next(found for seed in range(500) if not (found := written(small_bank, seed))[0].words)
+def test_silence_is_labelled_no_speech(small_dataset: SpeechDataset) -> None:
+    silent = next(found for seed in range(500) if not (found := written(small_dataset, seed))[0].words)
     sequence = silent[1]
     assert sequence.labels[1] == TARGETS.no_speech
     assert sequence.tokens[1] == TARGETS.languages[silent[0].language]
     assert not {TARGETS.words[language][digit] for language in LANGUAGES for digit in range(10)} & {*sequence.tokens}
 
 
-def test_position_labels_name_the_neighbours(small_bank: Bank) -> None:
-    window = next(w for seed in range(50) if len((w := written(small_bank, seed)[0]).words) >= 3)
+def test_position_labels_name_the_neighbours(small_dataset: SpeechDataset) -> None:
+    window = next(w for seed in range(50) if len((w := written(small_dataset, seed)[0]).words) >= 3)
     labels = position_labels(window)
     numbers = [LANGUAGES.index(window.language) * 10 + word.digit for word in window.words]
     middle = int((window.words[1].start + window.words[1].end) / 4)

@@ -1,4 +1,4 @@
-"""The recipe builds exactly the processor that ships."""
+"""The recipe builds exactly the shipped processor."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from training.whisper_nano.tokenizer import build_config, build_generation_confi
 
 SHIPPED = Path(model_source("whisper-nano"))
 OF_THE_LOADER = {"is_local", "local_files_only", "architectures", "dtype", "transformers_version"}
-"""What transformers adds when it loads or saves a whole model."""
+"""Keys that transformers adds when it loads or saves a whole model."""
 
 
 @pytest.fixture(scope="module")

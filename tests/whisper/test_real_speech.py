@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.non_speech import non_speech
 from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.spans import total_length
 from serve_app.audio.vad import SpeechDetector
@@ -25,6 +24,7 @@ from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.protocol import WindowBatch
 from serve_app.whisper.window_text import WindowText
+from testing.non_speech import non_speech
 
 SPEECH = Path(__file__).parents[3] / "shared" / "data" / "speech"
 EARLY = "aeneas_es.mp3"  # a window of it is closed by the model with seconds of speech left

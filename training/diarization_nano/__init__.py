@@ -1,1 +1,1 @@
-"""The recipe of the embedded diarization: synthesise, train, tune, evaluate."""
+"""The training recipe of diarization-nano: synthesise, train, tune, evaluate."""

@@ -1,4 +1,4 @@
-"""Whole conversations, of which clustering is learnt."""
+"""Whole conversations, on which clustering is tuned."""
 
 import random
 from collections.abc import Iterator
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import SpeechDataset
 from training.diarization_nano.plan import Planner
 from training.diarization_nano.render import Batch, pack, render
 
 
-def conversations(bank: Bank, count: int, seed: int, longest: float = 300.0) -> Iterator[Batch]:
-    """`count` conversations from a minute to `longest` seconds in which two speak or more, each a batch of one."""
+def conversations(dataset: SpeechDataset, count: int, seed: int, longest: float = 300.0) -> Iterator[Batch]:
+    """Yield `count` conversations of a minute to `longest` seconds with at least two speakers, each a batch of one."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     while count:
-        # Whole seconds: a Fourier transform of a length that is nearly prime takes many times as long.
+        # Whole seconds: Fourier transforms are many times slower for lengths with large prime factors.
         seconds = round(np.exp(rng.uniform(np.log(60), np.log(longest))))
-        planner = Planner(bank.voices, seconds)
-        batch = render(bank, pack([planner.window(rng, planner.pool(rng, 40))]), seconds)
+        planner = Planner(dataset.speakers, seconds)
+        batch = render(dataset, pack([planner.plan_window(rng, planner.speaker_pool(rng, 40))]), seconds)
         if batch.speaking.any(2).sum() >= 2:
             count -= 1
             yield batch

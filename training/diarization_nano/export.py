@@ -2,7 +2,7 @@
 
     python -m training.diarization_nano.export data/training/diarization-nano/run serve_app/models/diarization-nano
 
-Clustering keeps the parameters it has there, or starts with those of CLUSTERING; `plda` and `tune` find better ones.
+Clustering keeps the parameters in that folder, or starts with those of CLUSTERING; `plda` and `tune` improve them.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # before pyannote.audio is imported: it reports its use otherwise
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # before pyannote.audio is imported, which otherwise sends telemetry
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from serve_app.diarization.nano import (
 )
 
 STEP = 0.2
-"""Share of a chunk between one and the next."""
+"""The distance between the starts of two chunks, as a share of a chunk."""
 CLUSTERING = {
     "segmentation": {"min_duration_off": 0.5},
     "clustering": {"threshold": 0.3, "Fa": 0.15, "Fb": 10.0},
@@ -35,7 +35,7 @@ CLUSTERING = {
 
 
 def write_model(model: NanoModel, specifications: Any, folder: Path) -> None:
-    """A checkpoint as pyannote.audio reads it, its weights in float16."""
+    """Write a checkpoint as pyannote.audio reads it, with weights in float16."""
     model.specifications = specifications
     checkpoint: dict[str, Any] = {
         "state_dict": {
@@ -50,7 +50,7 @@ def write_model(model: NanoModel, specifications: Any, folder: Path) -> None:
 
 
 def write_identity(folder: Path, dimension: int) -> None:
-    """A PLDA that knows nothing yet of how voices differ; `plda` finds it out."""
+    """Write a PLDA without knowledge about speakers; `plda` estimates it."""
     folder.mkdir(parents=True, exist_ok=True)
     zeros, identity = np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
     np.savez_compressed(folder / "xvec_transform.npz", mean1=zeros, mean2=zeros, lda=identity)
@@ -58,7 +58,7 @@ def write_identity(folder: Path, dimension: int) -> None:
 
 
 def write_config(folder: Path, params: dict[str, Any], step: float = STEP) -> None:
-    """config.yaml, with the tuned parameters."""
+    """Write config.yaml with the tuned parameters."""
     pipeline = {
         "name": "pyannote.audio.pipelines.SpeakerDiarization",
         "params": {
@@ -77,7 +77,7 @@ def write_config(folder: Path, params: dict[str, Any], step: float = STEP) -> No
 
 
 def export(segmentation: dict[str, Any] | None, embedding: dict[str, Any] | None, folder: Path) -> None:
-    """Writes the folder; weights of None are random."""
+    """Write the folder; weights of None are random."""
     models = {"segmentation": NanoSegmentation(), "embedding": NanoEmbedding()}
     for name, weights in (("segmentation", segmentation), ("embedding", embedding)):
         if weights is not None:
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument(
         "run", type=Path, help="written by training.diarization_nano.train: embedding.pt, segmentation.pt"
     )
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     arguments = parser.parse_args()
     weights = {
         name: torch.load(arguments.run / f"{name}.pt", weights_only=True)["average"]

@@ -1,4 +1,4 @@
-"""What a speaker says: utterances without the silence around them, and when within them sound is speech."""
+"""Utterances of a speaker without surrounding silence, and the speech within them."""
 
 import random
 import subprocess
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.audio import SAMPLE_RATE
+from training.diarization_nano.speakers import Speaker
 from training.diarization_nano.texts import sentence
-from training.diarization_nano.voices import Speaker
 from training.whisper_nano.espeak import espeak
 from training.whisper_nano.speech import Samples, read_wav, to_16khz
 
 FRAME = SAMPLE_RATE // 100
 PAUSE_FRAMES = 30
-"""Within an utterance, a shorter pause counts as speech (0.3 s)."""
+"""Shorter pauses within an utterance count as speech (0.3 s)."""
 LEVEL = 0.06
 """Root mean square of every utterance's speech."""
 _SPEECH_DB = -38.0
@@ -27,14 +27,14 @@ _SHORTEST_S = 0.15
 
 @dataclass(frozen=True)
 class Utterance:
-    """16-bit samples, whole frames of 10 ms, and for each frame whether it is speech."""
+    """16-bit samples, in whole frames of 10 ms, and for each frame whether it is speech."""
 
     samples: npt.NDArray[np.int16]
     speech: npt.NDArray[np.bool_]
 
 
-def trimmed(samples: Samples) -> Utterance | None:
-    """From the first frame within 38 dB of the loudest to the last one; None where there is too little."""
+def trim(samples: Samples) -> Utterance | None:
+    """Trim to the frames within 38 dB of the loudest one; None if too few remain."""
     count = len(samples) // FRAME
     power = (samples[: count * FRAME].reshape(count, FRAME) ** 2).mean(axis=1) if count else np.zeros(1)
     loud = np.flatnonzero(power > max(1e-9, power.max() * 10 ** (_SPEECH_DB / 10)))
@@ -52,7 +52,7 @@ def trimmed(samples: Samples) -> Utterance | None:
 
 
 def espeak_utterance(rng: random.Random, speaker: Speaker) -> Samples:
-    """A sentence by espeak-ng."""
+    """Synthesise a sentence with espeak-ng."""
     voice = speaker.language + ("+" + speaker.timbre if speaker.timbre else "")
     samples, _ = espeak().synthesise(
         sentence(rng, speaker.language),
@@ -66,7 +66,7 @@ def espeak_utterance(rng: random.Random, speaker: Speaker) -> Samples:
 
 
 def flite_utterance(rng: random.Random, speaker: Speaker) -> Samples:
-    """A sentence by flite."""
+    """Synthesise a sentence with flite."""
     settings = {"duration_stretch": speaker.rate, "int_f0_target_mean": speaker.pitch * rng.uniform(0.97, 1.03)}
     options = [part for name, value in settings.items() for part in ("--setf", f"{name}={value:.3f}")]
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def flite_utterance(rng: random.Random, speaker: Speaker) -> Samples:
 
 
 def festival_utterances(rng: random.Random, speaker: Speaker, alphabet: str, count: int) -> list[Samples]:
-    """`count` sentences by one voice of festival."""
+    """Synthesise `count` sentences with one voice of festival."""
     with tempfile.TemporaryDirectory() as folder:
         lines = [f"(voice_{speaker.timbre})", f"(Parameter.set 'Duration_Stretch {speaker.rate:.2f})"]
         paths = [Path(folder, f"{index}.wav") for index in range(count)]
@@ -92,7 +92,7 @@ def festival_utterances(rng: random.Random, speaker: Speaker, alphabet: str, cou
 
 
 def speak(rng: random.Random, speaker: Speaker, seconds: float, alphabet: str = "latin") -> list[Utterance]:
-    """Utterances of `seconds` in all, or a little more; fewer where a synthesiser fails."""
+    """Return utterances of at least `seconds` in all; fewer if a synthesiser fails."""
     utterances: list[Utterance] = []
     spoken, tries = 0.0, 0
     while spoken < seconds and tries < 20 + seconds * 3:
@@ -104,7 +104,7 @@ def speak(rng: random.Random, speaker: Speaker, seconds: float, alphabet: str = 
             sounds = festival_utterances(rng, speaker, alphabet, 20)
         tries += max(1, len(sounds))
         for sound in sounds:
-            utterance = trimmed(sound)
+            utterance = trim(sound)
             if utterance is not None:
                 utterances.append(utterance)
                 spoken += len(utterance.speech) / 100

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import torch
 
 from serve_app.audio import SAMPLE_RATE
-from training.diarization_nano import bank
-from training.diarization_nano.speech import speak
-from training.diarization_nano.voices import (
+from testing import noise
+from training.diarization_nano import dataset
+from training.diarization_nano.speakers import (
     DEV_FESTIVAL_ALPHABETS,
     DEV_VARIANTS,
     ENGLISH_FESTIVAL,
@@ -38,7 +38,7 @@ from training.diarization_nano.voices import (
     made_up_families,
     shipped_variants,
 )
-from training.whisper_nano import noise
+from training.diarization_nano.speech import speak
 
 SYSTEM_DATA = Path("/usr/lib/x86_64-linux-gnu/espeak-ng-data")
 NOISE_S = 40
@@ -49,7 +49,7 @@ Part = tuple[Speaker, str, float, float, int]
 
 
 def siblings(rng: random.Random, variants: Sequence[str]) -> list[Speaker]:
-    """Speakers of made-up variants, one each: those of a family have one language, and nearly one pitch and melody."""
+    """Return a speaker for each made-up variant; a family has one language and similar pitch and intonation."""
     leaders: dict[str, Speaker] = {}
     speakers = []
     for variant in variants:
@@ -63,7 +63,7 @@ def siblings(rng: random.Random, variants: Sequence[str]) -> list[Speaker]:
 def espeak_parts(
     rng: random.Random, made_up: Sequence[str], shipped: int, dev_made_up: Sequence[str], dev: int, seconds: float
 ) -> list[Part]:
-    """Speakers of made-up variants, and several of each shipped one; of both some that only tuning hears."""
+    """Return speakers of made-up variants, several of each shipped variant, and others for tuning only."""
     parts: list[Part] = []
     for speaker in siblings(rng, made_up):
         parts.append((speaker, "train", 1.0, seconds, rng.getrandbits(32)))
@@ -80,7 +80,7 @@ def espeak_parts(
 
 
 def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
-    """Speakers of flite and festival: three of each flite voice, with pitches of their own."""
+    """Return speakers of flite and festival: three of each flite voice, with different pitches."""
     parts: list[Part] = []
     for voice, hertz in FLITE_PITCH_HZ.items():
         for shift in (0.85, 1.0, 1.18):
@@ -95,16 +95,16 @@ def recorded_parts(rng: random.Random, seconds: float) -> list[Part]:
     return parts
 
 
-def synthesise(part: Part) -> bank.Spoken:
-    """One speaker's utterances. The same in every fresh process."""
+def synthesise(part: Part) -> dataset.SpeakerUtterances:
+    """Synthesise one speaker's utterances. The result is the same in every fresh process."""
     torch.set_num_threads(1)
     speaker, kind, weight, seconds, seed = part
     alphabet = {**FESTIVAL_ALPHABETS, **DEV_FESTIVAL_ALPHABETS}.get(speaker.timbre, "latin")
-    return bank.Spoken(speaker, kind, weight, speak(random.Random(seed), speaker, seconds, alphabet))
+    return dataset.SpeakerUtterances(speaker, kind, weight, speak(random.Random(seed), speaker, seconds, alphabet))
 
 
 def noises(seed: int) -> npt.NDArray[np.int16]:
-    """NOISE_S seconds of every kind of noise, three times."""
+    """Return NOISE_S seconds of every kind of noise, three times."""
     rng = np.random.default_rng(seed)
     kinds = [noise.make(rng, kind, NOISE_S * SAMPLE_RATE) for kind in noise.KINDS for _ in range(3)]
     return (np.clip(np.stack(kinds) / 4, -1, 1) * 32767).astype(np.int16)
@@ -112,14 +112,18 @@ def noises(seed: int) -> npt.NDArray[np.int16]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--made-up", type=int, default=1500, help="made-up voices of espeak-ng (1500)")
-    parser.add_argument("--shipped", type=int, default=600, help="speakers with a variant that espeak-ng ships (600)")
-    parser.add_argument("--dev", type=int, default=60, help="speakers of espeak-ng for tuning alone (60)")
-    parser.add_argument("--dev-made-up", type=int, default=40, help="made-up voices for tuning alone (40)")
-    parser.add_argument("--seconds", type=float, default=35.0, help="speech of each (35)")
-    parser.add_argument("--recorded-seconds", type=float, default=240.0, help="of flite's and festival's voices (240)")
+    parser.add_argument("--made-up", type=int, default=1500, help="number of made-up voices of espeak-ng (1500)")
+    parser.add_argument(
+        "--shipped", type=int, default=600, help="number of speakers with a variant that espeak-ng ships (600)"
+    )
+    parser.add_argument("--dev", type=int, default=60, help="number of espeak-ng speakers for tuning only (60)")
+    parser.add_argument("--dev-made-up", type=int, default=40, help="number of made-up voices for tuning only (40)")
+    parser.add_argument("--seconds", type=float, default=35.0, help="speech of each speaker (35)")
+    parser.add_argument(
+        "--recorded-seconds", type=float, default=240.0, help="speech of each flite and festival voice (240)"
+    )
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     arguments = parser.parse_args()
     start = time.perf_counter()
@@ -128,16 +132,16 @@ def main() -> None:
     dev_made_up = made_up_families(rng, arguments.dev_made_up, shipped_variants(SYSTEM_DATA, DEV_VARIANTS), "dev")
     espeak_data(arguments.folder, made_up | dev_made_up, SYSTEM_DATA)
     parts = espeak_parts(rng, list(made_up), arguments.shipped, list(dev_made_up), arguments.dev, arguments.seconds)
-    if arguments.recorded_seconds:  # 0: without them
+    if arguments.recorded_seconds:  # 0 skips them
         parts += recorded_parts(rng, arguments.recorded_seconds)
-    spoken: list[bank.Spoken] = []
-    # A process a few speakers: espeak-ng carries state from one utterance to the next.
+    spoken: list[dataset.SpeakerUtterances] = []
+    # A new process for every few speakers, because espeak-ng has state that affects later utterances.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=20) as pool:
         for done, one in enumerate(pool.imap(synthesise, reversed(parts)), 1):
             spoken.append(one)
             if done % 100 == 0 or done == len(parts):
                 print(f"{done}/{len(parts)} speakers in {time.perf_counter() - start:.0f} s", flush=True)
-    hours = bank.write(arguments.folder, spoken, noises(arguments.seed))
+    hours = dataset.write(arguments.folder, spoken, noises(arguments.seed))
     print(f"wrote {hours:.1f} h of {len(spoken)} speakers to {arguments.folder}")
 
 

@@ -1,4 +1,4 @@
-"""Something to say: numbers, everyday words and made-up ones, in any alphabet a synthesiser wants."""
+"""Random sentences: numbers, everyday words and made-up words, in any alphabet that a synthesiser needs."""
 
 import random
 
@@ -21,13 +21,13 @@ _SYLLABLES = {
 
 
 def made_up(rng: random.Random, alphabet: str) -> str:
-    """A word of one to four syllables that means nothing."""
+    """Return a meaningless word of one to four syllables."""
     onsets, vowels = _SYLLABLES[alphabet]
     return "".join(rng.choice(onsets) + rng.choice(vowels) for _ in range(rng.choice([1, 2, 2, 2, 3, 3, 4])))
 
 
 def sentence(rng: random.Random, language: str, alphabet: str = "latin") -> str:
-    """One to sixteen words, with commas in some places; a quarter of the sentences are numbers alone."""
+    """Return one to sixteen words with some commas; a quarter of the sentences are numbers only."""
     base = language[:2]
     count = rng.choice([1, 2, 3, 4, 5, 6, 8, 10, 13, 16])
     if base in DIGITS and rng.random() < 0.25:

@@ -1,1 +1,1 @@
-"""The recipe of the embedded checkpoint: synthesise, train, evaluate."""
+"""The training recipe of whisper-nano: synthesise, train, evaluate."""

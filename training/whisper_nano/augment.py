@@ -1,4 +1,4 @@
-"""Changes to mel power spectrograms, (frames, mels), for the sound of many voices, rooms and microphones."""
+"""Augmentation of mel power spectrograms, (frames, mels), as many voices, rooms and microphones would change them."""
 
 import random
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torchaudio.functional import lfilter
 
-from training.whisper_nano.bank import FRAMES_A_SECOND, Mel
+from training.whisper_nano.dataset import FRAMES_A_SECOND, Mel
 from training.whisper_nano.tokenizer import MELS
 
 
-def interpolated(mel: Mel, places: np.ndarray, axis: int) -> Mel:
-    """`mel` read at fractional places of one axis."""
+def interpolate(mel: Mel, places: np.ndarray, axis: int) -> Mel:
+    """Read `mel` at fractional places of one axis."""
     lower = np.floor(places).astype(int)
     upper = np.minimum(lower + 1, mel.shape[axis] - 1)
     share = np.expand_dims((places - lower).astype(np.float32), 1 - axis)
@@ -19,19 +19,19 @@ def interpolated(mel: Mel, places: np.ndarray, axis: int) -> Mel:
     return mixed
 
 
-def warped(rng: random.Random, log_mel: Mel) -> Mel:
-    """Formants and pitch up or down a tenth."""
-    return interpolated(log_mel, np.clip(np.arange(MELS) * rng.uniform(0.9, 1.1), 0, MELS - 1), 1)
+def warp_frequency(rng: random.Random, log_mel: Mel) -> Mel:
+    """Shift formants and pitch up or down by a tenth."""
+    return interpolate(log_mel, np.clip(np.arange(MELS) * rng.uniform(0.9, 1.1), 0, MELS - 1), 1)
 
 
-def stretched(rng: random.Random, log_mel: Mel) -> Mel:
-    """Faster or slower by up to a fifth."""
+def stretch_time(rng: random.Random, log_mel: Mel) -> Mel:
+    """Stretch or compress time by up to a fifth."""
     frames = max(8, int(len(log_mel) * rng.uniform(0.82, 1.22)))
-    return interpolated(log_mel, np.linspace(0, len(log_mel) - 1, frames), 0)
+    return interpolate(log_mel, np.linspace(0, len(log_mel) - 1, frames), 0)
 
 
 def equaliser(rng: random.Random, decibels: float) -> Mel:
-    """A smooth random gain for each mel, about `decibels` up or down."""
+    """Return a smooth random gain for each mel, of about `decibels`."""
     place = np.linspace(0, np.pi, MELS)
     curve = sum(rng.gauss(0, decibels) / (k + 1) * np.cos(k * place + rng.random() * 0.5) for k in range(1, 5))
     gain: Mel = (10 ** (curve / 10)).astype(np.float32)
@@ -39,7 +39,7 @@ def equaliser(rng: random.Random, decibels: float) -> Mel:
 
 
 def reverberate(rng: random.Random, power: Mel) -> None:
-    """Adds the exponential tail of a room of 0.12-0.5 s, in place."""
+    """Add the exponential tail of a room of 0.12-0.5 s, in place."""
     decay = 10 ** (-6 / FRAMES_A_SECOND / rng.uniform(0.12, 0.5))
     gain = rng.uniform(0.02, 0.25) * (1 - decay)
     sound = torch.from_numpy(power.T.copy())
@@ -48,7 +48,7 @@ def reverberate(rng: random.Random, power: Mel) -> None:
 
 
 def limit_band(rng: random.Random, power: Mel, hardness: float) -> None:
-    """The bandwidth of a telephone or a thin microphone, in place, sometimes."""
+    """Sometimes limit the bandwidth, like a telephone or a thin microphone, in place."""
     if rng.random() < 0.3 * hardness:
         power[:, rng.randint(52, 76) :] *= 10 ** rng.uniform(-7, -2)
     if rng.random() < 0.06 * hardness:
@@ -56,7 +56,7 @@ def limit_band(rng: random.Random, power: Mel, hardness: float) -> None:
 
 
 def add_noise(rng: random.Random, power: Mel, noises: list[Mel], *, silent: bool, hardness: float) -> None:
-    """One or two noises at 2-60 dB below the speech, or a faint floor, in place; often neither."""
+    """Add one or two noises at 2-60 dB below the speech, or a faint floor, in place; often neither."""
     frames = len(power)
     if rng.random() < (0.85 if silent else 0.65 * hardness):
         for _ in range(rng.choice([1, 1, 2])):
@@ -71,7 +71,7 @@ def add_noise(rng: random.Random, power: Mel, noises: list[Mel], *, silent: bool
 
 
 def whisper_features(power: Mel) -> Mel:
-    """Whisper's scaling: logarithm, 80 dB below the loudest at most, about -1..1."""
+    """Apply Whisper's scaling: logarithm, at most 80 dB below the loudest, about -1..1."""
     log = np.log10(np.maximum(power, 1e-10))
     scaled: Mel = (np.maximum(log, log.max() - 8) + 4) / 4
     return scaled

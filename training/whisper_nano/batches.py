@@ -1,4 +1,4 @@
-"""Batches by their step: each is seeded by its number alone, so that an interrupted run continues as it would have."""
+"""Batches by step: each is seeded by its number only, so that an interrupted run continues with the same batches."""
 
 import random
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import WhisperTokenizer
 
-from training.whisper_nano.bank import Bank
 from training.whisper_nano.compose import Composer, Shape
+from training.whisper_nano.dataset import SpeechDataset
 from training.whisper_nano.targets import IGNORED, SPANS, Targets, position_labels
 
 MAX_POSITIONS = 1500
@@ -17,10 +17,10 @@ MAX_POSITIONS = 1500
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows` windows of T frames, that is T / 2 positions, and L decoder rows.
+    """`rows` windows of T frames, which are T / 2 positions, and L decoder rows.
 
-    features (rows, 80, T); offsets (rows,): the position the first one counts as; tokens, labels (rows, L);
-    spans (rows, 3, L, 2), see targets.Sequence.spans; position_labels (rows, T / 2, 4).
+    features (rows, 80, T); offsets (rows,): the position of the first one; tokens, labels (rows, L); spans (rows, 3, L,
+    2), see targets.Sequence.spans; position_labels (rows, T / 2, 4).
     """
 
     features: torch.Tensor
@@ -32,31 +32,31 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """The shapes of a batch's windows, all of the same frames, and the share that has earlier text before it."""
+class BatchPlan:
+    """The shapes of a batch's windows, all with the same frames, and the share that has earlier text as a prompt."""
 
     shapes: tuple[Shape, ...]
     prompted: float
 
 
 def progress(step: int, steps: int, begin: float) -> float:
-    """How far through the curriculum a step is, when the first one is at `begin`."""
+    """Return the position of a step in the curriculum; the first step is at `begin`."""
     return begin + (1 - begin) * step / steps
 
 
-def curriculum(rng: random.Random, at: float) -> Lesson:
-    """What to practise at a share of the way through training.
+def curriculum(rng: random.Random, position: float) -> BatchPlan:
+    """Plan a batch at a position between 0 and 1 of the training.
 
-    One utterance in 2-4 s first, then two, then windows of 4-12 s, and ever more of them within 30 s: half of
-    those are short ones with nothing after, as a service sends them.
+    One utterance in 2-4 s first, then two, then windows of 4-12 s, and more and more of 30 s: half of those contain
+    less audio, with nothing after it, as a service sends them.
     """
-    hardness = min(0.8, 0.3 + 2 * at)
-    if at < 0.12:
-        frames, most, prompted = rng.choice([200, 300, 400]), 1 if at < 0.05 else 2, 0.0
+    hardness = min(0.8, 0.3 + 2 * position)
+    if position < 0.12:
+        frames, most, prompted = rng.choice([200, 300, 400]), 1 if position < 0.05 else 2, 0.0
         rows = 4800 // frames
     else:
         most, prompted = 99, 0.5
-        full = 0.0 if at < 0.3 else 0.08 if at < 0.55 else 0.2 if at < 0.8 else 0.4
+        full = 0.0 if position < 0.3 else 0.08 if position < 0.55 else 0.2 if position < 0.8 else 0.4
         if rng.random() < full:
             frames, rows = 3000, 4
         elif rng.random() < 0.45:
@@ -68,28 +68,30 @@ def curriculum(rng: random.Random, at: float) -> Lesson:
         longest = rng.choice([1200, 3000]) if frames == 3000 else frames
         sound = longest if rng.random() < 0.5 else rng.randint(min(longest, 100), longest)
         shapes.append(Shape(frames, sound, most, hardness))
-    return Lesson(tuple(shapes), prompted)
+    return BatchPlan(tuple(shapes), prompted)
 
 
 class Batches(Dataset[Batch]):
     """All batches of a run of `steps` steps."""
 
-    def __init__(self, bank: Bank, tokenizer: WhisperTokenizer, steps: int, seed: int, begin: float = 0.0) -> None:
-        self._bank, self._steps, self._seed, self._begin = bank, steps, seed, begin
+    def __init__(
+        self, dataset: SpeechDataset, tokenizer: WhisperTokenizer, steps: int, seed: int, begin: float = 0.0
+    ) -> None:
+        self._dataset, self._steps, self._seed, self._begin = dataset, steps, seed, begin
         self._targets = Targets(tokenizer)
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        composer = Composer(self._bank, self._seed * 1_000_003 + step)
+        composer = Composer(self._dataset, self._seed * 1_000_003 + step)
         rng = composer.rng
-        lesson = curriculum(rng, progress(step, self._steps, self._begin))
-        windows = [composer.window(shape) for shape in lesson.shapes]
+        plan = curriculum(rng, progress(step, self._steps, self._begin))
+        windows = [composer.window(shape) for shape in plan.shapes]
         latest = 0 if rng.random() < 0.25 else MAX_POSITIONS - windows[0].features.shape[1] // 2
         offsets = [rng.randint(0, latest) for _ in windows]
         sequences = [
-            self._targets.sequence(composer, window, offset, lesson.prompted)
+            self._targets.sequence(composer, window, offset, plan.prompted)
             for window, offset in zip(windows, offsets, strict=True)
         ]
         rows, length = len(windows), max(len(sequence.tokens) for sequence in sequences) - 1
@@ -97,10 +99,10 @@ class Batches(Dataset[Batch]):
         labels = torch.full((rows, length), IGNORED)
         spans = torch.zeros(rows, len(SPANS), length, 2, dtype=torch.int32)
         for row, sequence in enumerate(sequences):
-            here = len(sequence.tokens) - 1
-            tokens[row, :here] = torch.tensor(sequence.tokens[:-1])
-            labels[row, :here] = torch.tensor(sequence.labels[1:])
-            spans[row, :, :here] = torch.from_numpy(sequence.spans())
+            count = len(sequence.tokens) - 1
+            tokens[row, :count] = torch.tensor(sequence.tokens[:-1])
+            labels[row, :count] = torch.tensor(sequence.labels[1:])
+            spans[row, :, :count] = torch.from_numpy(sequence.spans())
         return Batch(
             torch.from_numpy(np.stack([window.features for window in windows])),
             torch.tensor(offsets),

@@ -1,4 +1,4 @@
-"""The words the model learns, and what is kept from it for evaluation."""
+"""The words of the model, and the sequences that are reserved for evaluation."""
 
 import random
 import zlib
@@ -16,17 +16,17 @@ SEGMENT_PAUSE_S = 0.5
 
 
 def spell(language: str, digits: Sequence[int]) -> list[str]:
-    """The words of `digits` in `language`."""
+    """Return the words of `digits` in `language`."""
     return [WORDS[language][digit] for digit in digits]
 
 
 def is_reserved(digits: Sequence[int]) -> bool:
-    """Whether a sequence is for evaluation only: an eighth of those of three digits or more."""
+    """Return whether a sequence is for evaluation only: an eighth of those of at least three digits."""
     return len(digits) >= 3 and zlib.crc32(bytes(digits)) % 8 == 0
 
 
 def random_digits(rng: random.Random, *, reserved: bool) -> tuple[int, ...]:
-    """A sequence of one to eight digits; three to eight where it must be reserved."""
+    """Return a sequence of one to eight digits; three to eight if it must be reserved."""
     lengths = (3, 4, 5, 6, 7, 8) if reserved else (1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8)
     while True:
         digits = tuple(rng.randrange(10) for _ in range(rng.choice(lengths)))
@@ -35,6 +35,6 @@ def random_digits(rng: random.Random, *, reserved: bool) -> tuple[int, ...]:
 
 
 def punctuate(rng: random.Random, words: Sequence[str]) -> str:
-    """The words as a line of text for a synthesiser, with commas in some places, all or none."""
+    """Join words to a line for a synthesiser, with commas in some places, all or none."""
     comma = rng.choice((0.0, 0.0, 0.0, 0.3, 1.0))
     return "".join(word + (", " if rng.random() < comma else " ") for word in words).rstrip(" ,")

@@ -1,4 +1,4 @@
-"""espeak-ng through its C library: hundreds of seconds of speech a second, and the time at which each word starts."""
+"""espeak-ng through its C library: hundreds of seconds of speech a second, with the start of each word."""
 
 import ctypes
 from functools import cache
@@ -36,7 +36,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """The library; one a process, as it keeps its state in globals. Raises OSError where it is not installed."""
+    """The library; one instance for each process, as it has global state. Raises OSError if not installed."""
 
     def __init__(self) -> None:
         try:
@@ -64,10 +64,10 @@ class Espeak:
     def synthesise(
         self, text: str, voice: str, *, rate: int, pitch: int, pitch_range: int, word_gap: int
     ) -> tuple[npt.NDArray[np.float32], dict[int, float]]:
-        """Speech at `sample_rate` in -1..1, and the start in seconds of each word by its position in `text`.
+        """Return speech at `sample_rate` in -1..1, and the start in seconds of each word by its position in `text`.
 
         `rate`: words a minute; `pitch`, `pitch_range`: 0-100; `word_gap`: pauses of 10 ms between words.
-        Raises ValueError for a voice it does not have.
+        Raises ValueError for an unknown voice.
         """
         self._pieces.clear()
         self._starts = {}
@@ -84,5 +84,5 @@ class Espeak:
 
 @cache
 def espeak() -> Espeak:
-    """This process's library."""
+    """Return this process's library."""
     return Espeak()

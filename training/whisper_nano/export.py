@@ -13,7 +13,7 @@ from training.whisper_nano.tokenizer import build_config, build_generation_confi
 
 
 def export(run: Path, folder: Path) -> int:
-    """Writes the run's checkpoint to `folder` in float16; returns its step."""
+    """Write the run's checkpoint to `folder` in float16; return its step."""
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     processor = build_processor()
     model = TrainedWhisper(build_config(processor.tokenizer))
@@ -26,8 +26,8 @@ def export(run: Path, folder: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="written by training.whisper_nano.train; it may still be going on")
-    parser.add_argument("folder", type=Path, help="where to write; made if absent")
+    parser.add_argument("run", type=Path, help="written by training.whisper_nano.train; it may still be running")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
     arguments = parser.parse_args()
     step = export(arguments.run, arguments.folder)
     print(f"wrote step {step} to {arguments.folder}")

@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""The training losses."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from training.whisper_nano.model import GUIDED_HEADS, Outputs
 from training.whisper_nano.targets import IGNORED, NO_WORD, SPANS
 
 _SMOOTHING = torch.tensor([0.05, 0.2, 0.5, 0.2, 0.05])
-"""A timestamp's probability is shared with those 20 and 40 ms away."""
+"""A timestamp's target probability is shared with those 20 and 40 ms away."""
 _WORD_WEIGHTS = torch.ones(NO_WORD + 1).index_fill(0, torch.tensor([NO_WORD]), 0.3)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts, and how right the batch is: words, and timestamps within 0.1 s."""
+    """The parts of the loss, and the accuracy of words, and of timestamps within 0.1 s."""
 
     text: Tensor
     timestamps: Tensor
@@ -31,7 +31,7 @@ class Losses:
 
 
 def losses(outputs: Outputs, batch: Batch, first_timestamp: int) -> Losses:
-    """All parts for one batch."""
+    """Return all parts for one batch."""
     log_probs = outputs.tokens.float().log_softmax(-1)
     timed = batch.labels >= first_timestamp
     written = (batch.labels >= 0) & ~timed
@@ -49,10 +49,10 @@ def losses(outputs: Outputs, batch: Batch, first_timestamp: int) -> Losses:
 
 
 def guided_attention(outputs: Outputs, batch: Batch) -> Tensor:
-    """How far each of GUIDED_HEADS is from attending evenly to its span, over the rows that have one.
+    """Return how far each of GUIDED_HEADS is from attending evenly to its span, over the rows that have one.
 
-    The alignment head's span reaches to the next word's start: time warping compares the rows at every position,
-    and would place words at random in pauses that belong to none.
+    The alignment head's span extends to the next word's start: dynamic time warping compares the rows at every
+    position, and would otherwise place words at random in pauses.
     """
     total = outputs.tokens.new_zeros(())
     for head, span in GUIDED_HEADS.items():
@@ -69,7 +69,7 @@ def guided_attention(outputs: Outputs, batch: Batch) -> Tensor:
 
 
 def word_loss(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Naming the word at each position, and its neighbours where there is a word."""
+    """Return the loss of naming the word at each position, and its neighbours if there is a word."""
     spoken = F.cross_entropy(outputs.words.float().flatten(0, 1), labels[..., 0].flatten(), weight=_WORD_WEIGHTS)
     if not (labels[..., 1:] != IGNORED).any():
         return spoken

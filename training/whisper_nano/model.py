@@ -1,4 +1,4 @@
-"""The model as it is trained: Whisper, its starting weights, and heads that help it learn and are then dropped."""
+"""The model in training: Whisper, its initial weights, and auxiliary heads that are dropped at export."""
 
 import math
 from dataclasses import dataclass
@@ -13,17 +13,18 @@ from training.whisper_nano.batches import Batch
 from training.whisper_nano.targets import NO_WORD
 from training.whisper_nano.tokenizer import ALIGNMENT_HEAD
 
-ENCODER_LOOKS = ((0, -3, 3, 0), (-6, 6, -2, 2), (-10, 10, -4, 4), (-16, 16, -6, 6))
-"""How many positions away each encoder head of each layer looks at first."""
-DECODER_LOOKS = (12, 0, 25, 0)
+ENCODER_OFFSETS = ((0, -3, 3, 0), (-6, 6, -2, 2), (-10, 10, -4, 4), (-16, 16, -6, 6))
+"""The initial offset, in positions, of each encoder head's attention, by layer."""
+DECODER_OFFSETS = (12, 0, 25, 0)
 GUIDED_HEADS = {(1, 0): "next", (1, 1): "current", ALIGNMENT_HEAD: "until_next", (2, 1): "current", (2, 2): "next"}
-"""The span (see targets.SPANS) that each guided (layer, head) of the decoder is taught to attend to."""
+"""The span (see targets.SPANS) that each guided (layer, head) of the decoder is trained to attend to."""
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Logits of the next token (rows, L, vocabulary); log attention (rows, L, positions) of each of GUIDED_HEADS;
-    logits of the word at each position (rows, positions, 41) and of its neighbours (rows, positions, 3, 41)."""
+    logits of the word at each position (rows, positions, 41) and of its neighbours (rows, positions, 3, 41).
+    """
 
     tokens: Tensor
     attention: dict[tuple[int, int], Tensor]
@@ -34,7 +35,7 @@ class Outputs:
 class TrainedWhisper(nn.Module):
     """Whisper with a head for the word at each encoder position, and one for the words around it.
 
-    Naming its neighbours too makes the encoder tell repeated words apart, which long windows need most.
+    Naming the neighbours makes the encoder distinguish repeated words, which long windows need most.
     """
 
     def __init__(self, config: WhisperConfig) -> None:
@@ -44,7 +45,7 @@ class TrainedWhisper(nn.Module):
         self.neighbours = nn.Linear(config.d_model, 3 * (NO_WORD + 1))
 
     def forward(self, batch: Batch) -> Outputs:
-        """Windows may be shorter than 30 s, and begin at any position: training costs less so."""
+        """Run windows that may be shorter than 30 s, and start at any position, which makes training cheaper."""
         sound = self._encode(batch.features, batch.offsets)
         decoder: Any = self.whisper.model.decoder
         hidden = decoder.embed_tokens(batch.tokens) + decoder.embed_positions.weight[: batch.tokens.shape[1]]
@@ -52,15 +53,15 @@ class TrainedWhisper(nn.Module):
         for index, layer in enumerate(decoder.layers):
             normal = layer.self_attn_layer_norm(hidden)
             query, key, value = (split_heads(layer.self_attn, name, normal) for name in "qkv")
-            seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            hidden = hidden + layer.self_attn.out_proj(seen.transpose(1, 2).flatten(2))
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            hidden = hidden + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
             normal = layer.encoder_attn_layer_norm(hidden)
             query = split_heads(layer.encoder_attn, "q", normal)
             key, value = (split_heads(layer.encoder_attn, name, sound) for name in "kv")
-            looks = ((query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5).log_softmax(-1)
-            attention |= {place: looks[:, place[1]] for place in GUIDED_HEADS if place[0] == index}
-            heard = looks.exp().to(value.dtype) @ value
-            hidden = hidden + layer.encoder_attn.out_proj(heard.transpose(1, 2).flatten(2))
+            log_attention = ((query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5).log_softmax(-1)
+            attention |= {place: log_attention[:, place[1]] for place in GUIDED_HEADS if place[0] == index}
+            attended = log_attention.exp().to(value.dtype) @ value
+            hidden = hidden + layer.encoder_attn.out_proj(attended.transpose(1, 2).flatten(2))
             hidden = hidden + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(hidden))))
         logits = decoder.layer_norm(hidden) @ decoder.embed_tokens.weight.T
         return Outputs(logits, attention, self.words(sound), self.neighbours(sound).unflatten(-1, (3, NO_WORD + 1)))
@@ -72,15 +73,15 @@ class TrainedWhisper(nn.Module):
         for layer in encoder.layers:
             normal = layer.self_attn_layer_norm(hidden)
             query, key, value = (split_heads(layer.self_attn, name, normal) for name in "qkv")
-            seen = F.scaled_dot_product_attention(query, key, value)
-            hidden = hidden + layer.self_attn.out_proj(seen.transpose(1, 2).flatten(2))
+            attended = F.scaled_dot_product_attention(query, key, value)
+            hidden = hidden + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
             hidden = hidden + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(hidden))))
         sound: Tensor = encoder.layer_norm(hidden)
         return sound
 
 
 def split_heads(attention: Any, name: str, hidden: Tensor) -> Tensor:
-    """(rows, heads, length, size) of the "q", "k" or "v" projection."""
+    """Return (rows, heads, length, size) of the "q", "k" or "v" projection."""
     projected = getattr(attention, f"{name}_proj")(hidden)
     heads: Tensor = projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
     return heads
@@ -88,10 +89,11 @@ def split_heads(attention: Any, name: str, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise(model: TrainedWhisper, first_timestamp: int) -> None:
-    """Starting weights from which so small a model learns to align within minutes.
+    """Set initial weights with which so small a model learns to align within minutes.
 
-    Timestamps begin as faint copies of the positions they mean; encoder heads look at fixed distances and decoder
-    heads near where they are in time, both made of the sinusoids; attention is wider than transformers' 0.02.
+    Timestamp embeddings start as faint copies of their positions. Encoder heads attend at fixed offsets and decoder
+    heads near their position in time, both through the sinusoids. Attention weights have a wider spread than
+    transformers' 0.02.
     """
     encoder: Any = model.whisper.model.encoder
     decoder: Any = model.whisper.model.decoder
@@ -105,17 +107,17 @@ def initialise(model: TrainedWhisper, first_timestamp: int) -> None:
                 getattr(attention, f"{projection}_proj").weight.normal_(0, deviation)
         layer.fc1.weight.normal_(0, 0.06)
         layer.fc2.weight.normal_(0, 0.03)
-        for head, distance in enumerate(DECODER_LOOKS):
-            look_away(layer.encoder_attn, head, distance, 0.9)
-    for layer, distances in zip(encoder.layers, ENCODER_LOOKS, strict=True):
+        for head, distance in enumerate(DECODER_OFFSETS):
+            attend_at_offset(layer.encoder_attn, head, distance, 0.9)
+    for layer, distances in zip(encoder.layers, ENCODER_OFFSETS, strict=True):
         for head, distance in enumerate(distances):
-            look_away(layer.self_attn, head, distance, 1.3)
+            attend_at_offset(layer.self_attn, head, distance, 1.3)
 
 
-def look_away(attention: Any, head: int, distance: int, gain: float) -> None:
-    """Adds to a head the attraction to what is `distance` positions later.
+def attend_at_offset(attention: Any, head: int, distance: int, gain: float) -> None:
+    """Add to a head an attraction to the position `distance` later.
 
-    A rotation of each sine and cosine pair of Whisper's positions; each head uses every second frequency.
+    This is a rotation of each sine and cosine pair of Whisper's positions; each head uses every second frequency.
     """
     width, size = attention.embed_dim, attention.head_dim
     half = width // 2

@@ -1,4 +1,4 @@
-"""Spoken digit sequences, with the time of every word, from three synthesisers."""
+"""Spoken digit sequences from three synthesisers, with the time of every word."""
 
 import random
 import subprocess
@@ -49,7 +49,7 @@ _SPEECH_DB = -38.0
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: 16 kHz samples without the silence around it, and a (start, end) in seconds for each digit."""
+    """An utterance: 16 kHz samples without surrounding silence, and (start, end) in seconds of each digit."""
 
     language: str
     voice: str
@@ -59,11 +59,11 @@ class Clip:
 
 
 class UnusableSpeechError(Exception):
-    """The synthesiser did not say where each word is."""
+    """The synthesiser did not return the time of each word."""
 
 
 def clip(language: str, voice: str, digits: tuple[int, ...], samples: Samples, starts: list[float]) -> Clip:
-    """Trims the silence around an utterance; a word ends where its last frame above -38 dB of the peak does."""
+    """Trim the silence around an utterance; a word ends with its last frame above -38 dB of the peak."""
     if any(after <= before for before, after in pairwise(starts)):
         raise UnusableSpeechError(f"{voice}: words out of order")
     count = len(samples) // _FRAME
@@ -82,7 +82,7 @@ def clip(language: str, voice: str, digits: tuple[int, ...], samples: Samples, s
 
 @dataclass(frozen=True)
 class EspeakVoice:
-    """How espeak-ng speaks: `rate` in words a minute, `pitch` and `pitch_range` 0-100, `word_gap` in 10 ms."""
+    """A voice of espeak-ng: `rate` in words a minute, `pitch` and `pitch_range` 0-100, `word_gap` in 10 ms."""
 
     name: str
     rate: int
@@ -92,7 +92,7 @@ class EspeakVoice:
 
 
 def espeak_clip(rng: random.Random, language: str, *, reserved: bool) -> Clip:
-    """An utterance by espeak-ng, of a random voice, pace and pitch; `reserved`: voice and digits of the evaluation."""
+    """Return an utterance by a random voice of espeak-ng; `reserved`: with voice and digits of the evaluation."""
     digits = random_digits(rng, reserved=reserved)
     text = punctuate(rng, spell(language, digits))
     if reserved:
@@ -110,7 +110,7 @@ def espeak_clip(rng: random.Random, language: str, *, reserved: bool) -> Clip:
 
 
 def espeak_digits(language: str, digits: tuple[int, ...], text: str, voice: EspeakVoice) -> Clip:
-    """`text`, which says `digits`, by one voice of espeak-ng."""
+    """Synthesise `text`, which spells `digits`, with one voice of espeak-ng."""
     samples, starts = espeak().synthesise(
         text,
         voice.name,
@@ -131,7 +131,7 @@ def espeak_digits(language: str, digits: tuple[int, ...], text: str, voice: Espe
 
 
 def flite_clip(rng: random.Random, *, reserved: bool) -> Clip:
-    """An English utterance by flite, of a random voice, pace and pitch."""
+    """Return an English utterance by flite, with a random voice, pace and pitch."""
     digits = random_digits(rng, reserved=reserved)
     voice, pitch = rng.choice(list((RESERVED_FLITE_PITCH_HZ if reserved else FLITE_PITCH_HZ).items()))
     stretch, hertz = rng.uniform(0.75, 1.4), pitch * rng.uniform(0.8, 1.25)
@@ -139,7 +139,7 @@ def flite_clip(rng: random.Random, *, reserved: bool) -> Clip:
 
 
 def flite_digits(digits: tuple[int, ...], text: str, voice: str, stretch: float, hertz: float) -> Clip:
-    """`text`, which says `digits`, by a voice of flite; `stretch`: how long sounds are, 1 as it speaks by itself."""
+    """Synthesise `text`, which spells `digits`, with a voice of flite; `stretch`: a factor for durations."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
         settings = {"duration_stretch": stretch, "int_f0_target_mean": hertz}
@@ -160,13 +160,13 @@ def flite_digits(digits: tuple[int, ...], text: str, voice: str, stretch: float,
 
 
 def festival_clip(rng: random.Random) -> Clip:
-    """An English utterance by festival's kal, which is for evaluation only."""
+    """Return an English utterance by festival's kal, which is for evaluation only."""
     digits = random_digits(rng, reserved=True)
     return festival_digits(digits, punctuate(rng, spell("en", digits)))
 
 
 def festival_digits(digits: tuple[int, ...], text: str) -> Clip:
-    """`text`, which says `digits`, by festival's kal."""
+    """Synthesise `text`, which spells `digits`, with festival's kal."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
         script = Path(folder, "speech.scm")
@@ -181,7 +181,7 @@ def festival_digits(digits: tuple[int, ...], text: str) -> Clip:
 
 
 def read_wav(path: Path) -> Samples:
-    """A 16-bit mono WAV file at 16 kHz."""
+    """Read a 16-bit mono WAV file, resampled to 16 kHz."""
     with wave.open(str(path)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16).astype(np.float32) / np.float32(
             32768
@@ -190,6 +190,6 @@ def read_wav(path: Path) -> Samples:
 
 
 def to_16khz(samples: Samples, sample_rate: int) -> Samples:
-    """Resampled samples; the same ones where the rate is 16 kHz already."""
+    """Resample to 16 kHz; samples at that rate are returned unchanged."""
     resampled: Samples = resample(torch.from_numpy(samples), sample_rate, SAMPLE_RATE).numpy()
     return resampled

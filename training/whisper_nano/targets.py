@@ -1,6 +1,6 @@
-"""What the model is to write for a window, and where it is to look for it.
+"""The target tokens of a window, and where in the audio each of them is.
 
-Positions are the encoder's: 20 ms each. A row is a place in the decoder's input; it predicts the token after it.
+Positions are the encoder's: 20 ms each. A row is a position of the decoder's input; it predicts the next token.
 """
 
 import random
@@ -27,10 +27,10 @@ from training.whisper_nano.tokenizer import (
 
 IGNORED = -100
 NO_WORD = len(LANGUAGES) * 10
-"""The label of a frame without a word; the others are ten times the language's place, plus the digit."""
+"""The label of a frame without a word; the others are ten times the language's index, plus the digit."""
 SPANS = ("next", "current", "until_next")
 _LAST_POSITION = 1500
-_LONGEST_PROMPT = 223  # Whisper's own: half the decoder's positions, less one
+_LONGEST_PROMPT = 223  # as in Whisper: half the decoder's positions minus one
 
 Span = tuple[int, int]
 EMPTY: Span = (0, 0)
@@ -38,7 +38,7 @@ EMPTY: Span = (0, 0)
 
 @dataclass
 class Sequence:
-    """Tokens, whether each is to be learnt, and the positions each is about."""
+    """Tokens, whether each is learnt, and the positions of each."""
 
     tokens: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -52,13 +52,14 @@ class Sequence:
         self.until_next.append(until_next)
 
     def spans(self) -> npt.NDArray[np.int32]:
-        """(3, rows, 2), in the order of SPANS: the span of each row's next token, of its own, and the next one's
-        span drawn out until the token after begins, so that every position belongs to a row."""
+        """Return (3, rows, 2), in the order of SPANS: the span of each row's next token, of its own token, and that of
+        the next token extended until the one after it starts, so that every position belongs to a row.
+        """
         return np.array([self.near[1:], self.near[:-1], self.until_next[1:]], np.int32)
 
 
 class Targets:
-    """Writes down windows with one tokenizer."""
+    """Writes target sequences with one tokenizer."""
 
     def __init__(self, tokenizer: WhisperTokenizer) -> None:
         number = partial(token_id, tokenizer)
@@ -73,7 +74,7 @@ class Targets:
         self.first_timestamp = number(TIMESTAMPS[0])
 
     def sequence(self, composer: Composer, window: Window, offset: int, prompted: float) -> Sequence:
-        """The tokens of a window whose first position counts as `offset`; `prompted`: how often text precedes it."""
+        """Return the tokens of a window whose first position is `offset`; `prompted`: the probability of a prompt."""
         rng = composer.rng
         translated = rng.random() < (0.12 if window.language == "en" else 0.25)
         written = "en" if translated else window.language
@@ -101,7 +102,7 @@ class Targets:
         return sequence
 
     def prompt(self, composer: Composer, language: str, written: str) -> list[int]:
-        """Earlier text: mostly the words said before, with or without their timestamps, else any text."""
+        """Return earlier text: mostly previous words, with or without timestamps, else random tokens."""
         rng = composer.rng
         if rng.random() < 0.15:
             return [rng.randrange(self.end) for _ in range(rng.randint(1, 30))]
@@ -114,7 +115,7 @@ class Targets:
         return tokens
 
     def timestamp(self, frame: float, offset: int) -> int:
-        """The timestamp token of a frame."""
+        """Return the timestamp token of a frame."""
         return self.first_timestamp + min(_LAST_POSITION, max(0, round(frame / 2) + offset))
 
     def _plain_words(self, sequence: Sequence, words: list[Word], tokens: list[int], positions: int) -> None:
@@ -126,7 +127,7 @@ class Targets:
     def _timed_segments(
         self, rng: random.Random, sequence: Sequence, window: Window, tokens: list[int], offset: int
     ) -> None:
-        """Each segment between its timestamps; a pause belongs to the end of the first and the start of the next."""
+        """Add each segment between its timestamps; a pause belongs to the end before it and the start after it."""
         positions = window.features.shape[1] // 2
         if not window.segments:
             sequence.add(self.timestamp(0, offset), self.timestamp(0, offset) if offset == 0 else None)
@@ -134,7 +135,7 @@ class Targets:
         for index, segment in enumerate(window.segments):
             start, end = segment[0].start, segment[-1].end
             label = self.timestamp(start, offset)
-            # Decoders that cap the first timestamp at one second write a wrong one: learn to go on from it.
+            # Decoders that limit the first timestamp to one second write a wrong one: learn to continue after it.
             capped = index == 0 and label > self.first_timestamp + 50 and rng.random() < 0.15
             token = self.first_timestamp + rng.randint(0, 50) if capped else label
             sequence.add(token, label, around(start, positions), (pause, int(start / 2)))
@@ -149,19 +150,19 @@ class Targets:
 
 
 def span(start: float, end: float) -> Span:
-    """The positions of some frames, one at least."""
+    """Return the positions of some frames, at least one."""
     return int(start / 2), max(int(end / 2), int(start / 2) + 1)
 
 
 def around(frame: float, positions: int) -> Span:
-    """A few positions about a frame."""
+    """Return a few positions around a frame."""
     return max(0, int(frame / 2) - 3), min(positions, int(frame / 2) + 4)
 
 
 def position_labels(window: Window) -> npt.NDArray[np.int64]:
-    """(positions, 4): the word spoken there, and the ones one before, two before and one after it.
+    """Return (positions, 4): the word at each position, and the ones one before, two before and one after it.
 
-    NO_WORD where there is none; the neighbours are IGNORED between words.
+    NO_WORD if there is none; the neighbours are IGNORED between words.
     """
     labels = np.full((window.features.shape[1] // 2, 4), IGNORED, np.int64)
     labels[:, 0] = NO_WORD

@@ -1,9 +1,8 @@
 """The checkpoint without its weights: tokenizer, feature extractor, configuration.
 
-What transformers 5.23 needs of them: the no-speech token directly before the no-timestamps one; timestamps
-directly after it, and not special; languages contiguous, in the library's own order; `task` in the generation
-configuration, or a detected language comes without its task token; no begin_suppress_tokens, so that silence may
-end at once.
+transformers 5.23 requires: the no-speech token directly before the no-timestamps one; timestamps directly after it, and
+not special; contiguous languages in the library's order; `task` in the generation config, or a detected language comes
+without its task token; no begin_suppress_tokens, so that silence may end at once.
 """
 
 import json
@@ -27,17 +26,17 @@ ALIGNMENT_HEAD = (2, 0)
 
 
 def token_id(tokenizer: WhisperTokenizer, token: str) -> int:
-    """The number of a token."""
+    """Return the id of a token."""
     number = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(number, int)
     return number
 
 
 def digit_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a byte-level BPE in which every digit word is one token, with and without a space."""
+    """Return vocabulary and merges of a byte-level BPE with one token for every digit word, with or without space."""
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    # Earlier languages and spaced words count more, so that their merges come first.
+    # Earlier languages and words with a space are repeated more often, so that their merges come first.
     corpus = [
         piece
         for rank, language in enumerate(LANGUAGES)
@@ -55,7 +54,7 @@ def digit_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
 def whisper_tokenizer(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], languages: Iterable[str] = WHISPER_LANGUAGES
 ) -> WhisperTokenizer:
-    """A tokenizer with Whisper's special tokens, in its order, after a byte-level vocabulary."""
+    """Return a tokenizer with Whisper's special tokens, in its order, after a byte-level vocabulary."""
     tokenizer = WhisperTokenizer(vocab={**vocabulary, END: len(vocabulary)}, merges=merges, pad_token=END)
     special = [
         START,
@@ -66,22 +65,22 @@ def whisper_tokenizer(
         {"additional_special_tokens": [AddedToken(token, normalized=False, special=True) for token in special]}
     )
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in TIMESTAMPS])
-    tokenizer.set_prefix_tokens()  # they are made of the tokens that were just added
+    tokenizer.set_prefix_tokens()  # they consist of the tokens that were just added
     return tokenizer
 
 
 def build_tokenizer() -> WhisperTokenizer:
-    """whisper-nano's."""
+    """Return whisper-nano's tokenizer."""
     return whisper_tokenizer(*digit_pairs())
 
 
 def build_processor() -> WhisperProcessor:
-    """The tokenizer with Whisper's own feature extractor."""
+    """Return the tokenizer with Whisper's feature extractor."""
     return WhisperProcessor(WhisperFeatureExtractor(feature_size=MELS), build_tokenizer())
 
 
 def build_config(tokenizer: WhisperTokenizer) -> WhisperConfig:
-    """The model's shape: 2.17 million parameters."""
+    """Return the model's configuration: 2.17 million parameters."""
     end = token_id(tokenizer, END)
     return WhisperConfig(
         vocab_size=len(tokenizer),
@@ -106,7 +105,7 @@ def build_config(tokenizer: WhisperTokenizer) -> WhisperConfig:
 
 
 def build_generation_config(tokenizer: WhisperTokenizer) -> GenerationConfig:
-    """How transformers generates with it."""
+    """Return transformers' generation config."""
     number = partial(token_id, tokenizer)
     return GenerationConfig(
         decoder_start_token_id=number(START),

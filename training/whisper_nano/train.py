@@ -2,11 +2,11 @@
 
     python -m training.whisper_nano.train data/training/whisper-nano data/training/whisper-nano/run
 
-From the weights of another, a fifth of the steps at a fifth of the learning rate is enough to teach it something new:
+Starting from other weights, a fifth of the steps at a fifth of the learning rate is enough to teach something new:
 
     python -m training.whisper_nano.train … --start serve_app/models/whisper-nano --steps 2500 --learning-rate 3e-4
 
-A run that was interrupted continues from its last checkpoint, with the batches it would have had.
+An interrupted run continues from its last checkpoint, with the same batches.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 from transformers import WhisperForConditionalGeneration
 
-from training.whisper_nano.bank import Bank
 from training.whisper_nano.batches import Batch, Batches, progress
+from training.whisper_nano.dataset import SpeechDataset
 from training.whisper_nano.losses import Losses, losses
 from training.whisper_nano.model import TrainedWhisper, initialise
 from training.whisper_nano.tokenizer import TIMESTAMPS, build_config, build_tokenizer, token_id
@@ -31,22 +31,22 @@ WARM_UP = 200
 AVERAGE_DECAY = 0.999
 ATTENTION_WEIGHT = 1.5
 STARTED = 0.6
-"""Where in the curriculum a model begins that has been through it before: with windows of every length."""
+"""The position in the curriculum at which a model with trained weights starts: windows of every length."""
 
 
 def averaging(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
-    """Moves the averaged weights, quickly at first: they are far better than the last step's."""
+    """Update the averaged weights, quickly at first: they are far better than the last step's."""
     decay = min(AVERAGE_DECAY, (int(count) + 1) / (int(count) + 10))
     torch._foreach_lerp_(average, current, 1 - decay)
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:
-    """Warm-up, then a cosine to a fiftieth."""
+    """Return the learning rate: a warm-up, then a cosine to a fiftieth."""
     return peak * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
 
 
 def attention_weight(progress: float) -> float:
-    """Guidance fades to a fifth once attention has settled."""
+    """Return the weight of attention guidance, which falls to a fifth once attention has settled."""
     return ATTENTION_WEIGHT * (1.0 if progress < 0.6 else max(0.2, 1 - 3 * (progress - 0.6)))
 
 
@@ -77,12 +77,14 @@ class Trainer:
         self.done = 0
 
     def resume(self) -> None:
-        """Loads the run's checkpoint, if there is one. Raises ValueError for one made with other settings."""
+        """Load the run's checkpoint, if there is one. Raises ValueError if it was made with other settings."""
         if not self._path.exists():
             return
         state = torch.load(self._path, weights_only=True)
         if state["settings"] != self.settings:
-            raise ValueError(f"{self._path} was made with {state['settings']}: use those, or another folder")
+            raise ValueError(
+                f"{self._path} was made with {state['settings']}: use the same settings, or another folder"
+            )
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
         self.average.n_averaged.fill_(state["step"])
@@ -90,7 +92,7 @@ class Trainer:
         self.done = state["step"]
 
     def save(self) -> None:
-        """Replaces the run's checkpoint in one move."""
+        """Replace the run's checkpoint atomically."""
         state = {
             "settings": self.settings,
             "step": self.done,
@@ -102,7 +104,7 @@ class Trainer:
         os.replace(self._path.with_suffix(".new"), self._path)
 
     def step(self, batch: Batch) -> Losses:
-        """One step of the optimizer."""
+        """Run one step of the optimizer."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self._peak, self.done, self.steps)
         with torch.autocast("cpu", torch.bfloat16):
@@ -118,14 +120,16 @@ class Trainer:
 
 
 def describe(result: Losses) -> dict[str, float]:
-    """The figures of the log."""
+    """Return the figures for the log."""
     return {name: float(value.detach()) for name, value in vars(result).items()}
 
 
-def train(trainer: Trainer, bank: Bank, log_every: int, save_every: int) -> None:
-    """Runs to the end, with a line of smoothed figures every `log_every` steps."""
+def train(trainer: Trainer, dataset: SpeechDataset, log_every: int, save_every: int) -> None:
+    """Train to the end, with a line of smoothed figures every `log_every` steps."""
     steps = trainer.steps
-    batches = Subset(Batches(bank, trainer.tokenizer, steps, trainer.seed, trainer.begin), range(trainer.done, steps))
+    batches = Subset(
+        Batches(dataset, trainer.tokenizer, steps, trainer.seed, trainer.begin), range(trainer.done, steps)
+    )
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
     smooth: dict[str, float] = {}
     start, began = time.perf_counter(), trainer.done
@@ -144,11 +148,11 @@ def train(trainer: Trainer, bank: Bank, log_every: int, save_every: int) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="written by training.whisper_nano.synthesise")
-    parser.add_argument("run", type=Path, help="folder of the checkpoint; made if absent")
-    parser.add_argument("--steps", type=int, default=13_000, help="length of the whole schedule (13000)")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="its peak (0.0015)")
+    parser.add_argument("run", type=Path, help="folder of the checkpoint; created if it does not exist")
+    parser.add_argument("--steps", type=int, default=13_000, help="total number of steps (13000)")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="peak learning rate (0.0015)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--start", help="a checkpoint whose weights to begin with (none)")
+    parser.add_argument("--start", help="checkpoint with initial weights (none)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log-every", type=int, default=100, help="steps (100)")
     parser.add_argument("--save-every", type=int, default=250, help="steps (250)")
@@ -157,8 +161,8 @@ def main() -> None:
     arguments.run.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(arguments.run, arguments.steps, arguments.learning_rate, arguments.seed, arguments.start)
     trainer.resume()
-    print(f"from step {trainer.done} of {arguments.steps}", flush=True)
-    train(trainer, Bank(arguments.data), arguments.log_every, arguments.save_every)
+    print(f"starting at step {trainer.done} of {arguments.steps}", flush=True)
+    train(trainer, SpeechDataset(arguments.data), arguments.log_every, arguments.save_every)
     print(f"done: python -m training.whisper_nano.export {arguments.run} FOLDER writes the checkpoint")
 
 

@@ -1,4 +1,4 @@
-"""From answers to figures and tables."""
+"""Scores and tables of transcripts."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.non_speech import Sound
-from benchmarks.real_speech import answers, report, score
-from benchmarks.real_speech.heard import Heard, Timed
-from benchmarks.real_speech.recordings import Recording, beside, join, load, speak
+from benchmarks.real_speech import report, score, transcript_cache
+from benchmarks.real_speech.recordings import Recording, join_recordings, load, load_extra, synthesise_sentences
+from benchmarks.real_speech.transcript import EngineTranscript, TimedText
+from testing.non_speech import Sound
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -23,8 +23,8 @@ def row(file: str = "a.wav", **figures: Any) -> score.Row:
         "words": [1, 10],
         "characters": [1, 40],
         "lost_s": 0.0,
-        "doubled": 0,
-        "heard": "en",
+        "repeated_words": 0,
+        "detected_language": "en",
         "boundaries_s": [0.1, 0.3],
         "seconds": 2.0,
         **figures,
@@ -39,21 +39,27 @@ def test_a_row_holds_figures_and_no_text() -> None:
     pytest.importorskip("whisper", reason="no normaliser without openai-whisper (the extra bench)")
     recording = Recording(DATA / "es.wav", "es", "uno dos tres")
     start, end = recording.speech[0][0], recording.speech[-1][1]
-    found = score.row(recording, Heard("Uno, dos.", "es", (Timed("Uno, dos.", start, end),), seconds=1.0))
-    assert (found["words"], found["characters"], found["lost_s"], found["doubled"]) == ([1, 3], [4, 10], 0, 0)
+    found = score.row(
+        recording, EngineTranscript("Uno, dos.", "es", (TimedText("Uno, dos.", start, end),), seconds=1.0)
+    )
+    assert (found["words"], found["characters"], found["lost_s"], found["repeated_words"]) == ([1, 3], [4, 10], 0, 0)
     assert found["boundaries_s"] == [0, 0]
     assert "dos" not in json.dumps(found)
-    nothing = score.row(recording, Heard("", "es", ()))
+    nothing = score.row(recording, EngineTranscript("", "es", ()))
     assert nothing["lost_s"] > 1
     assert nothing["boundaries_s"] is None
-    assert score.row(Recording(DATA / "es.wav", None, None), Heard("uno", "es", ()))["words"] is None
+    assert score.row(Recording(DATA / "es.wav", None, None), EngineTranscript("uno", "es", ()))["words"] is None
 
 
 def test_rates_are_over_all_words_and_recordings_without_text_do_not_count() -> None:
-    rows = [row(), row(words=[4, 30], heard="de", lost_s=1.5), row("b.wav", words=None, characters=None, language=None)]
+    rows = [
+        row(),
+        row(words=[4, 30], detected_language="de", lost_s=1.5),
+        row("b.wav", words=None, characters=None, language=None),
+    ]
     found = score.summary(rows)
     assert (found["wer"], found["language_right"], found["speed"]) == (5 / 40, 0.5, 5)
-    assert found["with_holes"] == ["a.wav"]
+    assert found["with_uncovered_speech"] == ["a.wav"]
     assert score.by_language(rows)["en"]["recordings"] == 2
     assert score.summary([row(words=None)])["wer"] is None
 
@@ -70,23 +76,23 @@ def test_recordings_where_a_peer_is_better_are_named() -> None:
         ],
         "ours-engine": [row(words=[0, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
     }
-    assert score.worse_than_peers(rows, "ours") == [("a.wav", 0.3, 0.2), ("b.wav", 0.1, 0.0)]
+    assert score.worse_than_baselines(rows, "ours") == [("a.wav", 0.3, 0.2), ("b.wav", 0.1, 0.0)]
 
 
 def test_words_times_are_summed_up() -> None:
-    reference = {"a": Heard("", "en", (), (Timed("one", 0, 1), Timed("two", 1, 2)))}
-    heard = {"a": Heard("", "en", (), (Timed("one", 0.1, 1), Timed("two", 1.3, 2)))}
-    found = score.word_times(reference, heard)
+    reference = {"a": EngineTranscript("", "en", (), (TimedText("one", 0, 1), TimedText("two", 1, 2)))}
+    transcript = {"a": EngineTranscript("", "en", (), (TimedText("one", 0.1, 1), TimedText("two", 1.3, 2)))}
+    found = score.word_times(reference, transcript)
     assert found is not None
     assert (found["words"], found["start_median_s"], found["end_median_s"]) == (2, 0.2, 0)
-    assert score.word_times(reference, {"a": Heard("", "en", ())}) is None
+    assert score.word_times(reference, {"a": EngineTranscript("", "en", ())}) is None
 
 
 def test_the_tables_show_every_engine() -> None:
-    ours = engine("ours", row(lost_s=1.5), phantoms={"hum": 3}, sounds=8, long=row(audio_s=600.0))
+    ours = engine("ours", row(lost_s=1.5), hallucinations={"hum": 3}, sounds=8, long=row(audio_s=600.0))
     times = {"words": 9, "start_median_s": 0.02, "start_p90_s": 0.1, "end_median_s": 0.03, "end_p90_s": 0.2}
-    peer = engine("faster", row(words=[0, 10]), word_times=times)
-    text = report.text({"engines": [ours, peer], "long_minutes": 10.0})
+    other = engine("faster", row(words=[0, 10]), word_times=times)
+    text = report.text({"engines": [ours, other], "long_minutes": 10.0})
     assert "| engine ours | 10.0% | 2.5% | 1.50 (1) | 0 | 1 of 8 | 100.0% | 0.10 / 0.30 | 5.0 |" in text
     assert text.index("| engine faster | 0.0%") < text.index("| engine ours | 10.0%"), "the best comes first"
     assert "| a.wav, 10 s | 10.0% lost 1.50 s | 0.0% |" in text
@@ -97,22 +103,25 @@ def test_the_tables_show_every_engine() -> None:
 
 
 def test_a_part_that_was_not_measured_has_no_table() -> None:
-    text = report.text({"engines": [engine("ours", phantoms={}, sounds=8)], "long_minutes": None})
+    text = report.text({"engines": [engine("ours", hallucinations={}, sounds=8)], "long_minutes": None})
     assert "0 of 8" in text
     assert "WER |\n" not in text
     assert "By recording" not in text
 
 
 def test_answers_are_kept_part_by_part_and_file_by_file(tmp_path: Path) -> None:
-    heard = Heard("one", "en", (Timed("one", 0, 1),), (Timed("one", 0.1, 0.9),), 2.5)
+    transcript = EngineTranscript("one", "en", (TimedText("one", 0, 1),), (TimedText("one", 0.1, 0.9),), 2.5)
     path = tmp_path / "new" / "ours.json"
-    answers.keep(path, {"speech": {"a.wav": heard, "b.wav": heard}})
-    answers.keep(path, {"speech": {"b.wav": Heard("two", None, ())}, "quiet": {}})
-    assert answers.load(path) == {"speech": {"a.wav": heard, "b.wav": Heard("two", None, ())}, "quiet": {}}
-    kept = answers.Kept("ours", path)
-    assert kept.hear("speech", [Path("elsewhere/a.wav")]) == {"a.wav": heard}
-    with pytest.raises(FileNotFoundError, match=r"no kept answer of ours to c\.wav in part words"):
-        kept.hear("words", [Path("c.wav")])
+    transcript_cache.save(path, {"speech": {"a.wav": transcript, "b.wav": transcript}})
+    transcript_cache.save(path, {"speech": {"b.wav": EngineTranscript("two", None, ())}, "quiet": {}})
+    assert transcript_cache.load(path) == {
+        "speech": {"a.wav": transcript, "b.wav": EngineTranscript("two", None, ())},
+        "quiet": {},
+    }
+    cached = transcript_cache.CachedTranscripts("ours", path)
+    assert cached.transcribe("speech", [Path("elsewhere/a.wav")]) == {"a.wav": transcript}
+    with pytest.raises(FileNotFoundError, match=r"no saved transcript of c\.wav by ours in part words"):
+        cached.transcribe("words", [Path("c.wav")])
 
 
 def test_recordings_come_from_a_folder(tmp_path: Path) -> None:
@@ -121,7 +130,7 @@ def test_recordings_come_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "jfk.flac").touch()
     (folder / "truth.json").write_text(json.dumps([{"file": "a.wav", "language": "de", "text": "eins", "seconds": 1}]))
     assert load(folder) == [Recording(folder / "a.wav", "de", "eins")]
-    assert [(one.path.name, one.language) for one in beside(folder)] == [("jfk.flac", "en")]
+    assert [(one.path.name, one.language) for one in load_extra(folder)] == [("jfk.flac", "en")]
 
 
 def test_speech_is_where_the_detector_hears_it() -> None:
@@ -133,7 +142,7 @@ def test_speech_is_where_the_detector_hears_it() -> None:
 def test_a_synthesiser_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install espeak-ng"):
-        speak(tmp_path / "spoken")
+        synthesise_sentences(tmp_path / "spoken")
 
 
 def test_joined_recordings_fill_the_time_with_all_texts(tmp_path: Path) -> None:
@@ -142,11 +151,11 @@ def test_joined_recordings_fill_the_time_with_all_texts(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.wav"
         Sound("", np.full(seconds * 16_000, number + 1, np.int16)).write(path)
         parts.append(Recording(path, "en", f"text{number}"))
-    joined = join(parts, 0.5, tmp_path / "new" / "long.wav")
+    joined = join_recordings(parts, 0.5, tmp_path / "new" / "long.wav")
     assert 30 <= joined.duration < 30 + 3 + 2
     assert joined.text is not None
-    told = joined.text.split()
+    texts = joined.text.split()
     edges = np.flatnonzero(np.diff(joined.pcm, prepend=0) > 0)
-    assert [f"text{joined.pcm[edge] - 1}" for edge in edges] == told
-    assert set(told) == {"text0", "text1"}
-    assert np.array_equal(join(parts, 0.5, tmp_path / "again.wav").pcm, joined.pcm)
+    assert [f"text{joined.pcm[edge] - 1}" for edge in edges] == texts
+    assert set(texts) == {"text0", "text1"}
+    assert np.array_equal(join_recordings(parts, 0.5, tmp_path / "again.wav").pcm, joined.pcm)

@@ -1,4 +1,4 @@
-"""A small bank whose voices are tones: composing needs no synthesiser."""
+"""A small dataset whose speakers are tones: composing needs no synthesiser."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from serve_app.audio import SAMPLE_RATE
-from training.diarization_nano import bank
+from testing import noise
+from training.diarization_nano import dataset
+from training.diarization_nano.speakers import Speaker
 from training.diarization_nano.speech import FRAME, Utterance
-from training.diarization_nano.voices import Speaker
-from training.whisper_nano import noise
 
 TONES = {"made0.0": 200, "made0.1": 230, "made1.0": 400, "klatt": 700, "m1": 1100}
 
 
 def tone(hertz: float, frames: int) -> Utterance:
-    """Speech but for 40 frames in the middle, which are silent."""
+    """Return a tone with 40 silent frames in the middle."""
     samples = np.sin(2 * np.pi * hertz * np.arange(frames * FRAME) / SAMPLE_RATE) * 3000
     speech = np.ones(frames, bool)
     speech[frames // 2 - 20 : frames // 2 + 20] = False
@@ -24,13 +24,15 @@ def tone(hertz: float, frames: int) -> Utterance:
 
 
 @pytest.fixture(scope="session")
-def tones(tmp_path_factory: pytest.TempPathFactory) -> bank.Bank:
+def tones(tmp_path_factory: pytest.TempPathFactory) -> dataset.SpeechDataset:
     spoken = [
-        bank.Spoken(Speaker("espeak", timbre, "en", 50, 50, 170, 0), "train", 1.0, [tone(hertz, n) for n in (120, 300)])
+        dataset.SpeakerUtterances(
+            Speaker("espeak", timbre, "en", 50, 50, 170, 0), "train", 1.0, [tone(hertz, n) for n in (120, 300)]
+        )
         for timbre, hertz in TONES.items()
     ]
     sounds = np.random.default_rng(1)
     noises = np.stack([noise.make(sounds, kind, 12 * SAMPLE_RATE) for kind in ("white", "hum50")])
     folder: Path = tmp_path_factory.mktemp("tones")
-    bank.write(folder, spoken, (noises * 8000).astype(np.int16))
-    return bank.Bank(folder, torch.device("cpu"))
+    dataset.write(folder, spoken, (noises * 8000).astype(np.int16))
+    return dataset.SpeechDataset(folder, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Conversations planned and made sound: the truth about them is true of the sound."""
+"""Planned and rendered conversations: the labels are true of the audio."""
 
 import random
 from itertools import pairwise
@@ -8,38 +8,38 @@ import torch
 
 from serve_app.diarization.nets import FIRST_CENTRE, FRAME, SPEAKERS, Features, SegmentationNet, frames
 from training.diarization_nano import augment
-from training.diarization_nano.bank import Bank, Voice
+from training.diarization_nano.dataset import DatasetSpeaker, SpeechDataset
 from training.diarization_nano.plan import SPEEDS, Plan, Planner
 from training.diarization_nano.render import pack, render
 
 SECONDS = 10.0
 
 
-def plans(bank: Bank, count: int) -> list[Plan]:
-    planner, rng = Planner(bank.voices, SECONDS), random.Random(4)
-    return [planner.window(rng, planner.pool(rng, 8)) for _ in range(count)]
+def plans(dataset: SpeechDataset, count: int) -> list[Plan]:
+    planner, rng = Planner(dataset.speakers, SECONDS), random.Random(4)
+    return [planner.plan_window(rng, planner.speaker_pool(rng, 8)) for _ in range(count)]
 
 
-def test_the_same_seed_plans_the_same(tones: Bank) -> None:
+def test_the_same_seed_plans_the_same(tones: SpeechDataset) -> None:
     for left, right in zip(plans(tones, 5), plans(tones, 5), strict=True):
         assert np.array_equal(left.events, right.events)
 
 
-def test_nobody_overlaps_with_oneself(tones: Bank) -> None:
+def test_nobody_overlaps_with_oneself(tones: SpeechDataset) -> None:
     for plan in plans(tones, 60):
         for slot in range(SPEAKERS):
             own = sorted((start, start + length) for who, start, length, _ in plan.events.tolist() if who == slot)
             assert all(end <= start for (_, end), (start, _) in pairwise(own))
 
 
-def test_people_of_one_timbre_differ_in_speed(tones: Bank) -> None:
+def test_people_of_one_timbre_differ_in_speed(tones: SpeechDataset) -> None:
     seen = 0
     for plan in plans(tones, 200):
-        people = [divmod(identity, len(SPEEDS)) for identity in plan.identities.tolist() if identity >= 0]
-        assert len(people) == len(set(people))
-        seen += len(people) >= 3
-        for voice, speed in people:
-            for other, pace in people:
+        speakers = [divmod(identity, len(SPEEDS)) for identity in plan.identities.tolist() if identity >= 0]
+        assert len(speakers) == len(set(speakers))
+        seen += len(speakers) >= 3
+        for voice, speed in speakers:
+            for other, pace in speakers:
                 if voice == other and speed != pace:
                     assert abs(SPEEDS[speed] - SPEEDS[pace]) > 0.13
     assert seen > 50
@@ -47,18 +47,20 @@ def test_people_of_one_timbre_differ_in_speed(tones: Bank) -> None:
 
 def test_people_often_speak_one_language() -> None:
     languages = ("en", "de", "fr", "es")
-    voices = [Voice(f"v{number}", f"v{number}", languages[number % 4], ((0, 500),), 1.0) for number in range(400)]
-    planner, rng = Planner(voices, SECONDS), random.Random(9)
+    known = [
+        DatasetSpeaker(f"v{number}", f"v{number}", languages[number % 4], ((0, 500),), 1.0) for number in range(400)
+    ]
+    planner, rng = Planner(known, SECONDS), random.Random(9)
     together = []
     for _ in range(200):
-        people = planner.people(rng, planner.pool(rng, 12))
-        if len(people) > 1:
-            together.append(len({voices[voice].language for voice, _ in people}) == 1)
+        speakers = planner.choose_speakers(rng, planner.speaker_pool(rng, 12))
+        if len(speakers) > 1:
+            together.append(len({known[speaker].language for speaker, _ in speakers}) == 1)
     assert sum(together) > 0.5 * len(together)  # among strangers it would be a sixth
     assert not all(together)
 
 
-def test_sound_is_where_the_truth_says(tones: Bank) -> None:
+def test_sound_is_where_the_truth_says(tones: SpeechDataset) -> None:
     batch = render(tones, pack(plans(tones, 24)), SECONDS, clean=True)
     anyone = batch.speaking.any(1)
     assert batch.speaking.shape == (24, SPEAKERS, frames(round(SECONDS * 16000)))
@@ -70,10 +72,10 @@ def test_sound_is_where_the_truth_says(tones: Bank) -> None:
     assert (loud == anyone).float().mean() > 0.98
 
 
-def test_a_voice_at_another_speed_has_another_pitch(tones: Bank) -> None:
-    voice = [one.timbre for one in tones.voices].index("m1")
+def test_a_voice_at_another_speed_has_another_pitch(tones: SpeechDataset) -> None:
+    voice = [one.timbre for one in tones.speakers].index("m1")
     for speed in (SPEEDS[0], SPEEDS[-1]):
-        first, count = tones.voices[voice].utterances[1]
+        first, count = tones.speakers[voice].utterances[1]
         events = np.array([[0, 0, int(count * 160 / speed), first * 160]])
         identities, speeds = np.full(SPEAKERS, -1), np.ones(SPEAKERS, np.float32)
         identities[0], speeds[0] = 0, speed
@@ -82,7 +84,7 @@ def test_a_voice_at_another_speed_has_another_pitch(tones: Bank) -> None:
         assert abs(int(spectrum.argmax()) - 1100 * speed) <= 2
 
 
-def test_recordings_are_16_bit_and_never_nan(tones: Bank) -> None:
+def test_recordings_are_16_bit_and_never_nan(tones: SpeechDataset) -> None:
     torch.manual_seed(1)
     batch = render(tones, pack(plans(tones, 16)), SECONDS)
     assert batch.samples.isfinite().all()
@@ -90,10 +92,10 @@ def test_recordings_are_16_bit_and_never_nan(tones: Bank) -> None:
     assert batch.samples.std() > 1e-3
 
 
-def test_a_recording_in_which_nobody_speaks(tones: Bank) -> None:
+def test_a_recording_in_which_nobody_speaks(tones: SpeechDataset) -> None:
     for seed in range(8):  # some go through a codec, some do not
         torch.manual_seed(seed)
-        assert augment.recorded(torch.zeros(1, SPEAKERS, 16_000), tones.noises).isfinite().all()
+        assert augment.record_conversation(torch.zeros(1, SPEAKERS, 16_000), tones.noises).isfinite().all()
 
 
 def test_frames_of_the_networks() -> None:

@@ -1,4 +1,4 @@
-"""Losses and errors, on answers that are right or wrong by construction."""
+"""Losses and error rates on outputs that are right or wrong by construction."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from training.diarization_nano import objectives
 
 
 def truth() -> torch.Tensor:
-    """Two rows: somebody, two at once, nobody; and three who take turns."""
+    """Return two rows: one speaker, two at once, none; and three who take turns."""
     speaking = torch.zeros(2, SPEAKERS, 60, dtype=torch.bool)
     speaking[0, 0, :40] = speaking[0, 1, 20:50] = True
     speaking[1, 0, :20] = speaking[1, 1, 20:40] = speaking[1, 3, 40:] = True
@@ -17,7 +17,7 @@ def truth() -> torch.Tensor:
 
 
 def scores_of(speaking: torch.Tensor) -> torch.Tensor:
-    """What pyannote's own powerset says of it, as log-probabilities."""
+    """Return pyannote's powerset encoding as log-probabilities."""
     powerset = Powerset(SPEAKERS, 2)
     return torch.log(powerset.to_powerset(speaking.transpose(1, 2).float()).float() + 1e-4)
 
@@ -54,6 +54,6 @@ def test_likeness() -> None:
     identities = torch.tensor([3, 3, 5, 5, 9])
     apart = torch.eye(3)[[0, 0, 1, 1, 2]]
     mixed = torch.eye(3)[[0, 1, 0, 1, 2]]
-    assert objectives.likeness_loss(apart, identities) < 0.01 < objectives.likeness_loss(mixed, identities)
-    assert objectives.equal_error(apart, identities) == 0
-    assert objectives.equal_error(mixed, identities) > 0.3
+    assert objectives.contrastive_loss(apart, identities) < 0.01 < objectives.contrastive_loss(mixed, identities)
+    assert objectives.equal_error_rate(apart, identities) == 0
+    assert objectives.equal_error_rate(mixed, identities) > 0.3

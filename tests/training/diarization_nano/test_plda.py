@@ -1,4 +1,4 @@
-"""What pyannote's clustering is told of how much voices differ."""
+"""The PLDA for pyannote's clustering."""
 
 from pathlib import Path
 
@@ -7,48 +7,48 @@ import torch
 from pyannote.audio.core.plda import PLDA
 
 from serve_app.diarization.nano import NanoEmbedding
-from training.diarization_nano.bank import Bank
 from training.diarization_nano.conversations import conversations
-from training.diarization_nano.plda import heard, spread, write
+from training.diarization_nano.dataset import SpeechDataset
+from training.diarization_nano.plda import chunk_embeddings, covariances, write
 
 PEOPLE, EACH, DIMENSION = 800, 12, 8
 
 
 def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors of people about their means, whose each is, and the covariances they were drawn from."""
+    """Draw vectors of speakers about their means; return them, their speakers, and the true covariances."""
     within, between = (shape @ shape.T for shape in rng.normal(size=(2, DIMENSION, DIMENSION)))
     means = rng.multivariate_normal(np.ones(DIMENSION), 4 * between, PEOPLE)
-    whose = np.arange(PEOPLE).repeat(EACH)
-    vectors = means[whose] + rng.multivariate_normal(np.zeros(DIMENSION), within, len(whose))
-    return vectors, whose, within, 4 * between
+    speaker_ids = np.arange(PEOPLE).repeat(EACH)
+    vectors = means[speaker_ids] + rng.multivariate_normal(np.zeros(DIMENSION), within, len(speaker_ids))
+    return vectors, speaker_ids, within, 4 * between
 
 
 def test_covariances_are_found() -> None:
-    vectors, whose, within, between = drawn(np.random.default_rng(1))
-    for found, true in zip(spread(vectors, whose), (within, between), strict=True):
+    vectors, speaker_ids, within, between = drawn(np.random.default_rng(1))
+    for found, true in zip(covariances(vectors, speaker_ids), (within, between), strict=True):
         assert np.abs(found - true).max() < 0.15 * np.abs(true).max()
 
 
 def test_pyannote_reads_it_and_a_speakers_own_spread_is_one(tmp_path: Path) -> None:
-    vectors, whose, *_ = drawn(np.random.default_rng(2))
-    psi = write(tmp_path, vectors, whose, dimension=5)
+    vectors, speaker_ids, *_ = drawn(np.random.default_rng(2))
+    psi = write(tmp_path, vectors, speaker_ids, dimension=5)
     plda = PLDA(tmp_path / "xvec_transform.npz", tmp_path / "plda.npz", lda_dimension=5)
     assert np.allclose(plda.phi, psi, rtol=1e-3)
     assert (np.diff(psi) <= 0).all()
-    within, between = spread(plda(vectors), whose)
+    within, between = covariances(plda(vectors), speaker_ids)
     assert np.allclose(within, np.eye(5), atol=0.02)
     assert np.allclose(between, np.diag(psi), atol=0.02 * psi[0])
 
 
-def test_embeddings_are_those_of_people_heard_alone(tones: Bank) -> None:
+def test_embeddings_are_those_of_people_heard_alone(tones: SpeechDataset) -> None:
     torch.manual_seed(1)
     with torch.inference_mode():
-        vectors, whose = heard(tones, NanoEmbedding().eval(), count=2, seed=3)
-    assert len(vectors) == len(whose) > 20
-    assert 2 <= len(set(whose.tolist())) <= 8
+        vectors, speaker_ids = chunk_embeddings(tones, NanoEmbedding().eval(), count=2, seed=3)
+    assert len(vectors) == len(speaker_ids) > 20
+    assert 2 <= len(set(speaker_ids.tolist())) <= 8
 
 
-def test_conversations_have_two_speakers_or_more(tones: Bank) -> None:
+def test_conversations_have_two_speakers_or_more(tones: SpeechDataset) -> None:
     for batch in conversations(tones, 3, seed=5, longest=70):
         assert batch.speaking.any(2).sum() >= 2
         assert 60 * 16_000 <= batch.samples.shape[1] <= 70 * 16_000

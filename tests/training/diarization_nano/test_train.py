@@ -1,4 +1,4 @@
-"""Both networks learn, and are written as a folder that pyannote.audio loads without running what is in it."""
+"""Both networks learn, and are exported as a folder that pyannote.audio loads without running code from it."""
 
 import math
 from pathlib import Path
@@ -11,17 +11,17 @@ from pyannote.audio.core.task import Problem, Resolution, Specifications
 from serve_app.diarization import nets
 from serve_app.diarization.pipeline import load_pyannote
 from serve_app.models import model_source
-from training.diarization_nano.bank import Bank
+from training.diarization_nano.dataset import SpeechDataset
 from training.diarization_nano.export import export
 from training.diarization_nano.train import Recordings, Settings, Trainer, Windows, learning_rate, train
 
 SHIPPED = Path(model_source("diarization-nano"))
 
 
-def test_steps_lower_both_losses_and_a_run_goes_on(tones: Bank, tmp_path: Path) -> None:
+def test_steps_lower_both_losses_and_a_run_goes_on(tones: SpeechDataset, tmp_path: Path) -> None:
     settings = Settings(rows=4, peak=2e-3, seconds=2.0, seed=1, workers=0)
     trainer = Trainer(tones, tmp_path, settings)
-    batch = Recordings(Windows(tones.voices, 4, 1), tones)[0]
+    batch = Recordings(Windows(tones.speakers, 4, 1), tones)[0]
     torch.manual_seed(0)
     losses = [trainer.step(batch, 0.1) for _ in range(6)]
     assert (losses[-1] < losses[0]).all()
@@ -32,18 +32,18 @@ def test_steps_lower_both_losses_and_a_run_goes_on(tones: Bank, tmp_path: Path) 
         assert torch.equal(weights, trainer.segmentation.average.module.state_dict()[name])
 
 
-def test_a_run_ends_when_its_time_is_over(tones: Bank, tmp_path: Path) -> None:
+def test_a_run_ends_when_its_time_is_over(tones: SpeechDataset, tmp_path: Path) -> None:
     trainer = Trainer(tones, tmp_path, Settings(rows=2, peak=1e-3, seconds=0.1, seed=1, workers=0))
-    trainer.errors = lambda bank, batches: (0.5, 0.5)  # type: ignore[method-assign]
+    trainer.errors = lambda dataset, batches: (0.5, 0.5)  # type: ignore[method-assign]
     train(trainer, tones, log_every_s=60, save_every_s=60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.pt", "segmentation.pt"]
 
 
-def test_errors_are_shares(tones: Bank, tmp_path: Path) -> None:
+def test_errors_are_shares(tones: SpeechDataset, tmp_path: Path) -> None:
     trainer = Trainer(tones, tmp_path, Settings(rows=2, peak=1e-3, seconds=1, seed=1, workers=0))
-    pairs, chunks = trainer.errors(tones, batches=1, rows=6)
-    assert 0 <= pairs <= 1
-    assert chunks > 0
+    pair_error, chunk_error = trainer.errors(tones, batches=1, rows=6)
+    assert 0 <= pair_error <= 1
+    assert chunk_error > 0
 
 
 def test_the_learning_rate_rises_then_falls() -> None:

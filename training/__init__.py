@@ -1,0 +1,1 @@
+"""The training recipes of the embedded models."""
