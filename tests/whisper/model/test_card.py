@@ -154,7 +154,7 @@ def test_alignment_heads_default_to_the_upper_half(tmp_path: Path) -> None:
 
 def test_an_unknown_token_is_rejected(nano_card: ModelCard) -> None:
     error = refused(nano_card, suppress_tokens=(-1, 2015))
-    assert (error.param, "0 to 2014: there is no 2015" in error.message) == ("suppress_tokens", True)
+    assert (error.param, "2015 is not a token of" in error.message) == ("suppress_tokens", True)
     nano_card.validate_options(TranscriptionOptions(suppress_tokens=(-1, 2014)))
 
 
