@@ -142,7 +142,7 @@ async def _answer(
 async def _events(
     first: Awaitable[TextDelta | Transcript], rest: TranscriptStream, form: Format
 ) -> AsyncGenerator[bytes]:
-    """Yield a stream as OpenAI's events; an error is the last one. `first`: its first item, already awaited."""
+    """Yield a stream as OpenAI's events; an error is the last one. `first`: awaits its first item."""
     try:
         async with aclosing(rest):
             with with_openai_param_names():
