@@ -11,7 +11,7 @@ from serve_app.schemas.job import PROGRESS_S, Job
 from serve_app.schemas.transcript import TranscriptStream
 
 
-class JobManager(Protocol):
+class JobReporter(Protocol):
     """The operations of the job manager that a run of a job uses."""
 
     async def progress(self, job_id: str, attempt: int, fraction: float) -> None: ...
@@ -22,7 +22,7 @@ class JobManager(Protocol):
 class JobBlockCache:
     """A `BlockCache` that saves a job's finished blocks with the job."""
 
-    def __init__(self, jobs: JobManager, job: Job) -> None:
+    def __init__(self, jobs: JobReporter, job: Job) -> None:
         self._jobs = jobs
         self._job = job
 
@@ -34,7 +34,7 @@ class JobBlockCache:
             await self._jobs.keep(self._job.id, self._job.attempts, number, content)
 
 
-async def transcribe_job(pipeline: Pipeline, jobs: JobManager, job: Job, stream: bool = False) -> TranscriptStream:
+async def transcribe_job(pipeline: Pipeline, jobs: JobReporter, job: Job, stream: bool = False) -> TranscriptStream:
     """Yield the text deltas of a job if `stream`, then its transcript; see `Pipeline.transcribe`.
 
     Its progress is reported to the job manager, and the finished blocks of an asynchronous job are saved there.

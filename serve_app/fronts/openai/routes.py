@@ -91,7 +91,7 @@ async def _answer(
 async def _events(
     first: Awaitable[TextDelta | Transcript], rest: TranscriptStream, form: Format
 ) -> AsyncGenerator[bytes]:
-    """A text as OpenAI's events."""
+    """Yield a stream as OpenAI's events; an error is the last one. `first`: awaits its first item."""
     try:
         async with aclosing(rest):
             with with_openai_param_names():
