@@ -131,7 +131,7 @@ async def fairness(
     loaded: list[float] = []
     while len(loaded) < clips and (job := await service.job(job_id))["status"] == "running":
         loaded.append(await service.transcribe(clip))
-    print(f"beside a long recording: {percentiles(loaded)}", flush=True)
+    print(f"during a long recording: {percentiles(loaded)}", flush=True)
     if job["status"] == "running":
         async with service.http.delete(f"/v1/jobs/{job_id}", raise_for_status=True):
             pass
@@ -211,7 +211,7 @@ def main() -> None:
     print(f"efficiency {figures['efficiency']['share']:.0%} (target: at least {MIN_EFFICIENCY:.0%})")
     if figures["fairness"]:
         slowdown = figures["fairness"]["slowdown"]
-        print(f"a clip's p95 beside a long recording: {slowdown} x idle (at most {MAX_SLOWDOWN:g})")
+        print(f"a clip's p95 during a long recording: {slowdown} x idle (at most {MAX_SLOWDOWN:g})")
     if _RESTART in start:
         print(f"{_RESTART}: {start[_RESTART]:.1f} s (at most {MAX_START_S:g})")
     print(f"the same while all other processes start on these cores: {started:.1f} s")

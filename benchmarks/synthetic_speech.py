@@ -1,4 +1,4 @@
-"""What the makers of held-out recordings share: words with times, encoded files, truth.json, the command line."""
+"""Shared code of the makers of held-out recordings: words with times, encoded files, truth.json, the command line."""
 
 import argparse
 import json

@@ -32,7 +32,7 @@ from serve_app.cores import SPIN_COUNT
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How to load an engine, its label in tables, and whether it is too slow for the whole workload."""
+    """An engine's loader, its label in tables, and whether it is too slow for the whole workload."""
 
     label: str
     load: Callable[[Path, int], Transcribe]

@@ -101,7 +101,7 @@ def losses(engines: Sequence[Engine]) -> str:
     """List the recordings on which ours is more than 5 points worse than the best other engine."""
     rows = {engine["engine"]: engine["rows"] for engine in engines}
     return "\n".join(
-        f"- {engine['label']}: {file} {own:.1%}, best peer {best:.1%}"
+        f"- {engine['label']}: {file} {own:.1%}, best other engine {best:.1%}"
         for engine in engines
         if engine["engine"].startswith("ours")
         for file, own, best in worse_than_baselines(rows, engine["engine"])
@@ -115,7 +115,7 @@ def text(result: dict[str, Any]) -> str:
         ("All recordings", overview(engines)),
         ("By language", languages(engines)),
         ("By recording", recordings(engines)),
-        ("Where a peer is better by more than 5 points", losses(engines)),
+        ("Where another engine is better by more than 5 points", losses(engines)),
         ("Words' times against openai-whisper's", words(engines)),
         (f"One recording of {result['long_minutes'] or 0:g} minutes", long_form(engines)),
     ]

@@ -82,7 +82,7 @@ class _Timeline:
         return [speaker for speaker in audible if self._levels[speaker] == level]
 
     def _nearest(self, start: float, end: float) -> list[str]:
-        """Return the speakers nearest to a stretch in which nobody speaks."""
+        """Return the speakers nearest to a stretch without speech."""
         after = bisect_right(self._starts, start)
         around = self._sections[max(0, after - 2) : after + 1]
         # No two adjacent sections are both silent.

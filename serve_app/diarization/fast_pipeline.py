@@ -58,8 +58,8 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
         samples = round(chunks.duration * rate)
         starts = [round(chunks[number].start * rate) for number in range(len(speech))]
         wave = torch.nn.functional.pad(wave, (0, max(0, starts[-1] + samples - wave.shape[1])))
-        nobody = self._embedding(wave[None, :, :samples], masks=torch.zeros(1, 1, speech.shape[1]))[0]
-        embeddings: _Floats = np.tile(nobody, (len(speech), speech.shape[2], 1))
+        silent_embedding = self._embedding(wave[None, :, :samples], masks=torch.zeros(1, 1, speech.shape[1]))[0]
+        embeddings: _Floats = np.tile(silent_embedding, (len(speech), speech.shape[2], 1))
         batches = list(_batches(speech, self.embedding_batch_size))
         for done, numbers in enumerate(batches):
             if hook is not None:
@@ -67,7 +67,7 @@ class BatchedSpeakerDiarization(SpeakerDiarization):
             masks = _masks(speech[numbers], least)
             waves = torch.stack([wave[:, starts[number] : starts[number] + samples] for number in numbers])
             found = self._embedding(waves, masks=torch.from_numpy(masks))
-            embeddings[numbers] = np.where(masks.any(axis=2, keepdims=True), found, nobody)
+            embeddings[numbers] = np.where(masks.any(axis=2, keepdims=True), found, silent_embedding)
         return embeddings
 
     def _least_frames(self, frames: int, duration: float) -> int:

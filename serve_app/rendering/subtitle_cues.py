@@ -102,8 +102,8 @@ def split_segment(segment: Cue) -> list[Cue]:
     """Split a segment without word timestamps into words; its duration is divided in proportion to their lengths."""
     pieces: list[str] = []
     for word in re.findall(r"\s*\S+\s*", segment.text):
-        apart = columns(word) > LINE_COLUMNS or any(map(_wide, word))
-        pieces += re.findall(r"\s*\S\s*", word) if apart else [word]
+        by_character = columns(word) > LINE_COLUMNS or any(map(_wide, word))
+        pieces += re.findall(r"\s*\S\s*", word) if by_character else [word]
     edges = list(accumulate(map(len, pieces), initial=0))
     length = segment.end - segment.start
     times = [segment.start + length * edge // max(edges[-1], 1) for edge in edges]

@@ -153,13 +153,13 @@ def _openai_whisper_cues(segments: Iterable[_Pieces], layout: Layout, syntax: _S
             paused = count is not None and bool(cue) and piece.start - last > LONG_PAUSE_MS
             new_segment = count is None and place == 0 and bool(cue)
             new_speaker = bool(cue) and piece.speaker != cue[-1].speaker
-            apart = paused or new_segment or new_speaker
-            if 0 < length <= width - len(piece.text) and not apart:
+            separate = paused or new_segment or new_speaker
+            if 0 < length <= width - len(piece.text) and not separate:
                 length += len(piece.text)
                 cue.append(piece)
             else:
                 text = piece.text.strip()
-                if apart or (cue and count is not None and lines >= count):
+                if separate or (cue and count is not None and lines >= count):
                     yield cue
                     cue, lines = [], 1
                 elif length > 0:

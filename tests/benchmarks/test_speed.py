@@ -104,7 +104,7 @@ def test_mixed_lengths_are_those_of_clips_and_packed_windows() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.1, 3), st.floats(1, 20)), min_size=1, max_size=30))
 def test_windows_are_cut_in_pauses(steps: list[tuple[float, float]]) -> None:
-    """Of whatever utterances and pauses between them, every window fits and holds whole utterances."""
+    """For any utterances and pauses, every window has at most 30 s and only whole utterances."""
     spans, now = [], 0.0
     for pause, length in steps:
         spans.append((now + pause, now + pause + length))
@@ -161,7 +161,7 @@ def test_weights_under_openai_names(name: str, expected: str) -> None:
 
 
 def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
-    """As many tokens as each window is told to yield, and the words where it is told nothing."""
+    """Forced windows yield exactly the requested tokens; others their text."""
     workload = fixed_length_workload((5, 9, 7))
     workload.save(tmp_path / "forced.npz")
     Workload(workload.pcm[: 3 * SAMPLE_RATE], (3.0,)).save(tmp_path / "free.npz")

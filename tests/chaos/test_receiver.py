@@ -22,7 +22,7 @@ def headers(secret: str) -> dict[str, str]:
 
 
 async def call(url: str, secret: str) -> str:
-    """What a sender sees that waits for half a second."""
+    """Return what a sender with a timeout of half a second receives."""
     try:
         timeout = aiohttp.ClientTimeout(total=0.5)
         async with aiohttp.request("POST", url, data=BODY, headers=headers(secret), timeout=timeout) as response:

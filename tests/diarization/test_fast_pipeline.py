@@ -19,7 +19,7 @@ CLUSTERINGS = {
     "AgglomerativeClustering": {"method": "centroid", "min_cluster_size": 3, "threshold": 0.6},
     "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},
 }
-"""What pyannote/speaker-diarization-3.1 and community-1 do with the embeddings."""
+"""The clustering of pyannote/speaker-diarization-3.1 and of community-1."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def file() -> dict[str, Any]:
 
 
 def folder(path: Path, clustering: str, exclude_overlap: bool) -> str:
-    """diarization-nano with something else in its config."""
+    """Return diarization-nano with a changed config."""
     for part in Path(model_source("diarization-nano")).iterdir():
         (path / part.name).symlink_to(part)
     config = yaml.safe_load((path / "config.yaml").read_text())

@@ -93,7 +93,11 @@ def test_a_real_recording_of_two_channels(nano: SpeakerPipeline) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("/no/such/folder", "no such folder"), ("nowhere", "no such folder"), ("./nowhere/here", "no such folder")],
+    [
+        ("/no/such/folder", "neither an existing folder nor a hub id"),
+        ("nowhere", "neither an existing folder nor a hub id"),
+        ("./nowhere/here", "neither an existing folder nor a hub id"),
+    ],
 )
 def test_what_is_no_pipeline_is_said_to_be_none(name: str, said: str) -> None:
     with pytest.raises(PipelineError, match=said):
@@ -106,7 +110,7 @@ def test_a_folder_without_a_pipeline_is_said_to_have_none(tmp_path: Path) -> Non
 
 
 def test_nothing_is_told_to_anybody() -> None:
-    """pyannote reports what is done with it, unless told otherwise before it is imported."""
+    """pyannote sends telemetry unless it is disabled before the import."""
     code = """
 import socket, sys
 asked = []

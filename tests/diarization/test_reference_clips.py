@@ -44,7 +44,7 @@ def test_a_clip_becomes_16_khz_mono_flac(name: str, settings: AppSettings, tmp_p
 
 
 def test_a_prepared_clip_stays_the_same_and_says_nothing_of_who_made_it(settings: AppSettings) -> None:
-    """Requests are known again by their content, also by a service with another FFmpeg."""
+    """Duplicate requests are found by their content, also with another version of FFmpeg."""
     once = small(clip(4), settings)
     assert small(once, settings) == once
     assert b"Lavf" not in base64.b64decode(once)

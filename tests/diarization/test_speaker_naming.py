@@ -16,7 +16,7 @@ def test_every_known_speaker_is_one_at_most_and_the_best_together() -> None:
 
 
 def test_an_unlikely_match_spoils_no_likely_one() -> None:
-    """Taking the sum over all would give b to Ann, so that c has Ben, who is nobody here."""
+    """Maximising the total similarity would match b with Ann and c with Ben, which is below the limit."""
     voices = {"b": voice(1, 0.0), "c": voice(0.94, 0.34)}
     known = {"Ann": voice(1, 0.05), "Ben": voice(0.3, 0.95)}
     assert match_speakers(voices, known, 0.97) == {"b": "Ann"}

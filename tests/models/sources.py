@@ -20,7 +20,7 @@ WHEELS = ("tiny-part1", "tiny-part2")
 
 @dataclass
 class Sources:
-    """What is there, by path without the first `/`, and what was asked for.
+    """The files by path without the first `/`, and the requests that were made.
 
     With `stalled`, the second half of what is under `/wheels/` waits; with `silent`, so does the hub. `offline`:
     processes are told not to ask it.
@@ -35,7 +35,7 @@ class Sources:
     offline: bool = False
 
     def environment(self, folder: Path) -> dict[str, str]:
-        """Of a process that knows no other hub and index, with a home of its own in `folder`."""
+        """Return the environment of a process with only this hub and index, and a home in `folder`."""
         patience = "1" if self.silent else "60"  # a hub that answers may be slow on a busy machine
         return {
             **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": patience},
@@ -67,7 +67,7 @@ class Sources:
 
 
 def wheel(name: str, data: Mapping[str, bytes]) -> bytes:
-    """A wheel that holds these files in its package's folder `data`, and code that nobody may run."""
+    """Return a wheel with these files in its package's folder `data`, and code that must not run."""
     module, buffer = name.replace("-", "_"), io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(f"{module}/__init__.py", "raise SystemExit('this package was imported')")
@@ -81,7 +81,7 @@ def wheel(name: str, data: Mapping[str, bytes]) -> bytes:
 
 
 def entry(folder: Path) -> CatalogueModel:
-    """The catalogue's entry of a CTranslate2 checkpoint that `add_to_index` has published."""
+    """Return the catalogue entry of a checkpoint published by `add_to_index`."""
 
     def file(name: str, *parts: Member) -> DataFile:
         content = (folder / name).read_bytes()
@@ -105,7 +105,7 @@ def entry(folder: Path) -> CatalogueModel:
 
 @contextmanager
 def serving() -> Iterator[Sources]:
-    """Both, empty, until the block ends."""
+    """Run an empty hub and index until the block ends."""
     sources = Sources()
 
     class Handler(BaseHTTPRequestHandler):

@@ -30,7 +30,7 @@ def test_every_entry_says_what_must_be_known(model: CatalogueModel) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_en(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fetched anew: 71 MB."""
+    """Download the model again: 71 MB."""
     try:
         return Path(resolve_checkpoint("whisper-tiny.en", tmp_path_factory.mktemp("models")))
     except ModelUnavailable as error:

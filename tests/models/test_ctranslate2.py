@@ -17,7 +17,7 @@ from serve_app.whisper.model.tokens import CheckpointError
 from tests.models.tiny import random_variables, write_checkpoint, write_variables
 
 QUANTIZATIONS = {None: 0.0, "float16": 1e-3, "bfloat16": 1e-2, "int8": 1e-2, "int8_float16": 1e-2, "int16": 5e-3}
-"""And how far from the original a weight may be, as a share of the largest in its row."""
+"""The allowed error of a weight by type, as a share of the largest in its row."""
 
 
 def test_a_checkpoint_is_converted_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_ctranslate2_made_of_a_model_is_that_model_again(
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
-    """A random model, as transformers writes it, and its weights: whisper-nano's tokens, in room for whisper-base's."""
+    """Write a random model with transformers and return its weights; whisper-nano's tokens, whisper-base's vocabulary size."""
     nano, folder = model_source("whisper-nano"), tmp_path_factory.mktemp("original")
     sizes = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "max_source_positions": 150, "init_std": 0.5}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 48}

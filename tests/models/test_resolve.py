@@ -49,7 +49,7 @@ def model(original: Path) -> CatalogueModel:
 
 
 class Asking:
-    """A process that needs the model, in a folder."""
+    """A process that needs the model, with a data folder."""
 
     def __init__(self, folder: Path, sources: Sources, model: CatalogueModel, **args: Any) -> None:
         self.process = subprocess.Popen(
@@ -66,7 +66,7 @@ class Asking:
         self.process.stdin = None
 
     def ended(self) -> tuple[str, str]:
-        """What it printed, and what it said in the end if it failed."""
+        """Return its output, and its last line of errors if it failed."""
         out, errors = self.process.communicate(timeout=120)
         assert self.process.returncode == (1 if errors else 0), errors
         return out, errors

@@ -18,7 +18,7 @@ TOKENIZER = Path(model_source("whisper-nano")) / "tokenizer.json"
 
 
 def write_checkpoint(folder: Path, seed: int = 1) -> Path:
-    """A whole folder: `model.bin`, `config.json` and `tokenizer.json`."""
+    """Write a complete folder: `model.bin`, `config.json` and `tokenizer.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = random_variables(seed)
     write_variables(folder / "model.bin", variables, aliases={"decoder/projection/weight": "decoder/embeddings/weight"})
@@ -28,7 +28,7 @@ def write_checkpoint(folder: Path, seed: int = 1) -> Path:
 
 
 def random_variables(seed: int = 1) -> dict[str, Array]:
-    """A layer each of an encoder and a decoder, by CTranslate2's names."""
+    """Return one encoder layer and one decoder layer, with CTranslate2's names."""
     rng = np.random.default_rng(seed)
     found: dict[str, Array] = {}
 
@@ -69,7 +69,7 @@ def random_variables(seed: int = 1) -> dict[str, Array]:
 
 
 def write_variables(path: Path, variables: Mapping[str, Array], aliases: Mapping[str, str]) -> None:
-    """What CTranslate2's `ModelSpec._serialize` writes."""
+    """Write the format of CTranslate2's `ModelSpec._serialize`."""
 
     def string(text: str) -> bytes:
         return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"

@@ -24,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
-    """The URL of a server that answers everything with `handler`."""
+    """Yield the URL of a server that answers every request with `handler`."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -36,7 +36,7 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def talking(answer: bytes, linger_s: float = 0.0) -> AsyncIterator[str]:
-    """The URL of a server that sends these very bytes and hangs up."""
+    """Yield the URL of a server that sends exactly these bytes and closes the connection."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -63,7 +63,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 async def failure(session: aiohttp.ClientSession, url: str, path: Path, limits: LimitSettings = LIMITS) -> ServiceError:
-    """The error of a fetch that fails and leaves no file."""
+    """Return the error of a download that fails and leaves no file."""
     with pytest.raises(ServiceError) as caught:
         await fetch(session, url, path, limits, max_redirects=2)
     assert caught.value.param == "url"

@@ -17,7 +17,7 @@ OPEN = NetworkSettings(allow_private_addresses=True)
 
 @asynccontextmanager
 async def serving(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
-    """A server on every IPv4 address of this machine; its port."""
+    """Run a server on every IPv4 address of this machine; yield its port."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "0.0.0.0", 0)

@@ -38,7 +38,7 @@ def test_no_two_speakers_are_called_alike(names: list[str]) -> None:
 
 
 def conversation(*texts: tuple[str | None, str], turns: bool = True) -> Transcript:
-    """A second for everything somebody says."""
+    """Return segments of one second each."""
     segments = [
         segment(float(at), at + 1.0, text).model_copy(update={"speaker": speaker})
         for at, (speaker, text) in enumerate(texts)

@@ -18,7 +18,7 @@ WORDS = st.sampled_from(
 
 @st.composite
 def spoken(draw: st.DrawFn, words: st.SearchStrategy[str] = WORDS) -> list[list[Cue]]:
-    """Segments of words in order, each of some time, with pauses among them."""
+    """Segments of ordered words with durations and pauses."""
     segments, at, speaker = [], 0, None
     for count in draw(st.lists(st.integers(0, 25), max_size=5)):
         speaker = draw(st.sampled_from([speaker, None, "ANN", "BOB"]))
@@ -77,7 +77,7 @@ def test_lines_are_two_and_short(segments: list[list[Cue]], named: bool) -> None
 
 @given(spoken())
 def test_cues_are_cut_no_more_than_need_be(segments: list[list[Cue]]) -> None:
-    """Of one word are only those that stand alone, or have no room beside what is said before and after them."""
+    """A cue has a single word only if it stands alone or does not fit into the cues before and after it."""
     words = [word._replace(text=" go", speaker=None) for segment in segments for word in segment]
     cues = list(readable_cues([words], end_of(segments, 0)))
     for before, cue in pairwise(cues):
@@ -85,7 +85,7 @@ def test_cues_are_cut_no_more_than_need_be(segments: list[list[Cue]]) -> None:
 
 
 def said(text: str, pauses: dict[str, int] | None = None, word_ms: int = 300) -> list[list[Cue]]:
-    """Words of equal length, with a pause after some."""
+    """Return words of equal length, with a pause after some."""
     at, words = 0, []
     for word in re.findall(r"\s*\S+", text):
         words.append(Cue(at, at + word_ms, word))

@@ -53,7 +53,7 @@ def spoken(*words: tuple[float, float, str]) -> Segment:
 
 @st.composite
 def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = TEXTS, least_ms: int = 0) -> Transcript:
-    """Words that touch, pause, overlap, or last no time; the recording may end before they do."""
+    """Transcripts with adjacent, separate, overlapping and zero-length words; the recording may end before them."""
     segments, at = [], 0
     for count in draw(st.lists(st.integers(1, 6), max_size=6)):
         words = []
@@ -97,7 +97,7 @@ def _ms(time: str) -> int:
 
 
 def letters(text: str) -> str:
-    """What is left of a text when all that may change is taken away."""
+    """Remove everything from a text that a format may change."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]", "", UNDERLINE.sub("", text).replace("-->", "->"))
 
 
@@ -110,10 +110,10 @@ def check(cues: Cues, of: Transcript, layout: Layout) -> None:
     assert all(start < end for start, end, _ in cues)
     if of.duration:
         shown = [letters(text) for _, _, text in cues]
-        once = [text for before, text in pairwise(["", *shown]) if not (layout.highlight_words and text == before)]
-        said = letters(of.text)
-        # Of two cues alike, one after the other, highlighting leaves open whether they are one.
-        assert "".join(once) == said or (layout.highlight_words and set("".join(once)) == set(said))
+        distinct = [text for before, text in pairwise(["", *shown]) if not (layout.highlight_words and text == before)]
+        expected = letters(of.text)
+        # With highlighting, two equal consecutive cues may be one cue or two.
+        assert "".join(distinct) == expected or (layout.highlight_words and set("".join(distinct)) == set(expected))
 
 
 @given(transcripts(), LAYOUTS)
@@ -126,8 +126,8 @@ def test_vtt_is_read_back(of: Transcript, layout: Layout) -> None:
     check(read_vtt(subtitles.vtt(of, layout)), of, layout)
 
 
-def told_apart(of: Transcript, speakers: list[str]) -> Transcript:
-    """The same, its segments' speakers in turn."""
+def with_speakers(of: Transcript, speakers: list[str]) -> Transcript:
+    """Give the transcript's segments these speakers in turn."""
     segments = []
     for place, one in enumerate(of.segments):
         whose = {"speaker": speakers[place % len(speakers)]}
@@ -144,8 +144,8 @@ PLAIN_TEXTS = st.sampled_from([" one", " two,", " three-four", "'s", " five.", "
 
 @given(transcripts(PLAIN_TEXTS), LAYOUTS, SPEAKERS)
 def test_speakers_are_read_back(of: Transcript, layout: Layout, speakers: list[str]) -> None:
-    """Every line of a cue is whose the line before it was, or says whose it is."""
-    told = told_apart(of, speakers)
+    """Every line of a cue has the previous line's speaker or a label."""
+    told = with_speakers(of, speakers)
     texts = {"srt": read_srt(subtitles.srt(told, layout)), "vtt": webvtt_voices(subtitles.vtt(told, layout))}
     for cues in texts.values():
         plain = [(start, end, LABEL.sub("", text)) for start, end, text in cues]
@@ -175,14 +175,14 @@ VOICE = re.compile(r"<v ([^>]+)>(.*?)</v>", re.DOTALL)
 
 
 def webvtt_voices(text: str) -> Cues:
-    """Cues with their voices written as in SubRip."""
+    """Return cues with voices written as in SubRip."""
     cues = webvtt.from_string(text, strict=True)
     assert all(cue.voice for cue in cues)
     said = (VOICE.sub(r"[\1]: \2", UNDERLINE.sub("", cue.raw_text)) for cue in cues)
     return [(_ms(cue.start), _ms(cue.end), html.unescape(one)) for cue, one in zip(cues, said, strict=True)]
 
 
-TALK = told_apart(
+TALK = with_speakers(
     transcript(spoken((0, 1, " three"), (1, 2, " one")), spoken((2, 3, " four")), duration=3), ["A<1>", "B"]
 )
 
@@ -204,7 +204,7 @@ def test_who_speaks_takes_room_in_a_line_where_it_is_shown() -> None:
 
 
 def test_a_text_without_a_time_keeps_its_speaker() -> None:
-    talk = told_apart(transcript(segment(1, 2, " one"), segment(2, 2, " two"), duration=3), ["A", "B"])
+    talk = with_speakers(transcript(segment(1, 2, " one"), segment(2, 2, " two"), duration=3), ["A", "B"])
     bare = talk.model_copy(update={"segments": tuple(s.model_copy(update={"words": None}) for s in talk.segments)})
     assert read_srt(subtitles.srt(bare)) == [(1000, 2000, "[A]: one"), (2000, 3000, "[B]: two")]
     end = bare.model_copy(update={"duration": 2.0})

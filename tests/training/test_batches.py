@@ -37,7 +37,7 @@ def test_windows_grow() -> None:
 
 
 def test_learns_and_resumes(small_dataset: SpeechDataset, tmp_path: Path) -> None:
-    """Four steps in a row leave the same weights as two, a checkpoint and two more; and the loss falls."""
+    """Four steps give the same weights as two, a checkpoint and two more; the loss decreases."""
     whole_batch = Batches(small_dataset, build_tokenizer(), 1000, seed=1)[0]
     batch = Batch(*(part[:2] for part in vars(whole_batch).values()))
 

@@ -44,7 +44,7 @@ def test_same_seed_same_window(small_dataset: SpeechDataset) -> None:
 
 
 def test_words_are_where_they_sound(small_dataset: SpeechDataset) -> None:
-    """The loud frames of a window are those of its words, but for two in a hundred or so."""
+    """The loud frames of a window are those of its words, except about two in a hundred."""
     agreement = []
     for seed in range(60):
         window = Composer(small_dataset, seed).window(Shape(800, 800, 99, 0.0))

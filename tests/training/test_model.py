@@ -57,7 +57,7 @@ def test_same_logits_as_transformers(model: TrainedWhisper, batch: Batch) -> Non
 
 @torch.no_grad()
 def test_encoder_heads_begin_at_their_distance(model: TrainedWhisper) -> None:
-    """Between bare positions, a head's scores are highest where it is to look."""
+    """Between position embeddings alone, a head's scores are highest at its offset."""
     encoder = model.whisper.model.encoder
     positions = encoder.embed_positions.weight[None]
     for layer, distances in zip(encoder.layers, ENCODER_OFFSETS, strict=True):

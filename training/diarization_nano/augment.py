@@ -139,10 +139,10 @@ def record_conversation(voices: torch.Tensor, noises: torch.Tensor) -> torch.Ten
     noisy = noisy + other_noise(noises, rows, count, voices) * level * to_gain(-snr_db) * bernoulli(
         0.25, rows, 1, like=voices
     )
-    heard = limit_band(noisy)
+    recording = limit_band(noisy)
     coded = bernoulli(0.15, rows, like=voices) > 0
     if coded.any():
-        heard[coded] = apply_codec(heard[coded])
+        recording[coded] = apply_codec(recording[coded])
     # Some rows end early, like the last chunk of a recording, which is padded with zeros.
     end = torch.where(bernoulli(0.06, rows, 1, like=voices) > 0, uniform(0.1, 1.0, rows, 1, like=voices), 2.0) * count
-    return quantise(heard) * (torch.arange(count, device=voices.device) < end)
+    return quantise(recording) * (torch.arange(count, device=voices.device) < end)

@@ -85,7 +85,7 @@ def run_networks(
         outputs.append(NetworkOutputs(file, truth, segmentations, embeddings))
         if len(outputs) % 10 == 0:
             print(
-                f"{len(outputs)}/{len(conversations_made)} conversations heard in {time.perf_counter() - start:.0f} s",
+                f"{len(outputs)}/{len(conversations_made)} conversations in {time.perf_counter() - start:.0f} s",
                 flush=True,
             )
     return outputs

@@ -96,7 +96,7 @@ def test_the_tables_show_every_engine() -> None:
     assert "| engine ours | 10.0% | 2.5% | 1.50 (1) | 0 | 1 of 8 | 100.0% | 0.10 / 0.30 | 5.0 |" in text
     assert text.index("| engine faster | 0.0%") < text.index("| engine ours | 10.0%"), "the best comes first"
     assert "| a.wav, 10 s | 10.0% lost 1.50 s | 0.0% |" in text
-    assert "- engine ours: a.wav 10.0%, best peer 0.0%" in text
+    assert "- engine ours: a.wav 10.0%, best other engine 0.0%" in text
     assert "| engine faster | 9 | 20 | 100 | 30 | 200 |" in text
     assert "### One recording of 10 minutes" in text
     assert "| engine ours | 10.0% | 0.00 | 0 | 0.30 | 300.0 |" in text

@@ -92,7 +92,7 @@ def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
 
 @needs_espeak
 def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a process of its own: the library keeps the first data folder it was given."""
+    """Run in a process of its own, because the library keeps its first data folder."""
     import multiprocessing
 
     monkeypatch.delenv("ESPEAK_DATA_PATH", raising=False)
