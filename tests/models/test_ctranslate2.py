@@ -71,7 +71,7 @@ def test_what_ctranslate2_made_of_a_model_is_that_model_again(
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
-    """Write a random model with transformers and return its weights: whisper-nano's tokens, whisper-base's vocabulary."""
+    """Write a random model with whisper-nano's tokens and whisper-base's vocabulary size; return its weights."""
     nano, folder = model_source("whisper-nano"), tmp_path_factory.mktemp("original")
     sizes = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "max_source_positions": 150, "init_std": 0.5}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 48}
