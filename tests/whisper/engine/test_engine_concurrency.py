@@ -30,7 +30,7 @@ def test_every_window_is_encoded_once(nano: WhisperModel, windows: Windows, enco
     assert not wait(futures, 60).not_done
     assert sum(encoder_batches) == len(futures)
     stats = engine.stats()
-    assert (stats.windows, stats.encoder_batches, stats.failed, stats.waiting) == (12, 12, 0, 0)
+    assert (stats.windows, stats.encoded, stats.failed, stats.waiting) == (12, 12, 0, 0)
     assert stats.attempts == 8 + 4 * 6, "the third option is decoded at every temperature"
     assert stats.tokens == sum(len(future.result().tokens) for future in futures)
     assert 1 < stats.mean_batch_size <= 5

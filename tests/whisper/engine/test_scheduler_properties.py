@@ -68,7 +68,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             seconds=st.floats(0.01, 30),
             rows=st.sampled_from([1, 1, 1, 2, 5]),
             interactive=st.booleans(),
-            limit=st.none() | st.integers(1, 4),
+            max_rows_per_job=st.none() | st.integers(1, 4),
         ),
         count=st.integers(1, 8),
         again=st.booleans(),
