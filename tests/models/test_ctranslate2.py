@@ -89,7 +89,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "ct2")
     (source / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"ct2 has no tokenizer\.json: take the one of .*openai/whisper-tiny"):
+    with pytest.raises(CheckpointError, match=r"ct2 has no tokenizer\.json: copy the one of .*openai/whisper-tiny"):
         convert(source, tmp_path)
     write_checkpoint(source)
     (source / "config.json").unlink()
@@ -106,8 +106,8 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (b"", "is cut short"),
-        (b"\x80\x02}q\x00.", "is cut short"),
+        (b"", "is truncated"),
+        (b"\x80\x02}q\x00.", "is truncated"),
         (b"\x05\0\0\0\x0c\0WhisperSpec\0\x03\0\0\0", "'WhisperSpec' 3 in format 5, but 'WhisperSpec' 3 in format 6"),
         (b"\x06\0\0\0\x10\0TransformerSpec\0\x07\0\0\0", "'TransformerSpec' 7 in format 6, but"),
     ],
@@ -119,11 +119,11 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, start: bytes, messa
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     path = write_checkpoint(tmp_path) / "model.bin"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match=r"model\.bin is no CTranslate2 model, or is cut short"):
+    with pytest.raises(CheckpointError, match=r"model\.bin is not a CTranslate2 model, or is truncated"):
         read_variables(path)
 
 

@@ -173,7 +173,7 @@ def test_a_file_that_is_not_what_is_pinned_is_refused_by_name(
     last = errors.strip().splitlines()[-1]
     assert "CheckpointError" in last
     assert f"{model.files[place].name} of tiny-part1==1.0" in last
-    assert f"SHA-256 is {model.files[place].sha256}, expected is {'0' * 64}" in last
+    assert f"SHA-256 is {model.files[place].sha256}, expected {'0' * 64}" in last
     assert content(tmp_path / "models") == []
 
 
