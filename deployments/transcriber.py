@@ -19,9 +19,10 @@ from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.job_manager import RemoteJobs
+from deployments.job_client import job_client
 from deployments.retry import MAX_REPLICA_FAILURES, call_with_retry
 from serve_app.errors import NotFound, ServiceError, Unavailable
+from serve_app.jobs.api import JobOperations
 from serve_app.net.ssrf import guarded_session
 from serve_app.pipeline.progress import Reports
 from serve_app.pipeline.streaming import stream_results
@@ -40,16 +41,16 @@ if TYPE_CHECKING:
 class JobBlockCache:
     """A `BlockCache` that saves a job's finished blocks with the job."""
 
-    def __init__(self, jobs: RemoteJobs, job: Job) -> None:
+    def __init__(self, jobs: JobOperations, job: Job) -> None:
         self._jobs = jobs
         self._job = job
 
     async def load_blocks(self) -> Mapping[int, str]:
-        return await self._jobs.kept(self._job.id) if self._job.attempts > 1 else {}
+        return await self._jobs.load_blocks(self._job.id) if self._job.attempts > 1 else {}
 
     async def save_block(self, number: int, content: str) -> None:
-        with suppress(Unavailable):  # the manager is away: not kept, then
-            await self._jobs.keep(self._job.id, self._job.attempts, number, content)
+        with suppress(Unavailable):  # a retry transcribes the block again
+            await self._jobs.save_block(self._job.id, self._job.attempts, number, content)
 
 
 class Transcriber:
@@ -70,7 +71,7 @@ class Transcriber:
         self.settings = settings
         self.whispers = whispers
         self.diarizer = diarizer
-        self.jobs = RemoteJobs(serve.get_replica_context().app_name)
+        self.jobs = job_client(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         self.session = guarded_session(settings.network)
         self.runs: dict[str, tuple[int, asyncio.Task[Any]]] = {}
@@ -80,7 +81,7 @@ class Transcriber:
 
         async def send(progress: float) -> None:
             with suppress(ServiceError):  # the manager is away, or the job has ended
-                await self.jobs.progress(job.id, job.attempts, progress)
+                await self.jobs.report_progress(job.id, job.attempts, progress)
 
         # A text that is streamed has a report for every window, of which the manager would write down one a second.
         report = Reports(send, PROGRESS_S)

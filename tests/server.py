@@ -70,7 +70,7 @@ async def opened(folder: Path, engines: Mapping[str, Engine], args: dict[str, An
                 )
 
             def report(fraction: float) -> None:
-                asyncio.ensure_future(jobs.progress(job.id, job.attempts, fraction))  # noqa: RUF006
+                asyncio.ensure_future(jobs.report_progress(job.id, job.attempts, fraction))  # noqa: RUF006
 
             async def diarize(pcm: NDArray[np.int16], options: DiarizationOptions) -> tuple[Turn, ...]:
                 return await asyncio.to_thread(_speaker_pipeline(settings.diarization).diarize, pcm, options)

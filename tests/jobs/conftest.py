@@ -12,9 +12,11 @@ from sqlalchemy import make_url
 
 from serve_app.jobs import runner
 from serve_app.jobs.db.engine import Database
+from serve_app.jobs.db.events import EventLog
 from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.runner import Run
+from serve_app.jobs.runner import RunJob
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
 from serve_app.storage.blobs import BlobStore
@@ -82,7 +84,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> JobStore:
-    return JobStore(database)
+    return JobStore(database, EventLog())
+
+
+@pytest.fixture
+def runs(database: Database) -> RunStore:
+    return RunStore(database, EventLog())
 
 
 @pytest.fixture
@@ -94,10 +101,10 @@ def blobs(tmp_path: Path) -> BlobStore:
 def managing(settings: AppSettings, database: Database, blobs: BlobStore) -> Managing:
     @asynccontextmanager
     async def open_manager(
-        run: Run, settings: AppSettings = settings, holder: str = "here", database: Database = database
+        run: RunJob, settings: AppSettings = settings, lease_owner: str = "here", database: Database = database
     ) -> AsyncIterator[JobManager]:
         async with guarded_session(settings.network) as session:
-            manager = JobManager(settings, database, blobs, run, session, holder)
+            manager = JobManager(settings, database, blobs, run, session, lease_owner)
             await manager.start()
             try:
                 yield manager

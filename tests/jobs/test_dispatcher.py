@@ -22,23 +22,23 @@ class Work:
         self.due = [Errand(each) for each in ids]
         self.broken = 0
         self.let_go: dict[str, asyncio.Event] = {}
-        self.settled: list[tuple[str, bool]] = []
+        self.completed: list[tuple[str, bool]] = []
         self.changed = asyncio.Condition()
 
-    async def take(self) -> Errand | None:
+    async def acquire(self) -> Errand | None:
         if self.broken:
             self.broken -= 1
             raise OSError("database away")
         return self.due.pop(0) if self.due else None
 
-    async def do(self, errand: Errand) -> str:
+    async def execute(self, errand: Errand) -> str:
         self.let_go[errand.id] = asyncio.Event()
         await self.tell()
         await self.let_go[errand.id].wait()
         return errand.id
 
-    async def settle(self, errand: Errand, doing: Task[str]) -> None:
-        self.settled.append((errand.id, doing.cancelled()))
+    async def complete(self, errand: Errand, doing: Task[str]) -> None:
+        self.completed.append((errand.id, doing.cancelled()))
         await self.tell()
 
     async def tell(self) -> None:
@@ -49,14 +49,14 @@ class Work:
         async with self.changed, asyncio.timeout(10):
             await self.changed.wait_for(lambda: len(self.let_go) == count)
 
-    async def until_settled(self, count: int) -> None:
+    async def until_completed(self, count: int) -> None:
         async with self.changed, asyncio.timeout(10):
-            await self.changed.wait_for(lambda: len(self.settled) == count)
+            await self.changed.wait_for(lambda: len(self.completed) == count)
 
 
 @asynccontextmanager
 async def dispatching(work: Work, limit: int = 2) -> AsyncIterator[Dispatcher[Errand, str]]:
-    dispatcher = Dispatcher(work.take, work.do, work.settle, limit)
+    dispatcher = Dispatcher(work.acquire, work.execute, work.complete, limit)
     dispatcher.start()
     try:
         yield dispatcher
@@ -73,7 +73,7 @@ async def test_no_more_than_the_limit_is_in_work(monkeypatch: pytest.MonkeyPatch
         work.let_go["a"].set()
         await work.until_begun(3)
         assert await dispatcher.ids() == {"b", "c"}
-        assert work.settled == [("a", False)]
+        assert work.completed == [("a", False)]
 
 
 async def test_stopping_one_cancels_only_it() -> None:
@@ -82,8 +82,8 @@ async def test_stopping_one_cancels_only_it() -> None:
         await work.until_begun(2)
         await dispatcher.stop("a")
         await dispatcher.stop("unknown")
-        await work.until_settled(1)
-        assert work.settled == [("a", True)]
+        await work.until_completed(1)
+        assert work.completed == [("a", True)]
         assert await dispatcher.ids() == {"b"}
 
 
@@ -91,9 +91,9 @@ async def test_stopping_waits_for_the_end() -> None:
     class Slow(Work):
         wound_up = False
 
-        async def do(self, errand: Errand) -> str:
+        async def execute(self, errand: Errand) -> str:
             try:
-                return await super().do(errand)
+                return await super().execute(errand)
             finally:
                 await asyncio.sleep(0.05)
                 self.wound_up = True
@@ -111,8 +111,8 @@ async def test_what_is_just_being_taken_can_be_stopped() -> None:
             super().__init__(*ids)
             self.taken = asyncio.Event()
 
-        async def take(self) -> Errand | None:
-            errand = await super().take()
+        async def acquire(self) -> Errand | None:
+            errand = await super().acquire()
             self.taken.set()
             await asyncio.sleep(0.05)
             return errand
@@ -121,15 +121,15 @@ async def test_what_is_just_being_taken_can_be_stopped() -> None:
     async with dispatching(work) as dispatcher:
         await work.taken.wait()
         await dispatcher.stop("a")
-        await work.until_settled(1)
-        assert work.settled == [("a", True)]
+        await work.until_completed(1)
+        assert work.completed == [("a", True)]
 
 
 async def test_closing_settles_everything_and_takes_no_more() -> None:
     work = Work("a", "b", "c")
     async with dispatching(work):
         await work.until_begun(2)
-    assert sorted(work.settled) == [("a", True), ("b", True)]
+    assert sorted(work.completed) == [("a", True), ("b", True)]
     assert work.due == [Errand("c")]
 
 
@@ -162,8 +162,8 @@ async def test_a_store_that_is_away_for_a_moment_is_asked_again(monkeypatch: pyt
 
 async def test_what_can_not_be_settled_holds_no_place() -> None:
     class Unsettled(Work):
-        async def settle(self, errand: Errand, doing: Task[str]) -> None:
-            await super().settle(errand, doing)
+        async def complete(self, errand: Errand, doing: Task[str]) -> None:
+            await super().complete(errand, doing)
             raise OSError("database away")
 
     work = Unsettled("a", "b")
@@ -176,24 +176,24 @@ async def test_what_can_not_be_settled_holds_no_place() -> None:
 
 async def test_what_is_taken_again_while_it_settles_stays_in_work() -> None:
     class Again(Work):
-        async def settle(self, errand: Errand, doing: Task[str]) -> None:
-            if not self.settled:
+        async def complete(self, errand: Errand, doing: Task[str]) -> None:
+            if not self.completed:
                 # Due again, and taken, before the settling of its first time has returned.
                 self.let_go.clear()
                 self.due.append(errand)
                 dispatcher.wake()
                 await self.until_begun(1)
-            await super().settle(errand, doing)
+            await super().complete(errand, doing)
 
     work = Again("a")
     async with dispatching(work) as dispatcher:
         await work.until_begun(1)
         work.let_go["a"].set()
-        await work.until_settled(1)
+        await work.until_completed(1)
         assert await dispatcher.ids() == {"a"}
         await dispatcher.stop("a")
-        await work.until_settled(2)
-        assert work.settled == [("a", False), ("a", True)]
+        await work.until_completed(2)
+        assert work.completed == [("a", False), ("a", True)]
 
 
 async def test_what_was_taken_from_here_and_is_back_is_done_once() -> None:
@@ -202,9 +202,9 @@ async def test_what_was_taken_from_here_and_is_back_is_done_once() -> None:
         await work.until_begun(2)
         work.due.append(Errand("a"))  # another process had taken it over, and lost it in turn
         dispatcher.wake()
-        await work.until_settled(1)
-        assert work.settled == [("a", True)]
+        await work.until_completed(1)
+        assert work.completed == [("a", True)]
         assert await dispatcher.ids() == {"a", "b"}
         work.let_go["a"].set()
-        await work.until_settled(2)
-        assert work.settled == [("a", True), ("a", False)]
+        await work.until_completed(2)
+        assert work.completed == [("a", True), ("a", False)]
