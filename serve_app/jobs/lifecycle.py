@@ -1,4 +1,4 @@
-"""The changes of a job after its submission: progress and its end, with their announcements."""
+"""The changes of a job after its submission: progress and its end, and their publication."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class JobLifecycle:
-    """Ends jobs, announces their changes to subscribers and webhooks, and deletes the audio of ended jobs."""
+    """Ends jobs, publishes their changes to subscribers and webhooks, and deletes the audio of ended jobs."""
 
     def __init__(self, runs: RunStore, blobs: BlobStore, notifier: JobNotifier, webhooks: WebhookSender) -> None:
         self._runs = runs
@@ -26,8 +26,8 @@ class JobLifecycle:
         self._webhooks = webhooks
         self._progress_stored_at: dict[str, float] = {}  # monotonic time, by job id
 
-    def announce(self, job: Job | None) -> None:
-        """Announce a committed change of a job; null: nothing changed."""
+    def publish(self, job: Job | None) -> None:
+        """Publish a committed change of a job to its subscribers and webhook; null: nothing changed."""
         if job is not None:
             self._notifier.notify(job.id)
             if job.request.webhook is not None:
@@ -42,7 +42,7 @@ class JobLifecycle:
         job = await self._runs.update_progress(job_id, attempt, fraction, datetime.now(UTC))
         if job is None:  # the run has ended, and the job's entry may already have been removed
             self._progress_stored_at.pop(job_id, None)
-        self.announce(job)
+        self.publish(job)
 
     async def end_run(
         self, job: Job, state: JobState, error: JobError | None = None, transcript: Transcript | None = None
@@ -83,5 +83,5 @@ class JobLifecycle:
         )
         if job is not None:
             self._progress_stored_at.pop(job.id, None)
-            self.announce(job)
+            self.publish(job)
             await self.delete_upload(job)

@@ -102,7 +102,7 @@ class JobManager(JobOperations):
         if not added.is_same_request:
             raise _reused_error(job, added.job)
         if added.is_new:
-            self._lifecycle.announce(added.job)
+            self._lifecycle.publish(added.job)
             self._runner.wake()
         elif added.job.request.source != request.source:
             await self._lifecycle.delete_upload(job)  # the same content was uploaded again
@@ -126,7 +126,7 @@ class JobManager(JobOperations):
         assert added is not None  # without a limit
         if not added.is_same_request:
             raise _reused_error(job, added.job)
-        self._lifecycle.announce(added.job)
+        self._lifecycle.publish(added.job)
         return added.job
 
     @shielded

@@ -82,7 +82,7 @@ class Runner:
     async def _acquire(self) -> Job | None:
         now = _now()
         job = await self._store.claim(self._lease_owner, now, now + self._lease)
-        self._lifecycle.announce(job)
+        self._lifecycle.publish(job)
         return job
 
     async def _execute(self, job: Job) -> Transcript:
@@ -130,7 +130,7 @@ class Runner:
     async def _requeue(self, job: Job, delay_s: float) -> None:
         now = _now()
         due_at = now + timedelta(seconds=delay_s)
-        self._lifecycle.announce(await self._store.requeue(job, now, due_at, job.failed_runs, job.lost_runs))
+        self._lifecycle.publish(await self._store.requeue(job, now, due_at, job.failed_runs, job.lost_runs))
         self._dispatcher.wake(delay_s)
 
     async def _renew_leases(self) -> None:

@@ -105,27 +105,27 @@ async def test_stopping_waits_for_the_end() -> None:
         assert work.wound_up
 
 
-async def test_what_is_just_being_taken_can_be_stopped() -> None:
+async def test_an_item_that_is_being_acquired_can_be_stopped() -> None:
     class Hesitant(Work):
         def __init__(self, *ids: str) -> None:
             super().__init__(*ids)
-            self.taken = asyncio.Event()
+            self.acquiring = asyncio.Event()
 
         async def acquire(self) -> Errand | None:
             errand = await super().acquire()
-            self.taken.set()
+            self.acquiring.set()
             await asyncio.sleep(0.05)
             return errand
 
     work = Hesitant("a")
     async with dispatching(work) as dispatcher:
-        await work.taken.wait()
+        await work.acquiring.wait()
         await dispatcher.stop("a")
         await work.until_completed(1)
         assert work.completed == [("a", True)]
 
 
-async def test_closing_settles_everything_and_takes_no_more() -> None:
+async def test_closing_completes_everything_and_acquires_no_more() -> None:
     work = Work("a", "b", "c")
     async with dispatching(work):
         await work.until_begun(2)
@@ -133,7 +133,7 @@ async def test_closing_settles_everything_and_takes_no_more() -> None:
     assert work.due == [Errand("c")]
 
 
-async def test_what_was_left_unannounced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_item_added_without_waking_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
     work = Work()
     async with dispatching(work):
@@ -160,13 +160,13 @@ async def test_a_store_that_is_away_for_a_moment_is_asked_again(monkeypatch: pyt
         await work.until_begun(1)
 
 
-async def test_what_can_not_be_settled_holds_no_place() -> None:
-    class Unsettled(Work):
+async def test_an_item_that_cannot_be_completed_frees_its_place() -> None:
+    class Uncompleted(Work):
         async def complete(self, errand: Errand, doing: Task[str]) -> None:
             await super().complete(errand, doing)
             raise OSError("database away")
 
-    work = Unsettled("a", "b")
+    work = Uncompleted("a", "b")
     async with dispatching(work, limit=1) as dispatcher:
         await work.until_begun(1)
         work.let_go["a"].set()
@@ -174,11 +174,11 @@ async def test_what_can_not_be_settled_holds_no_place() -> None:
         assert await dispatcher.ids() == {"b"}
 
 
-async def test_what_is_taken_again_while_it_settles_stays_in_work() -> None:
+async def test_an_item_acquired_again_while_it_completes_stays_in_progress() -> None:
     class Again(Work):
         async def complete(self, errand: Errand, doing: Task[str]) -> None:
             if not self.completed:
-                # Due again, and taken, before the settling of its first time has returned.
+                # Due and acquired again before its first completion has returned.
                 self.let_go.clear()
                 self.due.append(errand)
                 dispatcher.wake()
@@ -196,11 +196,11 @@ async def test_what_is_taken_again_while_it_settles_stays_in_work() -> None:
         assert work.completed == [("a", False), ("a", True)]
 
 
-async def test_what_was_taken_from_here_and_is_back_is_done_once() -> None:
+async def test_an_item_lost_to_another_process_and_back_is_executed_once() -> None:
     work = Work("a", "b")
     async with dispatching(work, limit=3) as dispatcher:
         await work.until_begun(2)
-        work.due.append(Errand("a"))  # another process had taken it over, and lost it in turn
+        work.due.append(Errand("a"))  # another process acquired it, and lost it in turn
         dispatcher.wake()
         await work.until_completed(1)
         assert work.completed == [("a", True)]

@@ -57,7 +57,7 @@ async def test_what_waits_together_is_committed_together(database: Database, sto
 async def test_a_change_that_fails_harms_no_other_of_its_group(
     database: Database, store: JobStore, runs: RunStore
 ) -> None:
-    await store.add(known := queued())
+    await store.add(existing := queued())
 
     def writing(statement: str, error: Exception | None = None) -> Callable[[AsyncConnection], Awaitable[Any]]:
         async def apply(connection: AsyncConnection) -> int:
@@ -69,8 +69,8 @@ async def test_a_change_that_fails_harms_no_other_of_its_group(
         return apply
 
     good = queued()
-    other = f"UPDATE jobs SET state = 'failed' WHERE id = '{known.id}'"
-    copied = f"INSERT INTO jobs SELECT * FROM jobs WHERE id = '{known.id}'"
+    other = f"UPDATE jobs SET state = 'failed' WHERE id = '{existing.id}'"
+    copied = f"INSERT INTO jobs SELECT * FROM jobs WHERE id = '{existing.id}'"
     added, *failures, counted = await asyncio.gather(
         store.add(good),
         database.write(writing(other, ValueError("mine"))),
@@ -84,7 +84,7 @@ async def test_a_change_that_fails_harms_no_other_of_its_group(
     assert str(failures[0]) == "mine"
     assert isinstance(failures[1], IntegrityError)
     assert counted == 2
-    assert await runs.get(known.id) == known.model_copy(update={"webhook": "failed"})
+    assert await runs.get(existing.id) == existing.model_copy(update={"webhook": "failed"})
     assert await runs.get(good.id) == good.model_copy(update={"webhook": "failed"})
 
 

@@ -47,10 +47,10 @@ async def test_clips_of_voices_are_a_runs_alone(store: JobStore, runs: RunStore,
     again = await store.add(job)
     assert again is not None
     assert (again.is_new, again.is_same_request) == (False, True)
-    for known in (*await store.list("", None, 1, None), await runs.get(job.id)):
-        assert known is not None
-        assert [speaker.name for speaker in known.request.options.diarization.known_speakers] == ["A", "B"]
-        assert clips[0] not in known.model_dump_json()
+    for found in (*await store.list("", None, 1, None), await runs.get(job.id)):
+        assert found is not None
+        assert [speaker.name for speaker in found.request.options.diarization.known_speakers] == ["A", "B"]
+        assert clips[0] not in found.model_dump_json()
     for attempt in (1, 2):
         run = await claimed(runs)
         assert (run.attempts, run.request) == (attempt, job.request)
@@ -173,7 +173,7 @@ async def test_the_reports_of_a_run_before_come_too_late(store: JobStore, runs: 
     assert await runs.renew_leases({old.id: 2}, "there", LATER) == {old.id}
 
 
-async def test_only_the_lease_owner_s_own_and_lapsed_leases_are_stranded(store: JobStore, runs: RunStore) -> None:
+async def test_only_the_lease_owner_s_own_and_lapsed_leases_are_orphaned(store: JobStore, runs: RunStore) -> None:
     for _ in range(2):
         await store.add(queued())
     mine, others = await claimed(runs, "mine"), await claimed(runs, "other")
