@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from deployments.job_manager import RemoteJobs
+from deployments.job_client import ensure_job_manager, job_client
 from deployments.retry import transcriber_client
 from serve_app.asgi import create_app
 from serve_app.models.resolve import resolve_checkpoint
@@ -30,8 +30,7 @@ class Ingress:
         settings.spool_dir.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(settings.spool_dir)
         self.app_name = serve.get_replica_context().app_name
-        jobs = RemoteJobs(self.app_name)
-        await jobs.ensure(settings)
+        await ensure_job_manager(self.app_name, settings)
         blobs = BlobStore(settings.blob_root, settings.limits.max_upload_bytes)
         self.service = Service(
             settings,
@@ -41,7 +40,7 @@ class Ingress:
             },
             blobs,
             Uploads(blobs, signing_key(settings), settings.uploads.expires_s),
-            jobs,
+            job_client(self.app_name),
             transcriber_client(handle),
             self.ready,
         )

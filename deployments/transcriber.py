@@ -18,7 +18,7 @@ from pydub import AudioSegment
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.job_manager import RemoteJobs
+from deployments.job_client import job_client
 from deployments.retry import MAX_REPLICA_FAILURES, call_with_retry
 from serve_app.net.ssrf import guarded_session
 from serve_app.schemas.job import Job
@@ -50,7 +50,7 @@ class Transcriber:
         self.settings = settings
         self.whispers = whispers
         self.diarizer = diarizer
-        self.jobs = RemoteJobs(serve.get_replica_context().app_name)
+        self.jobs = job_client(serve.get_replica_context().app_name)
         self.blobs = BlobStore(settings.blob_root)
         session = guarded_session(settings.network)
         self.pipeline = Pipeline(

@@ -1,1 +1,1 @@
-"""Jobs: the manager, runs and leases, fair queueing. `db/` stores them, `webhooks/` announces them."""
+"""Jobs: the manager and its operations, runs and leases, fair queueing, the database (`db/`) and `webhooks/`."""

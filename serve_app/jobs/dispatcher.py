@@ -1,4 +1,4 @@
-"""Taking due work from the store and seeing it through, so much at a time."""
+"""A bounded worker loop: acquires due items from a store and runs each to completion."""
 
 import asyncio
 import logging
@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 POLL_S = 1.0
-"""The store is asked at least this often: what another process left there has no other way to be seen."""
+"""Maximum interval between polls of the store: items added by other processes are found only by polling."""
 
 STOP_S = 10.0
-"""Seconds that cancelled work may take to end before it is abandoned."""
+"""Maximum time to wait for cancelled work to end, in seconds."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Item(Protocol):
-    """Something to do, under an id that no other item in work has."""
+    """A unit of work, with an id that is unique among the items in progress."""
 
     @property
     def id(self) -> str: ...
@@ -26,97 +26,98 @@ ResultT = TypeVar("ResultT")
 
 
 class Dispatcher(Generic[ItemT, ResultT]):
-    """`take`s what is due (None: nothing), `do`es at most `limit` at a time, and `settle`s each.
+    """Runs due items, at most `limit` at a time.
 
-    Only `do` is ever cancelled. `settle` gets the finished task, whichever way it ended; it and
-    `take` run to their end, so that no transaction is torn.
+    `acquire` returns the next due item, or None. `execute` does the work; only this is ever cancelled. `complete` gets
+    the finished task of `execute`, whatever its outcome. `acquire` and `complete` are never cancelled, so that their
+    transactions are whole.
     """
 
     def __init__(
         self,
-        take: Callable[[], Awaitable[ItemT | None]],
-        do: Callable[[ItemT], Coroutine[Any, Any, ResultT]],
-        settle: Callable[[ItemT, "asyncio.Task[ResultT]"], Awaitable[None]],
+        acquire: Callable[[], Awaitable[ItemT | None]],
+        execute: Callable[[ItemT], Coroutine[Any, Any, ResultT]],
+        complete: Callable[[ItemT, "asyncio.Task[ResultT]"], Awaitable[None]],
         limit: int,
     ) -> None:
-        self._take = take
-        self._do = do
-        self._settle = settle
+        self._acquire = acquire
+        self._execute = execute
+        self._complete = complete
         self._limit = limit
-        self._doing: dict[str, asyncio.Task[ResultT]] = {}
-        self._settling: set[asyncio.Task[None]] = set()
-        self._taking = asyncio.Lock()
+        self._executing: dict[str, asyncio.Task[ResultT]] = {}
+        self._completing: set[asyncio.Task[None]] = set()
+        self._acquiring = asyncio.Lock()
         self._awake = asyncio.Event()
         self._closing = False
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to take work."""
+        """Start acquiring items."""
         self._loop = asyncio.create_task(self._run())
 
     def wake(self, delay_s: float = 0.0) -> None:
-        """Look for work, now or when something will be due."""
+        """Poll the store now, or when an item becomes due."""
         asyncio.get_running_loop().call_later(delay_s, self._awake.set)
 
     async def ids(self) -> set[str]:
-        """Return the jobs that were acquired before this call and have not been settled."""
-        async with self._taking:
-            return set(self._doing)
+        """Return the ids of the items that were acquired before this call and are not complete."""
+        async with self._acquiring:
+            return set(self._executing)
 
     async def stop(self, item_id: str) -> None:
-        """Cancel the work on one item, if there is any, and wait for its end."""
-        async with self._taking:
-            doing = self._doing.get(item_id)
-        if doing is not None:
-            doing.cancel()
-            await asyncio.wait({doing}, timeout=STOP_S)
+        """Cancel the work on an item, if it is in progress, and wait for its end."""
+        async with self._acquiring:
+            executing = self._executing.get(item_id)
+        if executing is not None:
+            executing.cancel()
+            await asyncio.wait({executing}, timeout=STOP_S)
 
     async def close(self) -> None:
-        """Take no more, cancel what is in work, and settle it."""
+        """Stop acquiring items, cancel the work in progress and complete it."""
         self._closing = True
         self._awake.set()
         if self._loop is not None:
             await self._loop
-        for doing in self._doing.values():
-            doing.cancel()
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=STOP_S)
+        for executing in self._executing.values():
+            executing.cancel()
+        if self._completing:
+            await asyncio.wait(self._completing, timeout=STOP_S)
 
     async def _run(self) -> None:
         while not self._closing:
             self._awake.clear()
             try:
-                while len(self._doing) < self._limit and not self._closing and await self._begin():
+                while len(self._executing) < self._limit and not self._closing and await self._start_next():
                     pass
             except Exception:
-                log.exception("could not take work from the store; trying again in %g s", POLL_S)
+                logger.exception("could not acquire work from the store; retrying in %g s", POLL_S)
             try:
                 async with asyncio.timeout(POLL_S):
                     await self._awake.wait()
             except TimeoutError:
                 pass
 
-    async def _begin(self) -> bool:
-        async with self._taking:
-            item = await self._take()
+    async def _start_next(self) -> bool:
+        async with self._acquiring:
+            item = await self._acquire()
             if item is None:
                 return False
-            if item.id in self._doing:  # taken from here, and back already: the work on it before is void
-                self._doing[item.id].cancel()
-            self._doing[item.id] = doing = asyncio.create_task(self._do(item))
-        settling = asyncio.create_task(self._see_through(item, doing))
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+            if item.id in self._executing:  # lost to another process and acquired again: the earlier work is void
+                self._executing[item.id].cancel()
+            self._executing[item.id] = executing = asyncio.create_task(self._execute(item))
+        completing = asyncio.create_task(self._run_to_completion(item, executing))
+        self._completing.add(completing)
+        completing.add_done_callback(self._completing.discard)
         return True
 
-    async def _see_through(self, item: ItemT, doing: "asyncio.Task[ResultT]") -> None:
+    async def _run_to_completion(self, item: ItemT, executing: "asyncio.Task[ResultT]") -> None:
         try:
-            await asyncio.wait({doing})
-            await self._settle(item, doing)
+            await asyncio.wait({executing})
+            await self._complete(item, executing)
         except Exception:
-            log.exception("could not settle %s", item.id)
+            logger.exception("could not complete %s", item.id)
         finally:
-            # What was put back to be done again may already be taken again.
-            if self._doing.get(item.id) is doing:
-                del self._doing[item.id]
+            # An item that returned to the queue may already have been acquired again.
+            if self._executing.get(item.id) is executing:
+                del self._executing[item.id]
             self._awake.set()

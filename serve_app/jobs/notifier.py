@@ -1,4 +1,4 @@
-"""Waiting for something to happen to a job."""
+"""In-process notifications of changes of jobs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,24 +6,24 @@ from contextlib import contextmanager
 
 
 class JobNotifier:
-    """Wakes those who wait for a job when something has happened to it, in this process."""
+    """Notifies the subscribers of a job of its changes in this process."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._subscribers: dict[str, set[asyncio.Event]] = {}
 
     def notify(self, job_id: str) -> None:
-        """Something has happened."""
-        for event in self._waiting.get(job_id, ()):
-            event.set()
+        """Notify all subscribers of a job."""
+        for changed in self._subscribers.get(job_id, ()):
+            changed.set()
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when something happens from now on."""
-        event = asyncio.Event()
-        self._waiting.setdefault(job_id, set()).add(event)
+        """Return an asyncio event that is set at the job's next change."""
+        changed = asyncio.Event()
+        self._subscribers.setdefault(job_id, set()).add(changed)
         try:
-            yield event
+            yield changed
         finally:
-            self._waiting[job_id].discard(event)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
+            self._subscribers[job_id].discard(changed)
+            if not self._subscribers[job_id]:
+                del self._subscribers[job_id]

@@ -1,4 +1,4 @@
-"""Forgetting what nobody needs any more: old jobs, uploads without a job, files of processes that were killed."""
+"""Retention: deletes old jobs, uploads without a job, and temporary files of killed processes."""
 
 import asyncio
 import logging
@@ -15,42 +15,45 @@ from serve_app.storage import temp_files
 from serve_app.storage.blobs import BlobStore
 
 SWEEP_S = 60.0
-"""The shortest interval between purges of old jobs."""
+"""Maximum interval between purges of old jobs, in seconds."""
 
 ORPHANS_S = 3600.0
-"""The interval between sweeps of abandoned uploads and temporary files."""
+"""Interval between sweeps of abandoned uploads and temporary files, in seconds."""
 
 SYNC_GRACE_S = 60.0
-"""A synchronous job this much over its time limit has lost its client."""
+"""Time over its limit, in seconds, after which a running synchronous job is taken to have lost its client."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Sweeps again and again. `forgotten` hears of each job that is gone, `overdue` of those that lost their client."""
+    """Applies retention periodically.
+
+    `on_deleted` gets each deleted job, `on_timed_out` each synchronous job that has lost its client.
+    """
 
     def __init__(
         self,
         settings: AppSettings,
         store: JobStore,
         blobs: BlobStore,
-        forgotten: Callable[[Job], Awaitable[None]],
-        overdue: Callable[[Job], Awaitable[None]],
+        on_deleted: Callable[[Job], Awaitable[None]],
+        on_timed_out: Callable[[Job], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._store = store
         self._blobs = blobs
-        self._forgotten = forgotten
-        self._overdue = overdue
+        self._on_deleted = on_deleted
+        self._on_timed_out = on_timed_out
         self._closing = asyncio.Event()
         self._task: Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start sweeping."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """End, after the sweep that is being made."""
+        """Stop after the current sweep."""
         self._closing.set()
         if self._task is not None:
             await self._task
@@ -64,7 +67,7 @@ class Sweeper:
                     await self._sweep_orphans()
                 await self._sweep_jobs()
             except Exception:
-                log.exception("could not sweep the jobs")
+                logger.exception("could not apply retention; retrying")
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(SWEEP_S, self._settings.jobs.retention_s)):
                     await self._closing.wait()
@@ -72,15 +75,15 @@ class Sweeper:
     async def _sweep_jobs(self) -> None:
         now = datetime.now(UTC)
         for job in await self._store.purge(now - timedelta(seconds=self._settings.jobs.retention_s)):
-            await self._forgotten(job)
-        # Their runs and clients are in other processes, and may outlive this one's restart: not for ever.
+            await self._on_deleted(job)
+        # Their runs and clients are in other processes and may outlive a restart of this one, but not the time limit.
         limit = timedelta(seconds=self._settings.limits.request_timeout_s + SYNC_GRACE_S)
-        for job in await self._store.overdue(now - limit):
-            await self._overdue(job)
+        for job in await self._store.timed_out(now - limit):
+            await self._on_timed_out(job)
 
     async def _sweep_orphans(self) -> None:
         before = datetime.now(UTC) - timedelta(seconds=self._settings.uploads.sweep_after_s)
-        swept = await self._blobs.sweep(before, await self._store.blob_keys())
+        swept = await self._blobs.sweep(before, await self._store.active_blob_keys())
         swept += await asyncio.to_thread(temp_files.sweep, self._settings.spool_dir, before)
         if swept:
-            log.info("%d uploads and temporary files of no job are deleted", swept)
+            logger.info("deleted %d uploads and temporary files without a job", swept)

@@ -1,7 +1,7 @@
-"""Running the asynchronous jobs: one run of each at a time, anywhere, and again when it was lost.
+"""Running asynchronous jobs: one run of a job at a time among all managers, retried when it is lost.
 
-A run is a lease: the manager that claimed the job renews it while the run goes on. A job whose lease is over is
-claimed anew, and whatever the old run still reports comes too late, for the number of attempts has grown.
+A run holds a lease: the manager that claimed the job renews it while the run goes on. A job whose lease has expired
+is claimed again; reports of the old run are then ignored, as the number of attempts has grown.
 """
 
 import asyncio
@@ -10,139 +10,127 @@ from asyncio import Task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from serve_app.errors import InvalidRequest, NotDelivered, ServiceError, Unavailable
-from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.db.tables import UNREADABLE
 from serve_app.jobs.dispatcher import Dispatcher
+from serve_app.jobs.lifecycle import JobLifecycle
 from serve_app.schemas.job import Job, JobError, JobState
 from serve_app.schemas.transcript import Transcript
 from serve_app.settings import JobSettings
 
 RETRY_DELAY_S = 0.5
-"""Wait before the second run of a job; doubled for each further one, up to"""
+"""Delay before the second run of a job, in seconds; doubled for each further run."""
 
 MAX_RETRY_DELAY_S = 60.0
+"""Maximum delay before a run, in seconds."""
 
-_DOUBLINGS = 10  # whatever the number of runs, a float can hold the delay
+_DOUBLINGS = 10  # limits the exponent: a float cannot hold 2 to the power of any number of runs
 
 MAX_RUNS = 100
-"""A job whose managers die this often fails: perhaps it is what kills them."""
+"""Runs after which a job that is lost with its manager fails: the job may be what kills the managers."""
 
 RENEWALS = 3
-"""In the time of a lease: one may fail."""
+"""Renewals during one lease, so that one of them may fail."""
 
-Run = Callable[[Job], Awaitable[Transcript]]
+RunJob = Callable[[Job], Awaitable[Transcript]]
 
-log = logging.getLogger(__name__)
-
-
-class Manager(Protocol):
-    """The interface of the manager that the runner uses."""
-
-    async def end(self, job: Job, state: JobState, error: JobError | None, transcript: Transcript | None) -> None: ...
-
-    def told(self, job: Job | None) -> None: ...
+logger = logging.getLogger(__name__)
 
 
 class Runner:
-    """Claims jobs for `holder`, runs them and settles their runs. `run`: cancelling it must stop the work."""
+    """Claims jobs for `lease_owner`, runs them and completes their runs. Cancelling `run` must stop the work."""
 
-    def __init__(self, settings: JobSettings, store: JobStore, run: Run, holder: str, manager: Manager) -> None:
+    def __init__(
+        self, settings: JobSettings, store: RunStore, run: RunJob, lease_owner: str, lifecycle: JobLifecycle
+    ) -> None:
         self._settings = settings
         self._store = store
         self._run = run
-        self._holder = holder
-        self._manager = manager
-        self._runs: dict[str, int] = {}  # the attempt of each job that runs here
+        self._lease_owner = lease_owner
+        self._lifecycle = lifecycle
+        self._attempts: dict[str, int] = {}  # of the jobs that run here
         self._dispatcher: Dispatcher[Job, Transcript] = Dispatcher(
-            self._take, self._do, self._settle, settings.max_running
+            self._acquire, self._execute, self._complete, settings.max_running
         )
         self._lease = timedelta(seconds=settings.lease_s)
         self._closing = asyncio.Event()
-        self._keeper: Task[None] | None = None
+        self._renewal: Task[None] | None = None
 
     async def start(self) -> None:
-        """Take up what the process before this one has left, and begin to run jobs."""
+        """Recover the jobs of the previous process, and start running jobs."""
         await self._recover()
         self._dispatcher.start()
-        self._keeper = asyncio.create_task(self._renew_leases())
+        self._renewal = asyncio.create_task(self._renew_leases())
 
     async def close(self) -> None:
-        """Stop. Jobs that were running go back into the queue, and this run isn't counted."""
+        """Stop. Running jobs return to the queue, and their interrupted runs are not counted."""
         self._closing.set()
         await self._dispatcher.close()
-        if self._keeper is not None:
-            await self._keeper
+        if self._renewal is not None:
+            await self._renewal
 
-    def wake(self, delay_s: float = 0.0) -> None:
-        """Look for jobs to run, now or when one will be due."""
-        self._dispatcher.wake(delay_s)
+    def wake(self) -> None:
+        """Look for jobs to run."""
+        self._dispatcher.wake()
 
     async def stop(self, job_id: str) -> None:
-        """End a job's run, if it runs here."""
+        """Cancel a job's run if it is in progress here."""
         await self._dispatcher.stop(job_id)
 
-    async def _take(self) -> Job | None:
+    async def _acquire(self) -> Job | None:
         now = _now()
-        job = await self._store.claim(self._holder, now, now + self._lease)
-        self._manager.told(job)
+        job = await self._store.claim(self._lease_owner, now, now + self._lease)
+        self._lifecycle.publish(job)
         return job
 
-    async def _do(self, job: Job) -> Transcript:
-        self._runs[job.id] = job.attempts
+    async def _execute(self, job: Job) -> Transcript:
+        self._attempts[job.id] = job.attempts
         if job.request == UNREADABLE:
-            log.error("job %s was stored by another version of the service: its request can't be read", job.id)
+            logger.error("the request of job %s was stored by another version and cannot be read", job.id)
             raise InvalidRequest(
-                "the request was stored by another version of the service and can't be read: submit it again",
+                "the request was stored by another version of the service and cannot be read: submit it again",
                 "request",
                 "unreadable",
             )
         return await self._run(job)
 
-    async def _settle(self, job: Job, run: Task[Transcript]) -> None:
-        if self._runs.get(job.id) == job.attempts:
-            del self._runs[job.id]
+    async def _complete(self, job: Job, run: Task[Transcript]) -> None:
+        if self._attempts.get(job.id) == job.attempts:
+            del self._attempts[job.id]
         if not run.cancelled() and run.exception() is None:
-            await self._manager.end(job, JobState.SUCCEEDED, None, run.result())
+            await self._lifecycle.end_run(job, JobState.SUCCEEDED, transcript=run.result())
         elif run.cancelled() and self._closing.is_set():
             await self._requeue(job, 0.0)
         else:
-            failure = interrupted() if run.cancelled() else run.exception()
+            failure = interrupted_error() if run.cancelled() else run.exception()
             assert failure is not None
             await self._retry_or_fail(job, failure)
 
     async def _retry_or_fail(self, job: Job, failure: BaseException) -> None:
         if not isinstance(failure, ServiceError):
-            log.error("job %s, run %d", job.id, job.attempts, exc_info=failure)
-        error = JobError.of(failure)
-        # As it is now: a block that the run has kept has reset the losses.
-        present = await self._store.get(job.id)
-        if present is None or present.attempts != job.attempts:
+            logger.error("job %s failed in run %d", job.id, job.attempts, exc_info=failure)
+        error = JobError.from_exception(failure)
+        # Read again: a block that the run saved has reset the count of lost runs.
+        current = await self._store.get(job.id)
+        if current is None or current.attempts != job.attempts:
             return
-        # What was never reached says nothing of the job; what was lost under it may be the job's doing.
-        lost = isinstance(failure, Unavailable)
-        failures = present.failures + (not lost)
-        losses = present.losses + (lost and not isinstance(failure, NotDelivered))
-        over = failures >= self._settings.max_attempts or losses >= self._settings.max_losses
-        if error.status < 500 or over:
-            await self._manager.end(job, JobState.FAILED, error, None)
+        # A run that was not delivered says nothing about the job; a run that was lost may have been lost by it.
+        is_lost = isinstance(failure, Unavailable)
+        failed_runs = current.failed_runs + (not is_lost)
+        lost_runs = current.lost_runs + (is_lost and not isinstance(failure, NotDelivered))
+        is_final = failed_runs >= self._settings.max_attempts or lost_runs >= self._settings.max_losses
+        if error.status < 500 or is_final:
+            await self._lifecycle.end_run(job, JobState.FAILED, error)
             return
-        delay = min(RETRY_DELAY_S * 2 ** min(failures + losses - 1, _DOUBLINGS), MAX_RETRY_DELAY_S)
-        await self._requeue(job, delay, failures, losses)
+        delay = min(RETRY_DELAY_S * 2 ** min(failed_runs + lost_runs - 1, _DOUBLINGS), MAX_RETRY_DELAY_S)
+        await self._requeue(job.model_copy(update={"failed_runs": failed_runs, "lost_runs": lost_runs}), delay)
 
-    async def _requeue(self, job: Job, delay_s: float, failures: int | None = None, losses: int | None = None) -> None:
+    async def _requeue(self, job: Job, delay_s: float) -> None:
         now = _now()
-        self._manager.told(
-            await self._store.requeue(
-                job,
-                now,
-                now + timedelta(seconds=delay_s),
-                job.failures if failures is None else failures,
-                job.losses if losses is None else losses,
-            )
-        )
+        due_at = now + timedelta(seconds=delay_s)
+        self._lifecycle.publish(await self._store.requeue(job, now, due_at, job.failed_runs, job.lost_runs))
         self._dispatcher.wake(delay_s)
 
     async def _renew_leases(self) -> None:
@@ -152,31 +140,31 @@ class Runner:
                     await self._closing.wait()
                     return
             try:
-                runs = dict(self._runs)
-                held = await self._store.renew(runs, self._holder, _now() + self._lease)
-                # Ended, or another manager's by now.
-                over = [job_id for job_id in runs.keys() - held if self._runs.get(job_id) == runs[job_id]]
-                await asyncio.gather(*map(self._dispatcher.stop, over))
+                runs = dict(self._attempts)
+                renewed = await self._store.renew_leases(runs, self._lease_owner, _now() + self._lease)
+                # Their jobs have ended, or belong to another manager now.
+                lost = [job_id for job_id in runs.keys() - renewed if self._attempts.get(job_id) == runs[job_id]]
+                await asyncio.gather(*map(self._dispatcher.stop, lost))
                 await self._recover()
             except Exception:
-                log.exception("could not renew the leases of running jobs; tried again")
+                logger.exception("could not renew the leases of running jobs; retrying")
 
     async def _recover(self) -> None:
-        """See to jobs that are said to be running, but by nobody: another run, or failed."""
-        stranded = await self._store.stranded(self._holder, _now())
+        """Requeue the running jobs that no manager runs; fail them after `MAX_RUNS`."""
+        orphaned = await self._store.orphaned(self._lease_owner, _now())
         here = await self._dispatcher.ids()
-        for job in stranded:
+        for job in orphaned:
             if job.id in here:
                 continue
             if job.attempts >= MAX_RUNS:
-                await self._manager.end(job, JobState.FAILED, JobError.of(interrupted()), None)
-            else:  # its manager was lost, which says nothing of the job
+                await self._lifecycle.end_run(job, JobState.FAILED, JobError.from_exception(interrupted_error()))
+            else:  # the loss of its manager says nothing about the job: not counted
                 await self._requeue(job, 0.0)
 
 
-def interrupted() -> Unavailable:
+def interrupted_error() -> Unavailable:
     """Return the error of a job whose process was lost."""
-    return Unavailable("interrupted: the service stopped while the job ran", None, "interrupted")
+    return Unavailable("interrupted: the service stopped while the job was running", None, "interrupted")
 
 
 def _now() -> datetime:

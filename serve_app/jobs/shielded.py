@@ -1,4 +1,4 @@
-"""Methods that end what they have begun."""
+"""A decorator for coroutine methods that run to their end when their caller is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def shielded(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Let a method run to its end when its caller goes away: no change is left half made."""
+    """Run a coroutine method to its end even if its caller is cancelled, so that no change is left incomplete."""
 
     @wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""A job as clients see it: in answers and in webhooks."""
+"""Jobs as clients see them, in responses and in webhooks."""
 
 from datetime import datetime
 from typing import Literal
@@ -10,7 +10,7 @@ from serve_app.schemas.request import Priority, TranscriptionOptions, UrlSource
 
 
 class JobView(BaseModel):
-    """A job as clients see it, without the headers of its webhook, which may be secret."""
+    """A job as clients see it. The headers of its webhook are left out: they may be secret."""
 
     id: str
     object: Literal["job"] = "job"
@@ -21,18 +21,20 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    attempts: int = Field(description="Runs begun; one that is lost with a process is followed by another.")
-    url: str | None = Field(description="The audio's URL, when it came from one.")
-    model: str | None = Field(description="Id of the model it is done by; null: another version stored the job.")
+    attempts: int = Field(description="Runs started, including runs that were lost with their process.")
+    url: str | None = Field(description="URL of the audio; null if it was uploaded.")
+    model: str | None = Field(description="Id of the model; null if another version of the service stored the job.")
     options: TranscriptionOptions
     error: JobError | None
     timings: dict[str, float] = Field(description="Seconds per stage.")
-    webhook: WebhookState | None = Field(description="Null without a webhook, or before the job has ended.")
-    transcript_url: str = Field(description="Where the text is once the job has succeeded.")
+    webhook: WebhookState | None = Field(
+        description="Delivery state of the final event; null without a webhook, or before the job has ended."
+    )
+    transcript_url: str = Field(description="Path of the transcript, once the job has succeeded.")
 
 
 def to_view(job: Job) -> JobView:
-    """Return a job as clients see it."""
+    """Return the client view of a job."""
     source = job.request.source
     return JobView(
         **job.model_dump(include=set(JobView.model_fields)),

@@ -14,9 +14,9 @@ from serve_app.schemas.transcript import TranscriptStream
 class JobReporter(Protocol):
     """The operations of the job manager that a run of a job uses."""
 
-    async def progress(self, job_id: str, attempt: int, fraction: float) -> None: ...
-    async def keep(self, job_id: str, attempt: int, number: int, content: str) -> None: ...
-    async def kept(self, job_id: str) -> Mapping[int, str]: ...
+    async def report_progress(self, job_id: str, attempt: int, fraction: float) -> None: ...
+    async def save_block(self, job_id: str, attempt: int, number: int, content: str) -> None: ...
+    async def load_blocks(self, job_id: str) -> Mapping[int, str]: ...
 
 
 class JobBlockCache:
@@ -27,11 +27,11 @@ class JobBlockCache:
         self._job = job
 
     async def load_blocks(self) -> Mapping[int, str]:
-        return await self._jobs.kept(self._job.id) if self._job.attempts > 1 else {}
+        return await self._jobs.load_blocks(self._job.id) if self._job.attempts > 1 else {}
 
     async def save_block(self, number: int, content: str) -> None:
         with suppress(Unavailable):  # without the job manager the block is not saved, and the run goes on
-            await self._jobs.keep(self._job.id, self._job.attempts, number, content)
+            await self._jobs.save_block(self._job.id, self._job.attempts, number, content)
 
 
 async def transcribe_job(pipeline: Pipeline, jobs: JobReporter, job: Job, stream: bool = False) -> TranscriptStream:
@@ -42,7 +42,7 @@ async def transcribe_job(pipeline: Pipeline, jobs: JobReporter, job: Job, stream
 
     async def send(progress: float) -> None:
         with suppress(ServiceError):  # the manager is unavailable, or the job has ended
-            await jobs.progress(job.id, job.attempts, progress)
+            await jobs.report_progress(job.id, job.attempts, progress)
 
     block_cache = JobBlockCache(jobs, job) if job.mode == "async" else None
     # A stream reports every window, and the manager would write only one report a second.

@@ -1,4 +1,4 @@
-"""Jobs: their states, errors and events, and pages of jobs."""
+"""Jobs: states, errors, events, webhook deliveries and pages."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,25 +14,22 @@ EventType = Literal["queued", "started", "progress", "completed", "failed", "can
 WebhookState = Literal["pending", "delivered", "failed"]
 
 MAX_PAGE = 100
-"""Most jobs in one page of the list."""
-
+"""Maximum number of jobs on one page of a list."""
 
 ID_CHARACTERS = 128
-"""Longest id of a job that a client may choose."""
+"""Maximum length of a job id."""
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """The pattern of a job id."""
 
 KEY_CHARACTERS = 255
-"""Longest idempotency key."""
-
+"""Maximum length of an idempotency key."""
 
 PROGRESS_S = 1.0
-"""A job's progress is written down this often at most."""
-
+"""Minimum interval between stored progress updates of one job, in seconds."""
 
 MOST_EVENTS = 2**31 - 1
-"""Highest number of an event that the database can hold."""
+"""Highest event number that the database can hold."""
 
 
 class JobState(StrEnum):
@@ -51,7 +48,7 @@ class JobState(StrEnum):
 
 
 class JobError(StrictModel):
-    """Why a job failed, as a client is told. `status` is the HTTP status of the same error."""
+    """The error of a failed job, as clients see it. `status` is the HTTP status of the same error."""
 
     message: str
     param: str | None = None
@@ -60,27 +57,27 @@ class JobError(StrictModel):
     status: int
 
     @classmethod
-    def of(cls, error: BaseException) -> Self:
-        """A `ServiceError` as it is; of anything else nothing but that it happened."""
+    def from_exception(cls, error: BaseException) -> Self:
+        """Return the client-readable form of an exception; anything but a `ServiceError` is an internal error."""
         if not isinstance(error, ServiceError):
             error = ServiceError("internal error", None, "internal_error")
         return cls(message=error.message, param=error.param, code=error.code, type=error.type, status=error.status)
 
-    def raised(self) -> ServiceError:
-        """The same, to be raised again."""
+    def to_exception(self) -> ServiceError:
+        """Return the error as an exception to raise."""
         error = ServiceError(self.message, self.param, self.code)
         error.status, error.type = self.status, self.type
         return error
 
 
 class Job(StrictModel):
-    """One request and what has become of it.
+    """A request and the state of its processing.
 
-    `mode`: `async` jobs wait in the queue, `sync` ones run while their client waits. `owner`: whose
-    it is, for fairness and idempotency keys. Times are UTC. `attempts`: runs begun; each fences off the ones
-    before, whose reports come too late. `failures`: runs that failed by themselves. `losses`: runs that were lost
-    with a process since the last block that was kept. `progress`: 0 to 1. `timings`: seconds spent in each stage.
-    `webhook`: how the news of the end fares; null until the job ends, and for ever if nobody asked for it.
+    `mode`: `async` jobs wait in the queue; the client of a `sync` job waits for it. `owner`: for fair queueing and
+    idempotency keys; empty if the service has no API keys. Times are UTC. `attempts`: runs started; each run
+    invalidates later reports of earlier ones. `failed_runs`: runs that raised an error. `lost_runs`: runs lost with
+    their process since the last saved block. `progress`: 0 to 1. `timings`: seconds spent in each stage. `webhook`:
+    delivery state of the final event; null until the job ends, and always null without a webhook.
     """
 
     id: str
@@ -93,8 +90,8 @@ class Job(StrictModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: int = 0
-    failures: int = 0
-    losses: int = 0
+    failed_runs: int = 0
+    lost_runs: int = 0
     progress: float = 0.0
     error: JobError | None = None
     timings: dict[str, float] = Field(default_factory=dict)
@@ -112,7 +109,7 @@ class Job(StrictModel):
 
 
 class JobEvent(StrictModel):
-    """Something that happened to a job, the `number`-th from 1, and how the job stood then."""
+    """An event of a job, numbered from 1, with the job's state at that time."""
 
     number: int
     type: EventType
@@ -124,7 +121,7 @@ class JobEvent(StrictModel):
 
 
 class DeliveryAttempt(StrictModel):
-    """One call of a webhook's receiver: its answer's `status`, or the `error` for which there was none."""
+    """One request to a webhook's receiver: the `status` of its response, or the `error` if there was none."""
 
     at: datetime
     seconds: float
@@ -133,9 +130,9 @@ class DeliveryAttempt(StrictModel):
 
 
 class DeliveryView(StrictModel):
-    """One webhook: its `webhook-id`, what it tells of, how it fares, and every try so far.
+    """A webhook delivery: its `webhook-id`, event, state, and every attempt so far.
 
-    `failed`: given up, until it is asked for again. `due_at`: of the next try.
+    `failed`: no more attempts are made unless the delivery is requested again. `due_at`: time of the next attempt.
     """
 
     id: str
@@ -147,7 +144,7 @@ class DeliveryView(StrictModel):
 
 
 class JobPage(StrictModel):
-    """Jobs, newest first. `next_cursor` fetches the page after, null on the last."""
+    """A page of jobs, newest first. `next_cursor` fetches the next page; null on the last."""
 
     data: tuple[Job, ...]
     next_cursor: str | None

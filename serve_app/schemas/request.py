@@ -309,7 +309,13 @@ class UploadSource(StrictModel):
     id: str
 
 
-Source = Annotated[UrlSource | BlobSource | UploadSource, Field(discriminator="kind")]
+class BodySource(StrictModel):
+    """Audio in the body of a request that is not stored yet: once the request is valid, it becomes a blob."""
+
+    kind: Literal["body"] = "body"
+
+
+Source = Annotated[UrlSource | BlobSource | UploadSource | BodySource, Field(discriminator="kind")]
 
 
 class Webhook(StrictModel):

@@ -1,1 +1,1 @@
-"""Recordings at rest: blobs, signed uploads, temporary files."""
+"""Stored recordings: blobs, signed uploads, temporary files."""

@@ -1,4 +1,4 @@
-"""Recordings that are brought before their job, to a URL that is signed and expires."""
+"""Signed uploads: recordings uploaded before their job, to a signed URL that expires."""
 
 import hashlib
 import hmac
@@ -18,11 +18,11 @@ from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore, Upload
 
 KEY_BYTES = 32
-"""As long as what HMAC-SHA256 makes (RFC 2104, section 3)."""
+"""Length of the key: that of an HMAC-SHA256 digest (RFC 2104, section 3)."""
 
 
 class UploadToken(StrictModel):
-    """Leave to bring one recording: its upload's id, until when (Unix seconds), the service's signature of both."""
+    """Permission to upload one recording: the upload's id, expiry (Unix seconds), and the signature of both."""
 
     id: str
     expires: int
@@ -30,44 +30,48 @@ class UploadToken(StrictModel):
 
 
 class Uploads:
-    """Signs URLs, keeps what is put there, and hands it to one job.
+    """Signs upload URLs, stores the recordings, and lets one job claim each.
 
-    The URLs are the service's own, with every blob store: what S3 signs for a PUT limits no size, and tells
-    nobody the digest, so that the service would have to read a recording once more before its job could begin.
+    The URLs lead to the service itself with every blob store: a presigned PUT of S3 limits no size and reports no
+    digest, so the service would have to read each recording again before its job could start.
     """
 
     def __init__(self, blobs: BlobStore, key: bytes, expires_s: float) -> None:
         self._blobs = blobs
         self._key = key
-        self._waits = timedelta(seconds=expires_s)
+        self._lifetime = timedelta(seconds=expires_s)
 
-    def ticket(self) -> UploadToken:
-        """A new one."""
+    def create_token(self) -> UploadToken:
+        """Create a token for a new upload."""
         upload_id = uuid4().hex
-        # Rounded up: a URL never works shorter than was promised.
-        expires = math.ceil((_now() + self._waits).timestamp())
+        # Rounded up, so that the URL works at least as long as promised.
+        expires = math.ceil((_now() + self._lifetime).timestamp())
         return UploadToken(id=upload_id, expires=expires, signature=self._sign(upload_id, expires))
 
-    def is_valid(self, ticket: UploadToken) -> bool:
+    def is_valid(self, token: UploadToken) -> bool:
         """Return whether the signature of a token is valid; it may have expired."""
-        return hmac.compare_digest(self._sign(ticket.id, ticket.expires).encode(), ticket.signature.encode())
+        return hmac.compare_digest(self._sign(token.id, token.expires).encode(), token.signature.encode())
 
-    async def put(self, ticket: UploadToken, chunks: AsyncIterator[bytes]) -> BlobSource:
-        """Keep a recording until its job comes, in the place of one that was put there before.
+    async def put(self, token: UploadToken, chunks: AsyncIterator[bytes]) -> BlobSource:
+        """Store a recording until a job claims it, replacing an earlier one under the same token.
 
-        Raises Forbidden, and what `BlobStore.write` does. As S3 has it: only a whole recording counts, the last one
-        wins, and one that began in time may end late. What a job has taken already is the job's own.
+        Raises Forbidden, and the errors of `BlobStore.write`. As with S3, only complete uploads count, the last one
+        wins, and an upload that starts in time may finish late. A recording that a job has claimed is not replaced.
         """
-        if not self.is_valid(ticket):
-            raise Forbidden("signature: the URL is not as it was signed", "signature", "invalid_signature")
-        if ticket.expires < _now().timestamp():
-            raise Forbidden("expires: the URL has expired; ask for another", "expires", "url_expired")
+        if not self.is_valid(token):
+            raise Forbidden(
+                "signature: the URL was changed after it was signed; use it exactly as returned",
+                "signature",
+                "invalid_signature",
+            )
+        if token.expires < _now().timestamp():
+            raise Forbidden("expires: the URL has expired; create another upload", "expires", "url_expired")
         source = await self._blobs.write(chunks)
-        await self._blobs.make_available(Upload(id=ticket.id, source=source, expires_at=_now() + self._waits))
+        await self._blobs.make_available(Upload(id=token.id, source=source, expires_at=_now() + self._lifetime))
         return source
 
     async def claim(self, upload_id: str) -> Upload:
-        """Take what was put there, for a job. Raises UploadNotFound."""
+        """Claim an uploaded recording for a job. Raises UploadNotFound."""
         upload = await self._blobs.claim(upload_id)
         if upload is None:
             raise UploadNotFound(
@@ -77,11 +81,13 @@ class Uploads:
             )
         if upload.expires_at < _now():
             await self._blobs.delete(upload.source.key)
-            raise UploadNotFound("upload_id: the upload has expired; bring it again", "upload_id", "upload_expired")
+            raise UploadNotFound(
+                "upload_id: the upload has expired; upload the recording again", "upload_id", "upload_expired"
+            )
         return upload
 
-    async def give_back(self, upload: Upload) -> None:
-        """Let what was claimed wait again: there was no job after all."""
+    async def release(self, upload: Upload) -> None:
+        """Make a claimed recording available again, as its job was refused."""
         await self._blobs.make_available(upload)
 
     def _sign(self, upload_id: str, expires: int) -> str:
@@ -89,19 +95,19 @@ class Uploads:
 
 
 def signing_key(settings: AppSettings) -> bytes:
-    """The configured key, or the one in the data folder, which the first process to ask makes."""
+    """Return the configured key, or the key in the data folder, which the first process creates."""
     if settings.uploads.signing_key is not None:
         return settings.uploads.signing_key.get_secret_value().encode()
     path = settings.data_dir / "upload-key"
     if not path.exists():
-        _make(path, secrets.token_bytes(KEY_BYTES))
+        _create_file(path, secrets.token_bytes(KEY_BYTES))
     return path.read_bytes()
 
 
-def _make(path: Path, content: bytes) -> None:
-    """A file for this user only. It appears whole, and once: of several processes one wins, over NFS too."""
+def _create_file(path: Path, content: bytes) -> None:
+    """Create a file readable by this user only, atomically: of several processes one wins, over NFS too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent) as file:  # made with mode 0600
+    with NamedTemporaryFile(dir=path.parent) as file:  # with mode 0600
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

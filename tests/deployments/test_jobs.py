@@ -108,15 +108,15 @@ def test_jobs_outlive_the_application(http: httpx.Client, running: Running) -> N
 OTHER_DRIVER = """
 import asyncio, sys
 import ray
-from deployments.job_manager import NAMESPACE, RemoteJobs
+from deployments.job_client import NAMESPACE, job_client
 from serve_app.schemas.request import JobRequest, UrlSource
 
 ray.init(sys.argv[1], namespace=NAMESPACE, log_to_driver=False)
 
 async def main():
-    jobs = RemoteJobs("whisper")
-    job = await jobs.submit(JobRequest(source=UrlSource(url="http://127.0.0.1:9/none.mp3")), "from-elsewhere")
-    print(job.id, len((await jobs.list(None, 5, None)).data))
+    jobs = job_client("whisper")
+    job = await jobs.submit(JobRequest(source=UrlSource(url="http://127.0.0.1:9/none.mp3")), "from-elsewhere", owner="")
+    print(job.id, len((await jobs.list(None, 5, None, owner="")).data))
 
 asyncio.run(main())
 """

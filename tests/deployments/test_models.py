@@ -10,7 +10,7 @@ import ray
 from ray import serve
 
 from deployments.config import parse
-from deployments.job_manager import NAMESPACE
+from deployments.job_client import NAMESPACE
 from deployments.launcher import deploy, wait_until_running
 from serve_app.errors import NotFound, Unavailable
 from serve_app.schemas.job import Job

@@ -313,9 +313,9 @@ async def test_the_other_fronts_answers_at_once(client: httpx.AsyncClient) -> No
 async def finished(service: Service, text: str, **fields: Any) -> str:
     """A job that has ended with a transcript."""
     request = JobRequest(source=UrlSource(url="http://x/a"), options=TranscriptionOptions(**fields))
-    job = await service.jobs.announce(request, "call-17")
+    job = await service.jobs.register_sync(request, "call-17")
     told = Transcript.model_validate_json(text)
-    await service.jobs.finish(job.id, told)
+    await service.jobs.complete(job.id, told)
     assert await service.jobs.result(job.id) == told
     return f"/v1/jobs/{job.id}/transcript"
 

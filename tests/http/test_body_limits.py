@@ -26,6 +26,7 @@ from serve_app.schemas.job import ID_PATTERN
 from serve_app.schemas.languages import language_code
 from serve_app.schemas.request import KnownSpeaker, Webhook
 from serve_app.schemas.transcript import Segment, Transcript, Turn
+from serve_app.services.jobs import JobService
 from serve_app.services.transcription import Service
 
 STARTS = ["", "/", "/v1/async/", 'a/b;"', "http://"]
@@ -108,7 +109,7 @@ async def test_no_path_takes_long_to_match(service: Service) -> None:
 async def test_no_url_takes_long_to_be_found_no_upload(service: Service) -> None:
     def read(url: str) -> None:
         check_url(url, "url")
-        parse_upload_url(service, url)
+        parse_upload_url(JobService(service, ""), url)
 
     seconds, text = slowest(read, MAX_URL_CHARS - 20)
     assert seconds < 0.1, text

@@ -13,9 +13,11 @@ from sqlalchemy import make_url
 from serve_app.fronts.registry import webhook_payloads
 from serve_app.jobs import runner
 from serve_app.jobs.db.engine import Database
+from serve_app.jobs.db.events import EventLog
 from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.runner import Run
+from serve_app.jobs.runner import RunJob
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
 from serve_app.storage.blobs import BlobStore
@@ -83,7 +85,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> JobStore:
-    return JobStore(database, webhook_payloads=webhook_payloads())
+    return JobStore(database, EventLog(webhook_payloads()))
+
+
+@pytest.fixture
+def runs(database: Database) -> RunStore:
+    return RunStore(database, EventLog(webhook_payloads()))
 
 
 @pytest.fixture
@@ -95,10 +102,10 @@ def blobs(tmp_path: Path) -> BlobStore:
 def managing(settings: AppSettings, database: Database, blobs: BlobStore) -> Managing:
     @asynccontextmanager
     async def open_manager(
-        run: Run, settings: AppSettings = settings, holder: str = "here", database: Database = database
+        run: RunJob, settings: AppSettings = settings, lease_owner: str = "here", database: Database = database
     ) -> AsyncIterator[JobManager]:
         async with guarded_session(settings.network) as session:
-            manager = JobManager(settings, database, blobs, run, session, holder, webhook_payloads())
+            manager = JobManager(settings, database, blobs, run, session, lease_owner, webhook_payloads())
             await manager.start()
             try:
                 yield manager

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.manager import JobManager
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import BlobSource, JobRequest, Priority, UrlSource, Webhook
@@ -66,9 +66,9 @@ def queued(created_at: datetime = NOW, webhook: Webhook | None = None, **fields:
     return Job(**made | {"created_at": created_at} | fields)
 
 
-async def claimed(store: JobStore, holder: str = "here", now: datetime = NOW) -> Job:
+async def claimed(runs: RunStore, lease_owner: str = "here", now: datetime = NOW) -> Job:
     """The next job, set running."""
-    job = await store.claim(holder, now, now + LEASE)
+    job = await runs.claim(lease_owner, now, now + LEASE)
     assert job is not None
     return job
 

@@ -7,8 +7,9 @@ from uuid import uuid4
 import pytest
 
 from serve_app.errors import AudioError, Conflict, InvalidRequest, NotFound, Overloaded, ServiceError
-from serve_app.jobs import manager as manager_module
+from serve_app.jobs import lifecycle
 from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.schemas.job import Job, JobError, JobState
 from serve_app.schemas.request import BlobSource, JobRequest, Webhook
 from serve_app.schemas.transcript import Transcript
@@ -52,10 +53,10 @@ async def test_a_job_is_run_and_its_transcript_kept(managing: Managing) -> None:
         assert await manager.result(job.id) == TRANSCRIPT
 
 
-async def test_a_job_is_in_the_database_before_it_is_answered(managing: Managing, store: JobStore) -> None:
+async def test_a_job_is_in_the_database_before_it_is_answered(managing: Managing, runs: RunStore) -> None:
     async with managing(Gate()) as manager:
         job = await manager.submit(request())
-        assert await store.get(job.id) is not None
+        assert await runs.get(job.id) is not None
 
 
 async def test_a_full_queue_refuses(managing: Managing, settings: AppSettings) -> None:
@@ -67,28 +68,28 @@ async def test_a_full_queue_refuses(managing: Managing, settings: AppSettings) -
         waiting = [await manager.submit(request()) for _ in range(2)]
         with pytest.raises(Overloaded, match="2 jobs are waiting"):
             await manager.submit(request())
-        await manager.announce(request())
+        await manager.register_sync(request())
         await manager.cancel(waiting[0].id)
         await manager.submit(request())
 
 
 async def test_progress_never_goes_back(managing: Managing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "PROGRESS_S", 0)
+    monkeypatch.setattr(lifecycle, "PROGRESS_S", 0)
     gate = Gate()
     async with managing(gate) as manager:
         job = await manager.submit(request())
         await gate.holds(1)
         for fraction, shown in ((0.25, 0.25), (0.5, 0.5), (0.125, 0.5), (1, 1.0)):
-            await manager.progress(job.id, 1, fraction)
+            await manager.report_progress(job.id, 1, fraction)
             assert (await manager.get(job.id)).progress == shown
         assert (await manager.list(None, 10, None)).data[0].progress == 1.0
         for wrong in (-0.1, 1.1, float("nan")):
             with pytest.raises(InvalidRequest):
-                await manager.progress(job.id, 1, wrong)
+                await manager.report_progress(job.id, 1, wrong)
         await manager.cancel(job.id)
-        await manager.progress(job.id, 1, 0.1)
+        await manager.report_progress(job.id, 1, 0.1)
         assert (await manager.get(job.id)).progress == 1.0
-        await manager.progress("unknown", 1, 0.5)
+        await manager.report_progress("unknown", 1, 0.5)
 
 
 async def test_a_queued_job_is_cancelled(managing: Managing, settings: AppSettings) -> None:
@@ -161,19 +162,19 @@ async def test_an_ended_job_is_not_cancelled(managing: Managing) -> None:
 async def test_a_synchronous_job_is_listed_and_finished(managing: Managing, settings: AppSettings) -> None:
     gate = Gate()
     async with managing(gate) as manager:
-        job = await manager.announce(request())
+        job = await manager.register_sync(request())
         assert (job.state, job.mode, job.attempts) == (JobState.RUNNING, "sync", 1)
         assert (await manager.list(JobState.RUNNING, 10, None)).data == (job,)
         with pytest.raises(Conflict, match="synchronous"):
             await manager.cancel(job.id)
         with pytest.raises(Conflict, match="cancel it first"):
             await manager.delete(job.id)
-        await manager.progress(job.id, 1, 0.5)
+        await manager.report_progress(job.id, 1, 0.5)
         assert (await manager.get(job.id)).progress == 0.5
-        await manager.finish(job.id, TRANSCRIPT)
+        await manager.complete(job.id, TRANSCRIPT)
         assert (await manager.get(job.id)).state is JobState.SUCCEEDED
         assert await manager.result(job.id) == TRANSCRIPT
-        for too_late in (manager.abandon(job.id), manager.fail(job.id, ERROR)):
+        for too_late in (manager.cancel_sync(job.id), manager.fail(job.id, ERROR)):
             await too_late
         assert (await manager.cancel(job.id)).state is JobState.SUCCEEDED
     assert gate.begun == []
@@ -181,9 +182,9 @@ async def test_a_synchronous_job_is_listed_and_finished(managing: Managing, sett
 
 async def test_a_synchronous_job_fails_or_is_abandoned(managing: Managing) -> None:
     async with managing(succeed) as manager:
-        failed, abandoned = await manager.announce(request()), await manager.announce(request())
+        failed, abandoned = await manager.register_sync(request()), await manager.register_sync(request())
         await manager.fail(failed.id, ERROR)
-        await manager.abandon(abandoned.id)
+        await manager.cancel_sync(abandoned.id)
         failed, abandoned = await manager.get(failed.id), await manager.get(abandoned.id)
     assert (failed.state, failed.error) == (JobState.FAILED, ERROR)
     assert abandoned.state is JobState.CANCELLED
@@ -193,7 +194,11 @@ async def test_an_asynchronous_job_is_not_ended_from_outside(managing: Managing)
     gate = Gate()
     async with managing(gate) as manager:
         job = await manager.submit(request())
-        for meddling in (manager.finish(job.id, TRANSCRIPT), manager.fail(job.id, ERROR), manager.abandon(job.id)):
+        for meddling in (
+            manager.complete(job.id, TRANSCRIPT),
+            manager.fail(job.id, ERROR),
+            manager.cancel_sync(job.id),
+        ):
             with pytest.raises(Conflict):
                 await meddling
 
@@ -205,7 +210,7 @@ async def test_unknown_jobs(managing: Managing) -> None:
             manager.result,
             manager.cancel,
             manager.delete,
-            manager.abandon,
+            manager.cancel_sync,
         ):
             with pytest.raises(NotFound, match="no job 'unknown'"):
                 await call("unknown")
@@ -214,7 +219,7 @@ async def test_unknown_jobs(managing: Managing) -> None:
 async def test_a_call_that_is_made_again_makes_no_second_job(managing: Managing) -> None:
     gate = Gate()
     async with managing(gate) as manager:
-        for call in (manager.submit, manager.announce):
+        for call in (manager.submit, manager.register_sync):
             job_id = uuid4().hex
             assert {(await call(request(), job_id)).id for _ in range(2)} == {job_id}
         assert len((await manager.list(None, 10, None)).data) == 2
@@ -239,8 +244,8 @@ async def test_an_upload_goes_when_its_job_ends(managing: Managing, blobs: BlobS
         gate.opened.set()
         assert (await ended(manager, jobs[1])).state is JobState.SUCCEEDED
         await no_uploads(tmp_path)
-        sync = await manager.announce(JobRequest(source=await upload(blobs)))
-        await manager.finish(sync.id, TRANSCRIPT)
+        sync = await manager.register_sync(JobRequest(source=await upload(blobs)))
+        await manager.complete(sync.id, TRANSCRIPT)
         await no_uploads(tmp_path)
 
 
@@ -322,7 +327,7 @@ async def test_a_thousand_jobs_are_listed_page_by_page(managing: Managing) -> No
             if page.next_cursor is None:
                 break
             cursor = page.next_cursor
-            await manager.announce(request())  # newer ones shift nothing
+            await manager.register_sync(request())  # newer ones shift nothing
         newest_first = sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)
         assert seen == [job.id for job in newest_first]
         last = await manager.list(JobState.RUNNING, 11, None)

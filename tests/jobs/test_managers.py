@@ -12,8 +12,9 @@ from sqlalchemy import text
 
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.runner import Run
+from serve_app.jobs.runner import RunJob
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.transcript import Transcript
 from serve_app.settings import AppSettings
@@ -40,13 +41,13 @@ async def test_every_job_is_run_once(managing: Managing, settings: AppSettings, 
     runs: list[tuple[str, str]] = []
     shared = asyncio.Barrier(2)  # the first runs of each wait for the other's: neither does all the work alone
 
-    def running(holder: str) -> Run:
+    def running(lease_owner: str) -> RunJob:
         async def run(job: Job) -> Transcript:
-            runs.append((job.id, holder))
-            if [by for _, by in runs].count(holder) == 1:
+            runs.append((job.id, lease_owner))
+            if [by for _, by in runs].count(lease_owner) == 1:
                 await shared.wait()
             await asyncio.sleep(0.01)
-            return TRANSCRIPT.model_copy(update={"text": f"{job.id} by {holder}"})
+            return TRANSCRIPT.model_copy(update={"text": f"{job.id} by {lease_owner}"})
 
         return run
 
@@ -58,13 +59,13 @@ async def test_every_job_is_run_once(managing: Managing, settings: AppSettings, 
         submitting = [(here, there)[number % 2].submit(request()) for number in range(120)]
         jobs = [await ended(here, job) for job in await asyncio.gather(*submitting)]
         for job in jobs:
-            assert (job.state, job.attempts, job.losses) == (JobState.SUCCEEDED, 1, 0)
+            assert (job.state, job.attempts, job.lost_runs) == (JobState.SUCCEEDED, 1, 0)
             assert await types(there, job) == ["queued", "started", "completed"]
-        holders = dict(runs)
+        lease_owners = dict(runs)
         for job in jobs[::10]:
-            assert (await there.result(job.id)).text == f"{job.id} by {holders[job.id]}"
+            assert (await there.result(job.id)).text == f"{job.id} by {lease_owners[job.id]}"
     assert Counter(job_id for job_id, _ in runs) == Counter(job.id for job in jobs)
-    assert set(holders.values()) == {"here", "there"}
+    assert set(lease_owners.values()) == {"here", "there"}
 
 
 async def test_a_process_that_is_killed_has_its_jobs_taken_over(
@@ -82,7 +83,7 @@ async def test_a_process_that_is_killed_has_its_jobs_taken_over(
             clock = time.monotonic()
             for job_id in ids:
                 job = await ended(manager, await manager.get(job_id))
-                assert (job.state, job.attempts, job.losses) == (JobState.SUCCEEDED, 2, 0)
+                assert (job.state, job.attempts, job.lost_runs) == (JobState.SUCCEEDED, 2, 0)
                 assert await types(manager, job) == ["queued", "started", "queued", "started", "completed"]
             print(f"run again {time.monotonic() - clock:.2f} s after the kill, with leases of {LEASE_S} s")
 
@@ -103,7 +104,7 @@ async def test_a_process_that_was_away_comes_too_late(
             await asyncio.sleep(0.5)
             for job_id in ids:
                 job = await manager.get(job_id)
-                assert (job.state, job.attempts, job.losses) == (JobState.RUNNING, 2, 0)
+                assert (job.state, job.attempts, job.lost_runs) == (JobState.RUNNING, 2, 0)
             gate.opened.set()
             for job_id in ids:
                 job = await ended(manager, await manager.get(job_id))
@@ -119,13 +120,13 @@ async def spoil(database: Database, which: str, column: str = "request") -> None
 
 
 async def test_a_job_that_nobody_can_read_stops_nobody(
-    managing: Managing, store: JobStore, database: Database, caplog: pytest.LogCaptureFixture
+    managing: Managing, store: JobStore, runs: RunStore, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     for job_id in ("running", "waiting", "ended", "fine"):
         await store.add(queued(id=job_id))
         if job_id == "running":
-            await claimed(store, "here", datetime.now(UTC))
-    await store.end("ended", JobState.CANCELLED, datetime.now(UTC), expected=[JobState.QUEUED])
+            await claimed(runs, "here", datetime.now(UTC))
+    await runs.end("ended", JobState.CANCELLED, datetime.now(UTC), expected=[JobState.QUEUED])
     await spoil(database, "id != 'fine'")
     async with managing(succeed) as manager:
         assert {job.id for job in (await manager.list(None, 10, None)).data} == {"running", "waiting", "ended", "fine"}
@@ -134,12 +135,12 @@ async def test_a_job_that_nobody_can_read_stops_nobody(
             assert job.state is JobState.FAILED
             assert job.error is not None
             assert (job.error.code, job.error.param, job.error.status) == ("unreadable", "request", 400)
-            assert f"job {job_id} was stored by another version" in caplog.text
+            assert f"the request of job {job_id} was stored by another version" in caplog.text
         fine = await ended(manager, await manager.get("fine"))
         assert (fine.state, fine.attempts) == (JobState.SUCCEEDED, 1)
         await spoil(database, "id = 'waiting'", "error")
         unreadable = (await manager.get("waiting")).error
         assert unreadable is not None
-        assert "can't read it" in unreadable.message
+        assert "cannot be read" in unreadable.message
         for job_id in ("running", "waiting", "ended"):
             await manager.delete(job_id)

@@ -8,6 +8,7 @@ from serve_app.errors import AudioError, Conflict, NotDelivered, Unavailable
 from serve_app.jobs import retention
 from serve_app.jobs import runner as runner_module
 from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.manager import JobManager
 from serve_app.schemas.job import Job, JobError, JobState
 from serve_app.schemas.request import JobRequest
@@ -56,7 +57,7 @@ async def test_bad_input_fails_at_once(managing: Managing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "failures", "losses"),
+    ("failure", "failed_runs", "lost_runs"),
     [
         (RuntimeError("secret"), 2, 0),
         (Unavailable("replica away"), 0, 2),
@@ -65,7 +66,7 @@ async def test_bad_input_fails_at_once(managing: Managing) -> None:
     ],
 )
 async def test_a_passing_failure_is_tried_again(
-    managing: Managing, failure: BaseException, failures: int, losses: int
+    managing: Managing, failure: BaseException, failed_runs: int, lost_runs: int
 ) -> None:
     runs: list[int] = []
 
@@ -78,7 +79,7 @@ async def test_a_passing_failure_is_tried_again(
     async with managing(run) as manager:
         job = await ended(manager, await manager.submit(request()))
     assert (job.state, job.attempts, job.error) == (JobState.SUCCEEDED, 3, None)
-    assert (job.failures, job.losses) == (failures, losses)
+    assert (job.failed_runs, job.lost_runs) == (failed_runs, lost_runs)
     assert runs == [1, 2, 3]
 
 
@@ -87,7 +88,7 @@ async def test_a_passing_failure_is_tried_again(
     [
         (RuntimeError("secret"), 3, "internal error", 500),
         (Unavailable("replica away"), 5, "replica away", 503),
-        (asyncio.CancelledError(), 5, "interrupted: the service stopped while the job ran", 503),
+        (asyncio.CancelledError(), 5, "interrupted: the service stopped while the job was running", 503),
     ],
 )
 async def test_a_lasting_failure_fails_in_the_end(
@@ -133,17 +134,17 @@ async def test_however_many_runs_there_were_another_can_follow(
 
 async def test_a_job_that_gets_on_is_lost_as_often_as_it_takes(managing: Managing, settings: AppSettings) -> None:
     async def run(job: Job) -> Transcript:
-        assert set(await manager.kept(job.id)) == set(range(1, job.attempts))
+        assert set(await manager.load_blocks(job.id)) == set(range(1, job.attempts))
         if job.attempts == 6:
             return TRANSCRIPT
-        await manager.keep(job.id, job.attempts, job.attempts, "{}")
+        await manager.save_block(job.id, job.attempts, job.attempts, "{}")
         raise Unavailable("replica away")
 
     manager: JobManager
     async with managing(run, with_jobs(settings, max_losses=2)) as manager:
         job = await ended(manager, await manager.submit(request()))
         assert (job.state, job.attempts) == (JobState.SUCCEEDED, 6)
-        assert await manager.kept(job.id) == {}
+        assert await manager.load_blocks(job.id) == {}
 
 
 async def test_a_run_that_is_over_keeps_no_blocks(managing: Managing) -> None:
@@ -151,14 +152,14 @@ async def test_a_run_that_is_over_keeps_no_blocks(managing: Managing) -> None:
     async with managing(gate) as manager:
         job = await manager.submit(request())
         await gate.holds(1)
-        await manager.keep(job.id, 1, 0, "{}")
+        await manager.save_block(job.id, 1, 0, "{}")
         for attempt in (0, 2):
             with pytest.raises(Conflict, match=f"run {attempt} .* has ended"):
-                await manager.keep(job.id, attempt, 1, "{}")
+                await manager.save_block(job.id, attempt, 1, "{}")
         await manager.cancel(job.id)
         with pytest.raises(Conflict):
-            await manager.keep(job.id, 1, 1, "{}")
-        assert await manager.kept(job.id) == {}
+            await manager.save_block(job.id, 1, 1, "{}")
+        assert await manager.load_blocks(job.id) == {}
 
 
 async def test_a_job_waiting_for_its_next_run_lets_others_run(
@@ -176,49 +177,51 @@ async def test_a_job_waiting_for_its_next_run_lets_others_run(
         for _ in range(5):
             assert (await ended(manager, await manager.submit(request()))).state is JobState.SUCCEEDED
         waiting = await manager.get(poisoned.id)
-        assert (waiting.state, waiting.attempts, waiting.failures) == (JobState.QUEUED, 1, 1)
+        assert (waiting.state, waiting.attempts, waiting.failed_runs) == (JobState.QUEUED, 1, 1)
 
 
-async def test_a_closed_manager_gives_its_jobs_back(managing: Managing, store: JobStore, settings: AppSettings) -> None:
+async def test_a_closed_manager_gives_its_jobs_back(managing: Managing, runs: RunStore, settings: AppSettings) -> None:
     gate = Gate()
     async with managing(gate, with_jobs(settings, max_running=1, max_attempts=1, max_losses=1)) as manager:
         jobs = [await manager.submit(request()) for _ in range(2)]
         await gate.holds(1)
     assert gate.cancelled == [jobs[0].id]
-    found = await store.get(jobs[0].id)
+    found = await runs.get(jobs[0].id)
     assert found is not None
-    assert (found.state, found.attempts, found.failures, found.losses) == (JobState.QUEUED, 1, 0, 0)
-    async with managing(succeed, holder="another") as manager:
+    assert (found.state, found.attempts, found.failed_runs, found.lost_runs) == (JobState.QUEUED, 1, 0, 0)
+    async with managing(succeed, lease_owner="another") as manager:
         for job in jobs:
             assert (await ended(manager, job)).state is JobState.SUCCEEDED
 
 
-async def test_what_the_process_before_left_is_taken_up_at_once(managing: Managing, store: JobStore) -> None:
+async def test_what_the_process_before_left_is_taken_up_at_once(
+    managing: Managing, store: JobStore, runs: RunStore
+) -> None:
     """The loss was the manager's: it is not counted with the job, unless managers die of it again and again."""
     for attempts in (0, runner_module.MAX_RUNS - 1):
-        await store.add(queued(id=f"lost{attempts}", losses=4, attempts=attempts))
-        await claimed(store, "here", datetime.now(UTC))
+        await store.add(queued(id=f"lost{attempts}", lost_runs=4, attempts=attempts))
+        await claimed(runs, "here", datetime.now(UTC))
     async with managing(succeed) as manager:
         failed = await manager.get(f"lost{runner_module.MAX_RUNS - 1}")
         assert failed.state is JobState.FAILED
         assert failed.error is not None
         assert (failed.error.code, failed.error.status) == ("interrupted", 503)
         job = await ended(manager, await manager.get("lost0"))
-        assert (job.state, job.attempts, job.losses) == (JobState.SUCCEEDED, 2, 4)
+        assert (job.state, job.attempts, job.lost_runs) == (JobState.SUCCEEDED, 2, 4)
 
 
 async def test_a_lapsed_lease_is_found_and_the_others_are_left(
-    managing: Managing, store: JobStore, settings: AppSettings
+    managing: Managing, store: JobStore, runs: RunStore, settings: AppSettings
 ) -> None:
     gate = Gate()
     async with managing(gate, with_jobs(settings, lease_s=0.3, max_running=4)) as manager:
-        held, waited_for = await manager.submit(request()), await manager.announce(request())
+        held, waited_for = await manager.submit(request()), await manager.register_sync(request())
         await gate.holds(1)
         now = datetime.now(UTC)
         # Due only after both are claimed for others: this manager does not get at them before.
         for job_id, at in (("lapsed", now - timedelta(hours=1)), ("leased", now)):
             await store.add(queued(id=job_id, request=request(priority="high"), created_at=at))
-            await claimed(store, "another", at)
+            await claimed(runs, "another", at)
         await gate.holds(2)
         assert gate.begun == [held.id, "lapsed"]
         await asyncio.sleep(0.7)  # two leases
@@ -230,10 +233,10 @@ async def test_a_lapsed_lease_is_found_and_the_others_are_left(
 async def test_a_synchronous_job_outlives_the_manager(managing: Managing, blobs: BlobStore, tmp_path: Path) -> None:
     source = await upload(blobs)
     async with managing(succeed) as manager:
-        job = await manager.announce(JobRequest(source=source))
+        job = await manager.register_sync(JobRequest(source=source))
     async with managing(succeed) as manager:
         assert len(files(tmp_path / "blobs")) == 1, "its run may not have read it yet"
-        await manager.finish(job.id, TRANSCRIPT)
+        await manager.complete(job.id, TRANSCRIPT)
         assert (await manager.get(job.id)).state is JobState.SUCCEEDED
 
 
@@ -244,7 +247,7 @@ async def test_a_synchronous_job_whose_client_was_lost_ends(
     monkeypatch.setattr(retention, "SYNC_GRACE_S", 0.05)
     limits = settings.limits.model_copy(update={"request_timeout_s": 0.05})
     async with managing(succeed, settings.model_copy(update={"limits": limits})) as manager:
-        job = await ended(manager, await manager.announce(request()))
+        job = await ended(manager, await manager.register_sync(request()))
     assert job.state is JobState.FAILED
 
 

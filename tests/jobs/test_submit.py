@@ -34,21 +34,19 @@ async def test_the_same_key_and_request_are_the_same_job(managing: Managing) -> 
 
 async def test_the_same_id_and_request_are_the_same_job(managing: Managing) -> None:
     async with managing(Gate()) as manager:
-        for call in (manager.submit, manager.announce):
+        for call in (manager.submit, manager.register_sync):
             name = f"my.job-{call.__name__}"
-            assert {(await call(request(), name, "alice")).id for _ in range(3)} == {name}
+            assert {(await call(request(), name, owner="alice")).id for _ in range(3)} == {name}
             for other, owner in ((OTHER, "alice"), (request(), "bob")):
-                with pytest.raises(
-                    IdempotencyConflict, match=f"a job '{name}' already, for another request"
-                ) as refused:
-                    await call(other, name, owner)
+                with pytest.raises(IdempotencyConflict, match=f"already a job '{name}' for another request") as refused:
+                    await call(other, name, owner=owner)
                 assert (refused.value.status, refused.value.param) == (422, "id")
         assert len((await manager.list(None, 10, None)).data) == 2
 
 
 async def test_twenty_at_once_are_one_job(managing: Managing, database_url: str) -> None:
     other = await Database.open(database_url)
-    async with managing(succeed) as here, managing(succeed, holder="there", database=other) as there:
+    async with managing(succeed) as here, managing(succeed, lease_owner="there", database=other) as there:
         for round_ in range(5):
             jobs = await asyncio.gather(
                 *(

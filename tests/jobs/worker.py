@@ -26,7 +26,7 @@ class Task:
 
     url: str
     folder: str
-    holder: str
+    lease_owner: str
     submit: int = 0
     max_running: int = 1
     lease_s: float = 30.0
@@ -102,7 +102,8 @@ async def main(task: Task) -> None:
     settings = AppSettings(data_dir=Path(task.folder), jobs=jobs)
     database = await Database.open(task.url)
     async with guarded_session(settings.network) as session:
-        manager = JobManager(settings, database, BlobStore(settings.blob_root), run, session, task.holder, {})
+        blobs = BlobStore(settings.blob_root)
+        manager = JobManager(settings, database, blobs, run, session, task.lease_owner, {})
         await manager.start()
         for _ in range(task.submit):
             print("job", (await manager.submit(request())).id, flush=True)

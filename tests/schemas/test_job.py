@@ -3,15 +3,15 @@ from serve_app.schemas.job import JobError, JobState
 
 
 def test_a_service_error_is_reported_unchanged() -> None:
-    error = JobError.of(AudioError("no sound in it", "url", "no_audio"))
+    error = JobError.from_exception(AudioError("no sound in it", "url", "no_audio"))
     assert error == JobError(
         message="no sound in it", param="url", code="no_audio", type="invalid_request_error", status=400
     )
-    assert JobError.of(Overloaded("full")).status == 429
+    assert JobError.from_exception(Overloaded("full")).status == 429
 
 
 def test_an_unexpected_error_reveals_nothing() -> None:
-    error = JobError.of(RuntimeError("postgres://user:secret@db/jobs refused"))
+    error = JobError.from_exception(RuntimeError("postgres://user:secret@db/jobs refused"))
     assert error == JobError(message="internal error", code="internal_error", type="server_error", status=500)
 
 

@@ -178,7 +178,7 @@ async def test_of_two_offered_the_one_that_expires_later_stays(blobs: BlobStore,
 async def test_the_old_that_no_job_needs_is_swept(blobs: BlobStore, place: Place) -> None:
     old = [await blobs.write(chunks(b"old")) for _ in range(3)]
     await blobs.make_available(waiting(old[0]))
-    place.put(f"{uuid4().hex}.taken")
+    place.put(f"{uuid4().hex}.claimed")
     place.put("somebody-elses")
     await asyncio.sleep(1.1)  # S3 tells time in seconds
     before = now()
@@ -188,7 +188,7 @@ async def test_the_old_that_no_job_needs_is_swept(blobs: BlobStore, place: Place
     assert await blobs.sweep(before, [old[1].key]) == 4
     assert place.names() == {old[1].key, young.source.key, f"{young.id}.upload", "somebody-elses"}
     assert await blobs.sweep(before, [old[1].key]) == 0
-    place.put(f"{uuid4().hex}.taken")  # by another process, after this one has listed what is there
+    place.put(f"{uuid4().hex}.claimed")  # by another process, after this one has listed what is there
     assert await blobs.sweep(now() + HOUR, [old[1].key, young.source.key, young.id]) == 1
 
 

@@ -1,7 +1,7 @@
-"""A SQL database: SQLite in a file, or PostgreSQL by its URL. Reads at will; writes one group after another.
+"""A SQL database, SQLite or PostgreSQL, with concurrent reads and group commit.
 
-What waits to be written when a transaction ends is written together in the next: a commit waits for the disk, and
-a hundred clients should not wait for a hundred commits.
+Changes that arrive during a transaction are committed together in the next one: a commit waits for the disk, and a
+hundred clients must not wait for a hundred commits.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from tenacity import AsyncRetrying, retry_if_exception_message, stop_after_delay
 from serve_app.errors import Unavailable
 
 WAIT_S = 30.0
-"""Seconds that a statement waits for a lock, or for an unresponsive server."""
+"""Maximum time that a statement waits for a lock or for the server, in seconds."""
 
 MAX_GROUP = 64
-"""Changes in one transaction at most."""
+"""Maximum number of changes in one transaction."""
 
-_AWAY = ("08", "53", "57P")
-"""SQLSTATEs that begin so speak of PostgreSQL itself: no connection, no resources, shutting down or starting.
+_UNAVAILABLE = ("08", "53", "57P")
+"""Prefixes of SQLSTATEs of an unavailable server: no connection, no resources, shutting down or starting.
 https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 _DEADLOCK = "40P01"
 
 _MIGRATION_LOCK = 0x5717
-"""Of PostgreSQL's advisory locks: one process migrates at a time."""
+"""Key of the PostgreSQL advisory lock that lets one process migrate at a time."""
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class _Change:
 
 
 class Database:
-    """A connected database with every table in its newest shape."""
+    """A connected database, migrated to the newest schema."""
 
     def __init__(self, reading: AsyncEngine, writing: AsyncEngine) -> None:
         self._reading = reading
@@ -58,7 +58,7 @@ class Database:
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """Connect and migrate; a SQLite file is created, and its folder. OSError or SQLAlchemy's errors if it can't."""
+        """Connect and migrate; a SQLite file and its folder are created. Raises OSError or SQLAlchemy's errors."""
         if make_url(url).get_backend_name() == "sqlite":
             folder = Path(make_url(url).database or "").parent
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -67,12 +67,12 @@ class Database:
             event.listen(writing.sync_engine, "connect", _configure_sqlite)
             event.listen(writing.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         else:
-            patience = {"timeout": WAIT_S, "command_timeout": WAIT_S}
-            reading = writing = create_async_engine(url, pool_pre_ping=True, connect_args=patience)
-        # Into WAL, SQLite lets one process go at a time, and the others don't wait.
-        locked = retry_if_exception_message(match=".*database is locked")
+            timeouts = {"timeout": WAIT_S, "command_timeout": WAIT_S}
+            reading = writing = create_async_engine(url, pool_pre_ping=True, connect_args=timeouts)
+        # SQLite lets one process at a time switch to WAL, and fails the others without waiting.
+        is_locked = retry_if_exception_message(match=".*database is locked")
         async for attempt in AsyncRetrying(
-            retry=locked, stop=stop_after_delay(WAIT_S), wait=wait_random(0, 0.1), reraise=True
+            retry=is_locked, stop=stop_after_delay(WAIT_S), wait=wait_random(0, 0.1), reraise=True
         ):
             with attempt:
                 async with writing.begin() as connection:
@@ -80,46 +80,46 @@ class Database:
         return cls(reading, writing)
 
     async def close(self) -> None:
-        """Write what waits, and give the connections back."""
+        """Commit pending changes and close the connections."""
         while self._writer is not None and not self._writer.done():
             await self._writer
         await self._writing.dispose()
         await self._reading.dispose()
 
     async def read(self, query: Select[Any]) -> list[RowMapping]:
-        """The rows of a query. Raises Unavailable when the database is."""
-        with _here():
+        """Return the rows of a query. Raises Unavailable if the database is unavailable."""
+        with _unavailable_errors():
             async with self._reading.connect() as connection:
                 return list((await connection.execute(query)).mappings())
 
     async def write(self, apply: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Have a change committed: what `apply` returns, or raises, which undoes this change alone.
+        """Commit a change and return the result of `apply`. An error of `apply` rolls back this change only.
 
-        A caller that is cancelled may find its change made all the same. Raises Unavailable when the database is:
-        then the change may have been made or not.
+        The change of a cancelled caller may still be committed. Raises Unavailable if the database is unavailable:
+        the change may have been committed or not.
         """
         change = _Change(apply)
         self._waiting.append(change)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
-        with _here():
+        with _unavailable_errors():
             result: T = await change.done
         return result
 
     async def _write_all(self) -> None:
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
-            answers: list[tuple[_Change, Any, BaseException | None]] = []
+            outcomes: list[tuple[_Change, Any, BaseException | None]] = []
             try:
                 async with self._writing.begin() as connection:
                     for change in group:
-                        answers.append(await _applied(change, connection))
-            except Exception as error:  # nothing of the group is in the database
-                answers = [(change, None, error) for change in group]
-            for change, result, failure in answers:
+                        outcomes.append(await _apply(change, connection))
+            except Exception as error:  # the whole group was rolled back
+                outcomes = [(change, None, error) for change in group]
+            for change, result, failure in outcomes:
                 if change.done.done():  # cancelled
                     continue
-                if _code(failure) == _DEADLOCK:  # of two managers' groups this was the one to give way
+                if _code(failure) == _DEADLOCK:  # another manager's group was chosen to succeed: retry
                     self._waiting.append(change)
                     continue
                 if failure is None:
@@ -128,7 +128,7 @@ class Database:
                     change.done.set_exception(failure)
 
 
-async def _applied(change: _Change, connection: AsyncConnection) -> tuple[_Change, Any, Exception | None]:
+async def _apply(change: _Change, connection: AsyncConnection) -> tuple[_Change, Any, Exception | None]:
     try:
         async with connection.begin_nested():
             return change, await change.apply(connection), None
@@ -139,33 +139,33 @@ async def _applied(change: _Change, connection: AsyncConnection) -> tuple[_Chang
 
 
 @contextmanager
-def _here() -> Iterator[None]:
+def _unavailable_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_away(error):
+        if not _is_unavailable(error):
             raise
-        raise Unavailable("the database is unavailable at the moment: try again", None, "unavailable") from error
+        raise Unavailable("the database is temporarily unavailable; try again", None, "unavailable") from error
 
 
-def _is_away(error: Exception) -> bool:
-    known = isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError)
-    return known or _code(error).startswith(_AWAY)
+def _is_unavailable(error: Exception) -> bool:
+    is_connection_error = isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError)
+    return is_connection_error or _code(error).startswith(_UNAVAILABLE)
 
 
 def _code(error: BaseException | None) -> str:
-    """PostgreSQL's SQLSTATE of an error, or nothing. While connecting its errors come without SQLAlchemy's around."""
+    """Return the SQLSTATE of a PostgreSQL error, or an empty string. While connecting, SQLAlchemy does not wrap it."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlstate", None) or ""
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:
-    # The driver would begin transactions by its own rules: SQLAlchemy begins them here.
+    # SQLAlchemy begins transactions, not the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={1000 * WAIT_S:.0f}")  # first: the others may have to wait
-    # WAL: readers and the writer don't wait for each other. `synchronous` stays FULL, so that a
-    # job that was accepted survives a power cut.
+    cursor.execute(f"PRAGMA busy_timeout={1000 * WAIT_S:.0f}")  # first: the other pragmas may have to wait
+    # WAL: readers and the writer do not block each other. `synchronous` stays FULL, so that an accepted job
+    # survives a power failure.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
@@ -177,8 +177,8 @@ def _migrate(connection: Connection) -> None:
     names = inspect(connection).get_table_names()
     if "jobs" in names and "alembic_version" not in names:
         raise RuntimeError(
-            f"{connection.engine.url} was made by a version that had no migrations: "
-            "move it away, or let `database` name another one"
+            f"{connection.engine.url} was created by a version without migrations: "
+            "move it away, or set `database` to another one"
         )
     config = Config()
     config.set_main_option("script_location", "serve_app.jobs.db:migrations")

@@ -1,4 +1,4 @@
-"""The event log of jobs: the event of a change and its webhook are written in the transaction of the change."""
+"""The event log of jobs: a change, its event and its webhook delivery are written in one transaction."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -13,27 +13,27 @@ from serve_app.jobs.webhooks.payload import WebhookPayload, is_subscribed, webho
 from serve_app.schemas.job import EventType, Job, JobEvent
 from serve_app.schemas.transcript import Transcript
 
-JOB = tuple(jobs.c[name] for name in Job.model_fields)
-"""The columns of a job as others know it."""
+JOB_COLUMNS = tuple(jobs.c[name] for name in Job.model_fields)
+"""The columns that make up a `Job`."""
 
 _EVENT = tuple(JobEvent.model_fields)
 
 
 def row_to_job(row: RowMapping) -> Job:
-    """The job in a row that has these columns."""
-    return Job(**{column.name: row[column.name] for column in JOB})
+    """Return the job in a row with `JOB_COLUMNS`."""
+    return Job(**{column.key: row[column] for column in JOB_COLUMNS})
 
 
 async def events_after(database: Database, job_id: str, after: int) -> tuple[JobEvent, ...]:
-    """A job's events after the one of that number, in order."""
+    """Return a job's events with numbers above `after`, in order."""
     query = select(events).where(events.c.job_id == job_id, events.c.number > after).order_by(events.c.number)
     return tuple(JobEvent(**{name: row[name] for name in _EVENT}) for row in await database.read(query))
 
 
 class EventLog:
-    """Writes down what happens. The first try at a webhook is due `delay_s` after what it tells of."""
+    """Records events. The first attempt at a webhook is due `delay_s` after its event."""
 
-    def __init__(self, delay_s: float, webhook_payloads: Mapping[str, WebhookPayload]) -> None:
+    def __init__(self, webhook_payloads: Mapping[str, WebhookPayload], delay_s: float = 0.0) -> None:
         self._delay = timedelta(seconds=delay_s)
         self._webhook_payloads = webhook_payloads
 
@@ -45,14 +45,14 @@ class EventLog:
         now: datetime,
         transcript: Transcript | None = None,
     ) -> Job | None:
-        """Change one job, and tell of it. None: no job was as the statement expects it."""
-        counted = statement.values(events=jobs.c.events + 1).returning(*JOB, jobs.c.events)
+        """Update one job and record the event. None if no job matches the statement."""
+        counted = statement.values(events=jobs.c.events + 1).returning(*JOB_COLUMNS, jobs.c.events)
         row = (await connection.execute(counted)).mappings().first()
         if row is None:
             return None
         job = row_to_job(row)
-        asked = await self.record(connection, job, row["events"], event, now, transcript)
-        if not (asked and job.state.terminal):
+        has_webhook = await self.record(connection, job, row["events"], event, now, transcript)
+        if not (has_webhook and job.state.terminal):
             return job
         await connection.execute(update(jobs).where(jobs.c.id == job.id).values(webhook="pending"))
         return job.model_copy(update={"webhook": "pending"})
@@ -66,8 +66,8 @@ class EventLog:
         now: datetime,
         transcript: Transcript | None = None,
     ) -> bool:
-        """Write down a job's event of that number, and the webhook if its client wants one: whether it does."""
-        told = JobEvent(
+        """Record an event, and a webhook delivery if the job is subscribed to it. Return whether it is."""
+        recorded = JobEvent(
             number=number,
             type=event,
             at=now,
@@ -76,7 +76,7 @@ class EventLog:
             attempts=job.attempts,
             error=job.error,
         )
-        values = {name: getattr(told, name) for name in _EVENT}
+        values = {name: getattr(recorded, name) for name in _EVENT}
         await connection.execute(insert(events).values(job_id=job.id, **values))
         webhook = job.request.webhook
         if webhook is None or not is_subscribed(job, event):
@@ -86,7 +86,7 @@ class EventLog:
                 id=f"msg_{job.id}_{number}",
                 job_id=job.id,
                 event=event,
-                # Raw, for a name may have no other spelling; an IPv6 address's zone may be of any length.
+                # `raw_host`: some names cannot be decoded. Truncated: the zone of an IPv6 address may be of any length.
                 host=(URL(webhook.url).raw_host or "")[:HOST_CHARACTERS],
                 body=webhook_body(self._webhook_payloads, job, event, now, transcript),
                 state="pending",

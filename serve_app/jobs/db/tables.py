@@ -1,4 +1,7 @@
-"""The database's tables. Changing one needs a migration: see `migrations/`."""
+"""The database's tables. A change of a table needs a migration in `migrations/`.
+
+A column's `key` is its name in Python where that differs from its name in the database.
+"""
 
 from datetime import UTC, datetime
 
@@ -19,16 +22,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from serve_app.schemas.job import ID_CHARACTERS, KEY_CHARACTERS, JobError
+from serve_app.schemas.job import ID_CHARACTERS, KEY_CHARACTERS, JobError, JobState
 from serve_app.schemas.request import JobRequest, UrlSource
 from serve_app.schemas.transcript import Transcript
 
 HOST_CHARACTERS = 255
-"""Of a receiver's host, by which its deliveries are counted, as many are kept."""
+"""Maximum length of a receiver's host name; the rest is cut off."""
+
+ACTIVE = (JobState.QUEUED, JobState.RUNNING)
+"""The states of a job that has not ended."""
 
 
 class Id(TypeDecorator[str]):
-    """A job's id. Clients ask for any text; PostgreSQL has no text with NUL in it, and no id has U+FFFD."""
+    """A job id. Clients may ask for any text, but PostgreSQL rejects NUL: it becomes U+FFFD, which is in no id."""
 
     impl = String(ID_CHARACTERS)
     cache_ok = True
@@ -38,7 +44,7 @@ class Id(TypeDecorator[str]):
 
 
 class Utc(TypeDecorator[datetime]):
-    """An aware time, kept as UTC also by a database without time zones."""
+    """An aware time, stored as UTC even by a database without time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -51,13 +57,13 @@ class Utc(TypeDecorator[datetime]):
 
 
 UNREADABLE = JobRequest(source=UrlSource(url=""))
-"""Instead of a request that another version of the service has stored, and this one can't read."""
+"""Replaces a stored request that another version of the service wrote and this version cannot read."""
 
 CLIP_APART = "-"
-"""In a stored request, instead of the clip of a known speaker's voice: a job is read often, and its clips are large."""
+"""Replaces the clips of known speakers in a stored request: jobs are read often, and clips are large."""
 
 _UNREADABLE_ERROR = JobError(
-    message="another version of the service has stored this error, and this one can't read it",
+    message="the error was stored by another version of the service and cannot be read",
     code="unreadable",
     type="server_error",
     status=500,
@@ -65,7 +71,7 @@ _UNREADABLE_ERROR = JobError(
 
 
 class Stored(TypeDecorator[BaseModel]):
-    """A pydantic model, as its JSON; what can't be read is `unreadable`, or ValidationError without one."""
+    """A pydantic model as JSON. Text that cannot be read becomes `unreadable`, or raises ValidationError without it."""
 
     impl = Text
     cache_ok = True
@@ -97,20 +103,20 @@ jobs = Table(
     Column("mode", String(8), nullable=False),
     Column("owner", String(64), nullable=False),
     Column("idempotency_key", String(KEY_CHARACTERS)),
-    Column("fingerprint", String(64), nullable=False),  # of the request, see JobRequest.fingerprint
+    Column("fingerprint", String(64), nullable=False),  # JobRequest.fingerprint
     Column("priority", Integer, nullable=False),
-    Column("request", Stored(JobRequest, UNREADABLE), nullable=False),  # its clips replaced by CLIP_APART
-    Column("clips", JSON(none_as_null=True)),  # known speakers', which only a run needs
+    Column("request", Stored(JobRequest, UNREADABLE), nullable=False),  # clips are replaced by CLIP_APART
+    Column("clips", JSON(none_as_null=True)),  # of known speakers: only a run reads them
     Column("created_at", Utc, nullable=False),
     Column("started_at", Utc),
     Column("finished_at", Utc),
-    Column("due_at", Utc, nullable=False),  # a queued job is not run before
-    Column("holder", String(128)),  # the manager that runs it, by a lease that ends at
+    Column("due_at", Utc, nullable=False),  # a queued job is not run earlier
+    Column("holder", String(128), key="lease_owner"),  # the manager that runs the job, under a lease until
     Column("leased_until", Utc),
     Column("attempts", Integer, nullable=False),
-    Column("failures", Integer, nullable=False),
-    Column("losses", Integer, nullable=False),
-    Column("events", Integer, nullable=False),  # how many there are
+    Column("failures", Integer, nullable=False, key="failed_runs"),
+    Column("losses", Integer, nullable=False, key="lost_runs"),
+    Column("events", Integer, nullable=False),  # their count
     Column("progress", Float, nullable=False),
     Column("error", Stored(JobError, _UNREADABLE_ERROR)),
     Column("timings", JSON, nullable=False),
@@ -128,7 +134,7 @@ blocks = Table(
     metadata,
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("content", Text, nullable=False),  # JSON of a KeptBlock
+    Column("content", Text, nullable=False),  # JSON of a CachedBlock
 )
 
 events = Table(
@@ -147,26 +153,26 @@ events = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", String(ID_CHARACTERS + 32), primary_key=True),  # the webhook-id of every try
+    Column("id", String(ID_CHARACTERS + 32), primary_key=True),  # the webhook-id of every attempt
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("event", String(16), nullable=False),
     Column("host", String(HOST_CHARACTERS), nullable=False),
     Column("body", Text, nullable=False),
     Column("state", String(16), nullable=False),
-    Column("tries", Integer, nullable=False),  # of the schedule, which a redelivery begins anew
+    Column("tries", Integer, nullable=False),  # attempts of the schedule, which a redelivery restarts
     Column("created_at", Utc, nullable=False),
-    Column("due_at", Utc),  # a pending one is not sent before
+    Column("due_at", Utc),  # a pending delivery is not sent earlier
     Index("deliveries_of_job", "job_id", "created_at"),
     Index("deliveries_due", "state", "due_at"),
 )
 
-tries = Table(
+delivery_attempts = Table(
     "tries",
     metadata,
     Column("delivery_id", ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("at", Utc, nullable=False),
     Column("seconds", Float, nullable=False),
-    Column("status", Integer),  # null: no answer
+    Column("status", Integer),  # null: no response
     Column("error", Text),
 )

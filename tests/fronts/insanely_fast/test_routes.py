@@ -304,7 +304,7 @@ async def test_errors_outside_the_routes_have_the_same_shape(
     async def broken() -> tuple[str, ...]:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(service.jobs, "active", broken)
+    monkeypatch.setattr(service.jobs, "list_active", broken)
     internal = await client.get("/tasks")
     assert (internal.status_code, internal.json()) == (500, {"detail": "internal error; it has been logged"})
 

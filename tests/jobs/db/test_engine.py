@@ -17,7 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from serve_app.errors import Unavailable
 from serve_app.jobs.db import engine as database_module
 from serve_app.jobs.db.engine import MAX_GROUP, Database
+from serve_app.jobs.db.events import EventLog
 from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.db.tables import metadata
 from tests.cluster import ROOT
 from tests.jobs.helpers import LATER, NOW, queued
@@ -28,9 +30,9 @@ async def test_the_database_outlives_its_process(database_url: str) -> None:
     stored = queued()
     for number in range(2):
         database = await Database.open(database_url)
-        added = await JobStore(database).add(stored)
+        added = await JobStore(database, EventLog({})).add(stored)
         assert added is not None
-        assert (added.job, added.new) == (stored, number == 0)
+        assert (added.job, added.is_new) == (stored, number == 0)
         await database.close()
 
 
@@ -49,11 +51,13 @@ async def test_what_waits_together_is_committed_together(database: Database, sto
     await asyncio.gather(*(store.add(queued()) for _ in range(4 * MAX_GROUP)))
     print(f"{4 * MAX_GROUP} jobs, {len(commits)} commits")
     assert len(commits) <= 5
-    assert len(await store.page(None, 1000, None)) == 4 * MAX_GROUP
+    assert len(await store.list("", None, 1000, None)) == 4 * MAX_GROUP
 
 
-async def test_a_change_that_fails_harms_no_other_of_its_group(database: Database, store: JobStore) -> None:
-    await store.add(known := queued())
+async def test_a_change_that_fails_harms_no_other_of_its_group(
+    database: Database, store: JobStore, runs: RunStore
+) -> None:
+    await store.add(existing := queued())
 
     def writing(statement: str, error: Exception | None = None) -> Callable[[AsyncConnection], Awaitable[Any]]:
         async def apply(connection: AsyncConnection) -> int:
@@ -65,8 +69,8 @@ async def test_a_change_that_fails_harms_no_other_of_its_group(database: Databas
         return apply
 
     good = queued()
-    other = f"UPDATE jobs SET state = 'failed' WHERE id = '{known.id}'"
-    copied = f"INSERT INTO jobs SELECT * FROM jobs WHERE id = '{known.id}'"
+    other = f"UPDATE jobs SET state = 'failed' WHERE id = '{existing.id}'"
+    copied = f"INSERT INTO jobs SELECT * FROM jobs WHERE id = '{existing.id}'"
     added, *failures, counted = await asyncio.gather(
         store.add(good),
         database.write(writing(other, ValueError("mine"))),
@@ -75,24 +79,24 @@ async def test_a_change_that_fails_harms_no_other_of_its_group(database: Databas
         database.write(writing("UPDATE jobs SET webhook = 'failed'")),
         return_exceptions=True,
     )
-    assert getattr(added, "new", None)
+    assert getattr(added, "is_new", None)
     assert [isinstance(failure, Exception) for failure in failures] == [True] * 3
     assert str(failures[0]) == "mine"
     assert isinstance(failures[1], IntegrityError)
     assert counted == 2
-    assert await store.get(known.id) == known.model_copy(update={"webhook": "failed"})
-    assert await store.get(good.id) == good.model_copy(update={"webhook": "failed"})
+    assert await runs.get(existing.id) == existing.model_copy(update={"webhook": "failed"})
+    assert await runs.get(good.id) == good.model_copy(update={"webhook": "failed"})
 
 
 async def test_closing_writes_what_waits(database_url: str) -> None:
     database = await Database.open(database_url)
     jobs = [queued() for _ in range(2 * MAX_GROUP)]
-    adding = [asyncio.create_task(JobStore(database).add(job)) for job in jobs]
+    adding = [asyncio.create_task(JobStore(database, EventLog({})).add(job)) for job in jobs]
     await asyncio.sleep(0)
     await database.close()
     assert all(task.done() for task in adding)
     again = await Database.open(database_url)
-    assert len(await JobStore(again).page(None, 1000, None)) == len(jobs)
+    assert len(await JobStore(again, EventLog({})).list("", None, 1000, None)) == len(jobs)
     await again.close()
 
 
@@ -103,7 +107,7 @@ async def test_a_caller_that_goes_away_harms_no_other(database: Database, store:
     for task in adding[::2]:
         task.cancel()
     await asyncio.wait(adding)
-    stored = {job.id for job in await store.page(None, 100, None)}
+    stored = {job.id for job in await store.list("", None, 100, None)}
     assert {job.id for job in jobs[1::2]} <= stored
 
 
@@ -126,26 +130,26 @@ async def locked(url: str) -> AsyncIterator[None]:
 async def test_a_lock_is_not_waited_for_for_ever(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "WAIT_S", 0.3)
     database = await Database.open(database_url)
-    store, jobs = JobStore(database), [queued() for _ in range(3)]
+    store, jobs = JobStore(database, EventLog({})), [queued() for _ in range(3)]
     async with locked(database_url):
         for outcome in await asyncio.gather(*map(store.add, jobs), return_exceptions=True):
             assert isinstance(outcome, Unavailable), outcome
     assert await store.add(jobs[0])
-    assert len(await store.page(None, 10, None)) == 1
+    assert len(await store.list("", None, 10, None)) == 1
     await database.close()
 
 
 async def test_postgresql_goes_and_comes_back(postgres_binaries: Path) -> None:
     with server(postgres_binaries) as running:
         database = await Database.open(running.url.replace("postgresql:", "postgresql+asyncpg:"))
-        store, job = JobStore(database), queued()
-        await asyncio.gather(store.add(job), *(store.get(job.id) for _ in range(5)))
+        store, runs, job = JobStore(database, EventLog({})), RunStore(database, EventLog({})), queued()
+        await asyncio.gather(store.add(job), *(runs.get(job.id) for _ in range(5)))
         await asyncio.to_thread(running.stop)
         for _ in range(3):
-            outcomes = await asyncio.gather(store.get(job.id), store.add(queued()), return_exceptions=True)
+            outcomes = await asyncio.gather(runs.get(job.id), store.add(queued()), return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2, outcomes
         await asyncio.to_thread(running.start)
-        assert await store.get(job.id) == job
+        assert await runs.get(job.id) == job
         assert await store.add(queued())
         await database.close()
         await asyncio.to_thread(running.stop)
@@ -155,14 +159,14 @@ async def test_postgresql_goes_and_comes_back(postgres_binaries: Path) -> None:
 
 async def test_a_connection_that_breaks_takes_its_group_along_and_no_more(postgres_url: str) -> None:
     database = await Database.open(postgres_url)
-    store, jobs = JobStore(database), [queued() for _ in range(3)]
+    store, jobs = JobStore(database, EventLog({})), [queued() for _ in range(3)]
 
     async def cut(connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     outcomes = await asyncio.gather(store.add(jobs[0]), database.write(cut), store.add(jobs[1]), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3, outcomes
-    assert await store.page(None, 10, None) == ()
+    assert await store.list("", None, 10, None) == ()
     assert await store.add(jobs[2])
     await database.close()
 
@@ -170,7 +174,7 @@ async def test_a_connection_that_breaks_takes_its_group_along_and_no_more(postgr
 async def test_two_groups_that_lock_each_other_both_get_through(postgres_url: str) -> None:
     first, second = [await Database.open(postgres_url) for _ in range(2)]
     for database in (first, second):
-        await JobStore(database).add(queued(id=f"job{database is first:d}"))
+        await JobStore(database, EventLog({})).add(queued(id=f"job{database is first:d}"))
     locked = asyncio.Barrier(2)
 
     def touch(job_id: str, wait: bool) -> Callable[[AsyncConnection], Awaitable[int]]:
@@ -190,7 +194,7 @@ async def test_two_groups_that_lock_each_other_both_get_through(postgres_url: st
         second.write(touch("job0", False)),
     )
     assert done == [1, 1, 1, 1]
-    assert [job.losses for job in await JobStore(first).page(None, 10, None)] == [2, 2]
+    assert [job.lost_runs for job in await JobStore(first, EventLog({})).list("", None, 10, None)] == [2, 2]
     for database in (first, second):
         await database.close()
 
@@ -209,13 +213,13 @@ async def test_a_database_from_before_the_migrations_is_refused(sqlite_url: str)
     old = sqlite3.connect(path)
     old.execute("CREATE TABLE jobs (id TEXT)")
     old.close()
-    with pytest.raises(RuntimeError, match=f"{path} was made by a version that had no migrations"):
+    with pytest.raises(RuntimeError, match=f"{path} was created by a version without migrations"):
         await Database.open(sqlite_url)
 
 
 async def test_an_empty_database_is_opened_by_many_at_once(database_url: str) -> None:
     for database in await asyncio.gather(*(Database.open(database_url) for _ in range(8))):
-        assert await JobStore(database).claim("here", NOW, LATER) is None
+        assert await RunStore(database, EventLog({})).claim("here", NOW, LATER) is None
         await database.close()
 
 
@@ -247,5 +251,5 @@ async def test_an_empty_database_is_opened_by_several_processes_at_once(database
     outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     database = await Database.open(database_url)
-    assert await JobStore(database).claim("here", NOW, LATER) is None
+    assert await RunStore(database, EventLog({})).claim("here", NOW, LATER) is None
     await database.close()

@@ -7,11 +7,13 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.errors import NotFound, Unavailable
+from serve_app.jobs import lifecycle
 from serve_app.jobs import manager as manager_module
 from serve_app.jobs.db.engine import Database
 from serve_app.jobs.db.events import events_after
-from serve_app.jobs.db.jobs import ACTIVE, JobStore
-from serve_app.jobs.db.tables import deliveries
+from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
+from serve_app.jobs.db.tables import ACTIVE, deliveries
 from serve_app.jobs.manager import JobManager
 from serve_app.schemas.job import Job, JobEvent, JobState
 from serve_app.schemas.request import Webhook
@@ -43,18 +45,20 @@ async def follow(manager: JobManager, job: Job) -> AsyncIterator[JobEvent]:
         after = found[-1].number
 
 
-async def test_every_change_is_an_event_and_numbered_in_order(store: JobStore, database: Database) -> None:
+async def test_every_change_is_an_event_and_numbered_in_order(
+    store: JobStore, runs: RunStore, database: Database
+) -> None:
     await store.add(job := queued())
-    first = await claimed(store)
-    await store.progress(job.id, 1, 0.25, NOW)
-    await store.progress(job.id, 1, 0.125, NOW)
-    await store.requeue(first, NOW, NOW, 1, 0)
-    await claimed(store)
-    await store.progress(job.id, 1, 0.75, NOW)
-    await store.progress(job.id, 2, 0.5, NOW)
-    await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=1)
-    await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=2, transcript=TRANSCRIPT)
-    await store.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
+    first = await claimed(runs)
+    await runs.update_progress(job.id, 1, 0.25, NOW)
+    await runs.update_progress(job.id, 1, 0.125, NOW)
+    await runs.requeue(first, NOW, NOW, 1, 0)
+    await claimed(runs)
+    await runs.update_progress(job.id, 1, 0.75, NOW)
+    await runs.update_progress(job.id, 2, 0.5, NOW)
+    await runs.end(job.id, JobState.SUCCEEDED, NOW, attempt=1)
+    await runs.end(job.id, JobState.SUCCEEDED, NOW, attempt=2, transcript=TRANSCRIPT)
+    await runs.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
     events = await events_after(database, job.id, 0)
     assert [event.number for event in events] == list(range(1, 8))
     assert [(event.type, event.progress, event.attempts) for event in events] == [
@@ -67,14 +71,14 @@ async def test_every_change_is_an_event_and_numbered_in_order(store: JobStore, d
         ("completed", 1, 2),
     ]
     assert await events_after(database, job.id, 5) == events[5:]
-    await store.delete(job.id)
+    await store.delete(job.id, "")
     assert await events_after(database, job.id, 0) == ()
 
 
-async def test_many_changes_at_once_leave_no_gap(store: JobStore, database: Database) -> None:
+async def test_many_changes_at_once_leave_no_gap(store: JobStore, runs: RunStore, database: Database) -> None:
     await store.add(queued())
-    run = await claimed(store)
-    await asyncio.gather(*(store.progress(run.id, 1, number / 100, NOW) for number in range(1, 100)))
+    run = await claimed(runs)
+    await asyncio.gather(*(runs.update_progress(run.id, 1, number / 100, NOW) for number in range(1, 100)))
     events = await events_after(database, run.id, 0)
     assert [event.number for event in events] == list(range(1, 102))
     assert [event.progress for event in events] == sorted(event.progress for event in events)
@@ -145,11 +149,11 @@ async def test_another_manager_s_events_are_found(
     monkeypatch.setattr(manager_module, "EVENTS_POLL_S", 0.05)
     other = await Database.open(database_url)
     gate = Gate()
-    async with managing(gate) as first, managing(gate, holder="there", database=other) as second:
-        job = await first.announce(request())
+    async with managing(gate) as first, managing(gate, lease_owner="there", database=other) as second:
+        job = await first.register_sync(request())
         waiting = asyncio.create_task(second.events(job.id, 1, 60))
         await asyncio.sleep(0.1)
-        await first.finish(job.id, TRANSCRIPT)
+        await first.complete(job.id, TRANSCRIPT)
         assert [event.type for event in await asyncio.wait_for(waiting, 10)] == ["completed"]
     await other.close()
 
@@ -161,14 +165,14 @@ async def test_progress_is_written_down_once_a_second(managing: Managing, monkey
         await gate.holds(2)
         for number in range(1, 50):
             for job in jobs:
-                await manager.progress(job.id, 1, number / 100)
+                await manager.report_progress(job.id, 1, number / 100)
         for job in jobs:
             events = [event for event in await manager.events(job.id, 0, 0) if event.type == "progress"]
             seconds = (events[-1].at - events[0].at).total_seconds()
-            assert len(events) <= 1 + seconds / manager_module.PROGRESS_S, "a loaded machine may take over a second"
+            assert len(events) <= 1 + seconds / lifecycle.PROGRESS_S, "a loaded machine may take over a second"
             assert events[0].progress == 0.01
-        monkeypatch.setattr(manager_module, "PROGRESS_S", 0)
-        await manager.progress(jobs[0].id, 1, 0.9)
+        monkeypatch.setattr(lifecycle, "PROGRESS_S", 0)
+        await manager.report_progress(jobs[0].id, 1, 0.9)
         assert (await manager.get(jobs[0].id)).progress == 0.9
 
 
@@ -176,26 +180,26 @@ async def test_late_progress_is_not_remembered(managing: Managing) -> None:
     async with managing(succeed) as manager:
         for _ in range(10):
             job = await ended(manager, await manager.submit(request()))
-            await manager.progress(job.id, 1, 0.5)
-        assert manager._reported == {}
+            await manager.report_progress(job.id, 1, 0.5)
+        assert manager._lifecycle._progress_stored_at == {}
 
 
-async def test_a_change_and_its_webhook_are_one(store: JobStore, database: Database) -> None:
+async def test_a_change_and_its_webhook_are_one(store: JobStore, runs: RunStore, database: Database) -> None:
     await store.add(job := queued(webhook=WEBHOOK))
-    await claimed(store)
-    await store.keep(job.id, 1, 0, "{}")
-    before = await store.get(job.id), await events_after(database, job.id, 0)
+    await claimed(runs)
+    await runs.save_block(job.id, 1, 0, "{}")
+    before = await runs.get(job.id), await events_after(database, job.id, 0)
     [started] = await database.read(select(deliveries))
     assert (started["id"], started["state"], started["due_at"]) == (f"msg_{job.id}_2", "pending", NOW)
     # The id that the next will have: it can't be put in.
     values = dict(started) | {"id": f"msg_{job.id}_3"}
     await database.write(lambda connection: connection.execute(insert(deliveries).values(values)))
     with pytest.raises(IntegrityError):
-        await store.end(job.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT)
+        await runs.end(job.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT)
     with pytest.raises(IntegrityError):
-        await store.progress(job.id, 1, 0.5, NOW)
-    assert (await store.get(job.id), await events_after(database, job.id, 0)) == before
-    assert await store.kept(job.id) == {0: "{}"}
+        await runs.update_progress(job.id, 1, 0.5, NOW)
+    assert (await runs.get(job.id), await events_after(database, job.id, 0)) == before
+    assert await runs.load_blocks(job.id) == {0: "{}"}
     assert await store.transcript(job.id) is None
 
 

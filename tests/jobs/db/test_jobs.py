@@ -7,7 +7,9 @@ from sqlalchemy import select
 from serve_app.jobs.db import tables
 from serve_app.jobs.db.deliveries import Outbox
 from serve_app.jobs.db.engine import Database
-from serve_app.jobs.db.jobs import ACTIVE, JobStore
+from serve_app.jobs.db.jobs import JobStore
+from serve_app.jobs.db.runs import RunStore
+from serve_app.jobs.db.tables import ACTIVE
 from serve_app.schemas.job import JobError, JobState
 from serve_app.schemas.request import (
     DiarizationOptions,
@@ -24,17 +26,17 @@ from tests.jobs.helpers import LATER, LEASE, NOW, TRANSCRIPT, claimed, queued, r
 ERROR = JobError(message="late", type="server_error", status=500)
 
 
-async def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
+async def test_a_job_comes_back_as_it_was_stored(store: JobStore, runs: RunStore) -> None:
     webhook = Webhook(url="https://example.com/done", headers={"X-Token": "t"})
     stored = queued(NOW.astimezone(timezone(timedelta(hours=5))), webhook, owner="alice", idempotency_key="k")
     added = await store.add(stored)
     assert added is not None
-    assert (added.job, added.new, added.is_same_request) == (stored, True, True)
-    assert await store.get(stored.id) == stored
-    assert await store.get("unknown") is None
+    assert (added.job, added.is_new, added.is_same_request) == (stored, True, True)
+    assert await runs.get(stored.id) == stored
+    assert await runs.get("unknown") is None
 
 
-async def test_clips_of_voices_are_a_runs_alone(store: JobStore, database: Database) -> None:
+async def test_clips_of_voices_are_a_runs_alone(store: JobStore, runs: RunStore, database: Database) -> None:
     clips = ("A" * 400, "B" * 400)
     voices = tuple(KnownSpeaker(name=clip[0], reference=clip) for clip in clips)
     options = TranscriptionOptions(diarization=DiarizationOptions(known_speakers=voices))
@@ -44,59 +46,64 @@ async def test_clips_of_voices_are_a_runs_alone(store: JobStore, database: Datab
     assert added.job == job
     again = await store.add(job)
     assert again is not None
-    assert (again.new, again.is_same_request) == (False, True)
-    for known in (*await store.page(None, 1, None), await store.get(job.id)):
-        assert known is not None
-        assert [speaker.name for speaker in known.request.options.diarization.known_speakers] == ["A", "B"]
-        assert clips[0] not in known.model_dump_json()
+    assert (again.is_new, again.is_same_request) == (False, True)
+    for found in (*await store.list("", None, 1, None), await runs.get(job.id)):
+        assert found is not None
+        assert [speaker.name for speaker in found.request.options.diarization.known_speakers] == ["A", "B"]
+        assert clips[0] not in found.model_dump_json()
     for attempt in (1, 2):
-        run = await claimed(store)
+        run = await claimed(runs)
         assert (run.attempts, run.request) == (attempt, job.request)
-        await store.requeue(run, NOW, NOW, failures=0, losses=0)
-    await store.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
+        await runs.requeue(run, NOW, NOW, failed_runs=0, lost_runs=0)
+    await runs.end(job.id, JobState.CANCELLED, NOW, expected=ACTIVE)
     assert [row["clips"] for row in await database.read(select(tables.jobs.c.clips))] == [None]
 
 
-async def test_the_longest_waiting_job_is_claimed_and_only_once(store: JobStore) -> None:
+async def test_the_longest_waiting_job_is_claimed_and_only_once(store: JobStore, runs: RunStore) -> None:
     jobs = [queued(NOW + timedelta(microseconds=age)) for age in (2, 0, 1)]
     for each in jobs:
         await store.add(each)
     later = NOW + timedelta(seconds=1)
-    found = [each for each in await asyncio.gather(*(store.claim("a", later, LATER) for _ in range(5))) if each]
+    found = [each for each in await asyncio.gather(*(runs.claim("a", later, LATER) for _ in range(5))) if each]
     assert [each.id for each in found] == [jobs[1].id, jobs[2].id, jobs[0].id]
     assert all((each.state, each.attempts, each.started_at) == (JobState.RUNNING, 1, later) for each in found)
 
 
-async def test_the_active_jobs_are_those_that_have_not_ended(store: JobStore) -> None:
+async def test_the_active_jobs_are_those_that_have_not_ended(store: JobStore, runs: RunStore) -> None:
     ids = ["queued", "running", "waited", "ended"]
     for age, job_id in enumerate(ids):
         state, mode = (JobState.RUNNING, "sync") if job_id == "waited" else (JobState.QUEUED, "async")
         await store.add(queued(NOW - timedelta(seconds=age), id=job_id, state=state, mode=mode))
-    await store.end("ended", JobState.CANCELLED, NOW, expected=ACTIVE)
-    assert (await claimed(store)).id == "running"
-    assert await store.active() == ("waited", "running", "queued")
+    await runs.end("ended", JobState.CANCELLED, NOW, expected=ACTIVE)
+    assert (await claimed(runs)).id == "running"
+    assert await store.list_active("") == ("waited", "running", "queued")
 
 
-async def test_a_requeued_job_waits_until_it_is_due(store: JobStore) -> None:
+async def test_a_requeued_job_waits_until_it_is_due(store: JobStore, runs: RunStore) -> None:
     await store.add(queued())
-    run = await claimed(store)
+    run = await claimed(runs)
     due = NOW + timedelta(seconds=5)
-    requeued = await store.requeue(run, NOW, due, failures=1, losses=2)
+    requeued = await runs.requeue(run, NOW, due, failed_runs=1, lost_runs=2)
     assert requeued is not None
-    assert (requeued.state, requeued.started_at, requeued.failures, requeued.losses) == (JobState.QUEUED, None, 1, 2)
+    assert (requeued.state, requeued.started_at, requeued.failed_runs, requeued.lost_runs) == (
+        JobState.QUEUED,
+        None,
+        1,
+        2,
+    )
     early = due - timedelta(microseconds=1)
-    assert await store.claim("here", early, LATER) is None
-    assert (await claimed(store, now=due)).attempts == 2
+    assert await runs.claim("here", early, LATER) is None
+    assert (await claimed(runs, now=due)).attempts == 2
 
 
-async def test_a_job_that_is_added_again_stays_as_it_is(store: JobStore) -> None:
+async def test_a_job_that_is_added_again_stays_as_it_is(store: JobStore, runs: RunStore) -> None:
     first = queued(idempotency_key="k")
     await store.add(first)
-    run = await claimed(store)
+    run = await claimed(runs)
     for again in (first, queued(idempotency_key="k")):
         added = await store.add(again, 1)
         assert added is not None
-        assert (added.job, added.new, added.is_same_request) == (run, False, True)
+        assert (added.job, added.is_new, added.is_same_request) == (run, False, True)
 
 
 async def test_another_request_under_the_same_name_is_told_apart(store: JobStore) -> None:
@@ -110,7 +117,7 @@ async def test_another_request_under_the_same_name_is_told_apart(store: JobStore
     ):
         added = await store.add(again)
         assert added is not None
-        assert (added.job, added.new, added.is_same_request) == (first, False, False)
+        assert (added.job, added.is_new, added.is_same_request) == (first, False, False)
 
 
 async def test_an_upload_is_the_same_request_wherever_it_lies(store: JobStore, blobs: BlobStore) -> None:
@@ -118,96 +125,96 @@ async def test_an_upload_is_the_same_request_wherever_it_lies(store: JobStore, b
     await store.add(first)
     added = await store.add(again)
     assert added is not None
-    assert (added.job, added.new, added.is_same_request) == (first, False, True)
+    assert (added.job, added.is_new, added.is_same_request) == (first, False, True)
 
 
-async def test_the_queue_has_a_limit(store: JobStore) -> None:
+async def test_the_queue_has_a_limit(store: JobStore, runs: RunStore) -> None:
     added = await asyncio.gather(*(store.add(queued(), 2) for _ in range(4)))
     assert [each is not None for each in added] == [True, True, False, False]
-    await claimed(store)
+    await claimed(runs)
     assert await store.add(queued(), 2)
 
 
-async def test_an_ended_job_never_changes_again(store: JobStore) -> None:
+async def test_an_ended_job_never_changes_again(store: JobStore, runs: RunStore) -> None:
     await store.add(queued())
-    run = await claimed(store)
-    ended = await store.end(run.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT)
+    run = await claimed(runs)
+    ended = await runs.end(run.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT)
     assert ended is not None
     assert (ended.state, ended.progress, ended.finished_at) == (JobState.SUCCEEDED, 1.0, NOW)
     assert ended.timings == TRANSCRIPT.timings
-    assert await store.end(run.id, JobState.FAILED, NOW, error=ERROR, expected=ACTIVE) is None
-    assert await store.requeue(run, NOW, NOW, 0, 0) is None
-    assert await store.progress(run.id, 1, 1.0, NOW) is None
-    assert not await store.keep(run.id, 1, 0, "{}")
-    assert await store.claim("here", LATER, LATER) is None
-    assert await store.get(run.id) == ended
+    assert await runs.end(run.id, JobState.FAILED, NOW, error=ERROR, expected=ACTIVE) is None
+    assert await runs.requeue(run, NOW, NOW, 0, 0) is None
+    assert await runs.update_progress(run.id, 1, 1.0, NOW) is None
+    assert not await runs.save_block(run.id, 1, 0, "{}")
+    assert await runs.claim("here", LATER, LATER) is None
+    assert await runs.get(run.id) == ended
     assert await store.transcript(run.id) == TRANSCRIPT
 
 
-async def test_the_reports_of_a_run_before_come_too_late(store: JobStore) -> None:
+async def test_the_reports_of_a_run_before_come_too_late(store: JobStore, runs: RunStore) -> None:
     await store.add(queued())
-    old = await claimed(store)
-    await store.requeue(old, NOW, NOW, 0, 1)
+    old = await claimed(runs)
+    await runs.requeue(old, NOW, NOW, 0, 1)
     for state in (JobState.QUEUED, JobState.RUNNING):
         if state is JobState.RUNNING:
-            await claimed(store, "there")
-        before = await store.get(old.id)
-        assert await store.end(old.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT) is None
-        assert await store.end(old.id, JobState.FAILED, NOW, attempt=1, error=ERROR) is None
-        assert await store.requeue(old, NOW, NOW, 0, 0) is None
-        assert await store.progress(old.id, 1, 0.9, NOW) is None
-        assert not await store.keep(old.id, 1, 0, "{}")
-        assert await store.renew({old.id: 1}, "here", LATER) == set()
-        assert await store.get(old.id) == before
+            await claimed(runs, "there")
+        before = await runs.get(old.id)
+        assert await runs.end(old.id, JobState.SUCCEEDED, NOW, attempt=1, transcript=TRANSCRIPT) is None
+        assert await runs.end(old.id, JobState.FAILED, NOW, attempt=1, error=ERROR) is None
+        assert await runs.requeue(old, NOW, NOW, 0, 0) is None
+        assert await runs.update_progress(old.id, 1, 0.9, NOW) is None
+        assert not await runs.save_block(old.id, 1, 0, "{}")
+        assert await runs.renew_leases({old.id: 1}, "here", LATER) == set()
+        assert await runs.get(old.id) == before
         assert before is not None
         assert before.state is state
-    assert await store.kept(old.id) == {}
-    assert await store.renew({old.id: 1}, "there", LATER) == set()
-    assert await store.renew({old.id: 2}, "there", LATER) == {old.id}
+    assert await runs.load_blocks(old.id) == {}
+    assert await runs.renew_leases({old.id: 1}, "there", LATER) == set()
+    assert await runs.renew_leases({old.id: 2}, "there", LATER) == {old.id}
 
 
-async def test_only_the_holder_s_own_and_lapsed_leases_are_stranded(store: JobStore) -> None:
+async def test_only_the_lease_owner_s_own_and_lapsed_leases_are_orphaned(store: JobStore, runs: RunStore) -> None:
     for _ in range(2):
         await store.add(queued())
-    mine, others = await claimed(store, "mine"), await claimed(store, "other")
+    mine, others = await claimed(runs, "mine"), await claimed(runs, "other")
     await store.add(queued(mode="sync", state=JobState.RUNNING, attempts=1, started_at=NOW))
     end = NOW + LEASE
-    assert await store.stranded("mine", end) == (mine,)
-    assert await store.stranded("new", end) == ()
-    lapsed = await store.stranded("new", end + timedelta(microseconds=1))
+    assert await runs.orphaned("mine", end) == (mine,)
+    assert await runs.orphaned("new", end) == ()
+    lapsed = await runs.orphaned("new", end + timedelta(microseconds=1))
     assert {job.id for job in lapsed} == {mine.id, others.id}
-    assert await store.renew({others.id: 1}, "other", end + LEASE) == {others.id}
-    assert await store.stranded("new", end + timedelta(microseconds=1)) == (mine,)
+    assert await runs.renew_leases({others.id: 1}, "other", end + LEASE) == {others.id}
+    assert await runs.orphaned("new", end + timedelta(microseconds=1)) == (mine,)
 
 
-async def test_kept_blocks_outlive_a_run_and_end_with_the_job(store: JobStore) -> None:
+async def test_kept_blocks_outlive_a_run_and_end_with_the_job(store: JobStore, runs: RunStore) -> None:
     await store.add(queued())
-    first = await claimed(store)
-    assert await store.keep(first.id, 1, 0, "a")
-    await store.requeue(first, NOW, NOW, failures=1, losses=3)
-    second = await claimed(store)
-    assert (second.failures, second.losses) == (1, 3)
-    assert await store.keep(first.id, 2, 1, "b")
-    assert await store.keep(first.id, 2, 1, "c")
-    assert await store.kept(first.id) == {0: "a", 1: "c"}
-    found = await store.get(first.id)
+    first = await claimed(runs)
+    assert await runs.save_block(first.id, 1, 0, "a")
+    await runs.requeue(first, NOW, NOW, failed_runs=1, lost_runs=3)
+    second = await claimed(runs)
+    assert (second.failed_runs, second.lost_runs) == (1, 3)
+    assert await runs.save_block(first.id, 2, 1, "b")
+    assert await runs.save_block(first.id, 2, 1, "c")
+    assert await runs.load_blocks(first.id) == {0: "a", 1: "c"}
+    found = await runs.get(first.id)
     assert found is not None
-    assert (found.failures, found.losses) == (1, 0), "a run that gets on is not lost by the job's doing"
-    await store.end(first.id, JobState.SUCCEEDED, NOW, attempt=2, transcript=TRANSCRIPT)
-    assert await store.kept(first.id) == {}
+    assert (found.failed_runs, found.lost_runs) == (1, 0), "a run that gets on is not lost by the job's doing"
+    await runs.end(first.id, JobState.SUCCEEDED, NOW, attempt=2, transcript=TRANSCRIPT)
+    assert await runs.load_blocks(first.id) == {}
 
 
-async def test_one_owner_s_many_jobs_do_not_delay_another_s_one(store: JobStore) -> None:
+async def test_one_owner_s_many_jobs_do_not_delay_another_s_one(store: JobStore, runs: RunStore) -> None:
     for age in range(50):
         await store.add(queued(NOW + timedelta(microseconds=age), owner="many"))
-    running = [await claimed(store, now=LATER) for _ in range(3)]
+    running = [await claimed(runs, now=LATER) for _ in range(3)]
     await store.add(one := queued(NOW + timedelta(seconds=1), owner="one"))
     assert {run.owner for run in running} == {"many"}
-    assert (await claimed(store, now=LATER)).id == one.id
-    assert (await claimed(store, now=LATER)).owner == "many"
+    assert (await claimed(runs, now=LATER)).id == one.id
+    assert (await claimed(runs, now=LATER)).owner == "many"
 
 
-async def test_a_higher_priority_goes_first_whoever_s_it_is(store: JobStore) -> None:
+async def test_a_higher_priority_goes_first_whoever_s_it_is(store: JobStore, runs: RunStore) -> None:
     async def add(owner: str, priority: Priority) -> str:
         job = queued(owner=owner, request=request(priority=priority))
         await store.add(job)
@@ -216,70 +223,72 @@ async def test_a_higher_priority_goes_first_whoever_s_it_is(store: JobStore) -> 
     low = await add("a", "low")
     normal = await add("b", "normal")
     high = [await add("a", "high") for _ in range(2)]
-    order = [(await claimed(store)).id for _ in range(4)]
+    order = [(await claimed(runs)).id for _ in range(4)]
     assert set(order[:2]) == set(high)
     assert order[2:] == [normal, low]
 
 
-async def test_a_thousand_jobs_page_by_page(store: JobStore) -> None:
+async def test_a_thousand_jobs_page_by_page(store: JobStore, runs: RunStore) -> None:
     # Many of the same microsecond: the id decides, and none is lost between two pages.
     jobs = [queued(NOW + timedelta(microseconds=number // 7)) for number in range(1000)]
     await asyncio.gather(*map(store.add, jobs))
-    await claimed(store)
+    await claimed(runs)
     expected = sorted(jobs, key=lambda each: (each.created_at, each.id), reverse=True)
     seen: list[str] = []
     after = None
-    while page := await store.page(None, 64, after):
+    while page := await store.list("", None, 64, after):
         seen += [each.id for each in page]
         after = (page[-1].created_at, page[-1].id)
     assert seen == [each.id for each in expected]
-    assert len(await store.page(JobState.QUEUED, 2000, None)) == 999
-    assert len(await store.page(JobState.RUNNING, 2000, None)) == 1
+    assert len(await store.list("", JobState.QUEUED, 2000, None)) == 999
+    assert len(await store.list("", JobState.RUNNING, 2000, None)) == 1
 
 
-async def test_purging_keeps_what_is_young_or_not_yet_reported(store: JobStore, database: Database) -> None:
+async def test_purging_keeps_what_is_young_or_not_yet_reported(
+    store: JobStore, runs: RunStore, database: Database
+) -> None:
     webhook = Webhook(url="https://example.com/done")
     old, young, unreported, waiting = queued(), queued(), queued(webhook=webhook), queued()
     for each in (old, young, unreported, waiting):
         await store.add(each)
     for each, age in ((old, 0), (young, 9), (unreported, 0)):
-        await store.end(each.id, JobState.FAILED, NOW + timedelta(seconds=age), expected=ACTIVE)
+        await runs.end(each.id, JobState.FAILED, NOW + timedelta(seconds=age), expected=ACTIVE)
     assert [each.id for each in await store.purge(NOW + timedelta(seconds=5))] == [old.id]
-    assert await store.get(old.id) is None
-    assert len(await store.page(None, 10, None)) == 3
-    assert [each.id for each in await store.page(None, 10, None, "pending")] == [unreported.id]
+    assert await runs.get(old.id) is None
+    assert len(await store.list("", None, 10, None)) == 3
+    assert [each.id for each in await store.list("", None, 10, None, "pending")] == [unreported.id]
     outbox = Outbox(database)
     delivery = await outbox.claim(NOW, LATER, ())
     assert delivery is not None
     await outbox.report(delivery, "failed", None)
     assert [each.id for each in await store.purge(NOW + timedelta(seconds=5))] == [unreported.id]
-    assert await outbox.of(unreported.id) == ()
+    assert await outbox.list_deliveries(unreported.id) == ()
 
 
-async def test_only_an_ended_job_is_deleted(store: JobStore) -> None:
+async def test_only_an_ended_job_is_deleted(store: JobStore, runs: RunStore) -> None:
     await store.add(waiting := queued())
-    assert await store.delete(waiting.id) is None
-    await store.end(waiting.id, JobState.CANCELLED, NOW, expected=ACTIVE)
-    assert await store.delete(waiting.id) is not None
-    assert await store.get(waiting.id) is None
+    assert await store.delete(waiting.id, "") is None
+    await runs.end(waiting.id, JobState.CANCELLED, NOW, expected=ACTIVE)
+    assert await store.delete(waiting.id, "") is not None
+    assert await runs.get(waiting.id) is None
 
 
-async def test_a_read_that_is_cancelled_harms_no_later_one(store: JobStore) -> None:
+async def test_a_read_that_is_cancelled_harms_no_later_one(store: JobStore, runs: RunStore) -> None:
     await store.add(stored := queued())
     for pause in range(30):
-        reading = asyncio.create_task(store.get(stored.id))
+        reading = asyncio.create_task(runs.get(stored.id))
         for _ in range(pause):
             await asyncio.sleep(0)
         reading.cancel()
         await asyncio.wait({reading})
-    assert await store.get(stored.id) == stored
-    assert await store.claim("here", NOW, LATER) is not None
+    assert await runs.get(stored.id) == stored
+    assert await runs.claim("here", NOW, LATER) is not None
 
 
 @pytest.mark.parametrize("job_id", ["\0", "a\0b", "ä" * 200, "", "%", "' OR 1=1 --", "x" * 100_000])
-async def test_any_text_is_an_unknown_id(store: JobStore, job_id: str) -> None:
-    assert await store.get(job_id) is None
-    assert await store.delete(job_id) is None
+async def test_any_text_is_an_unknown_id(store: JobStore, runs: RunStore, job_id: str) -> None:
+    assert await runs.get(job_id) is None
+    assert await store.delete(job_id, "") is None
     assert await store.transcript(job_id) is None
-    assert await store.kept(job_id) == {}
-    assert await store.end(job_id, JobState.CANCELLED, NOW, expected=ACTIVE) is None
+    assert await runs.load_blocks(job_id) == {}
+    assert await runs.end(job_id, JobState.CANCELLED, NOW, expected=ACTIVE) is None

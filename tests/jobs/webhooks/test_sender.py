@@ -15,9 +15,10 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from serve_app.errors import AudioError, Conflict, InvalidRequest, NotFound
-from serve_app.jobs import manager as manager_module
+from serve_app.jobs import lifecycle
 from serve_app.jobs.db.engine import Database
-from serve_app.jobs.webhooks.sender import check_webhook, retry_after
+from serve_app.jobs.webhooks.sender import retry_after
+from serve_app.jobs.webhooks.validation import check_webhook
 from serve_app.schemas.job import Job
 from serve_app.schemas.request import Webhook
 from serve_app.schemas.transcript import Transcript
@@ -94,13 +95,13 @@ async def test_only_the_events_asked_for_are_reported(managing: Managing, receiv
 async def test_every_event_can_be_reported(
     managing: Managing, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager_module, "PROGRESS_S", 0)
+    monkeypatch.setattr(lifecycle, "PROGRESS_S", 0)
     gate = Gate()
     async with managing(gate) as manager:
         job = await manager.submit(request(Webhook(url=receiver.url, events=("started", "progress", "completed"))))
         await receiver.got(1)
         assert (await manager.get(job.id)).webhook is None, "it is that of the end"
-        await manager.progress(job.id, 1, 0.5)
+        await manager.report_progress(job.id, 1, 0.5)
         await receiver.got(2)
         gate.opened.set()
         await reported(manager, job, "delivered")
@@ -167,7 +168,7 @@ async def test_what_is_still_tried_is_not_sent_again(managing: Managing, receive
         await receiver.got(1)
         [delivery] = await manager.deliveries(job.id)
         for delivery_id in (delivery.id, None):
-            with pytest.raises(Conflict, match="still being tried"):
+            with pytest.raises(Conflict, match="all are pending"):
                 await manager.redeliver(job.id, delivery_id)
         receiver.hold.set()
         await reported(manager, job, "delivered")
@@ -222,13 +223,13 @@ async def test_a_delivery_whose_request_can_not_be_read_is_given_up(
         await reported(manager, job, "failed")
         [delivery] = await manager.deliveries(job.id)
     assert len(receiver.received) == 1
-    assert ["can't be read" in str(each.error) for each in delivery.tries] == [False, True, True]
+    assert ["cannot be read" in str(each.error) for each in delivery.tries] == [False, True, True]
 
 
 async def test_a_synchronous_job_is_reported_too(managing: Managing, receiver: Receiver) -> None:
     async with managing(succeed) as manager:
-        job = await manager.announce(request(Webhook(url=receiver.url)))
-        await manager.finish(job.id, TRANSCRIPT)
+        job = await manager.register_sync(request(Webhook(url=receiver.url)))
+        await manager.complete(job.id, TRANSCRIPT)
         await reported(manager, job, "delivered")
     assert json.loads(receiver.received[0][1])["data"]["mode"] == "sync"
 
@@ -346,7 +347,7 @@ async def test_private_receivers_are_not_called(managing: Managing, receiver: Re
 async def test_bad_headers_are_refused_on_submit(managing: Managing, name: str, value: str) -> None:
     bad = request(Webhook(url="https://example.com/done", headers={"X-Good": "g", name: value}))
     async with managing(succeed) as manager:
-        for accept in (manager.submit, manager.announce):
+        for accept in (manager.submit, manager.register_sync):
             with pytest.raises(InvalidRequest) as refused:
                 await accept(bad)
             assert refused.value.param == "webhook.headers"

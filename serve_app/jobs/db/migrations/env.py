@@ -1,4 +1,4 @@
-"""Alembic runs this: the migrations, on the connection that `database` gives."""
+"""Entry point for Alembic: runs the migrations on the connection opened by `engine`."""
 
 from alembic import context
 

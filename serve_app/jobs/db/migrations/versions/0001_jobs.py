@@ -1,4 +1,4 @@
-"""Jobs, kept blocks, events, deliveries."""
+"""Create the tables of jobs, saved blocks, events and deliveries."""
 
 import sqlalchemy as sa
 from alembic import op

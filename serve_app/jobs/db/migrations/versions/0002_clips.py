@@ -1,4 +1,4 @@
-"""Clips of known speakers' voices, apart from the request they came with."""
+"""Add a column for the clips of known speakers, apart from the request."""
 
 import sqlalchemy as sa
 from alembic import op
