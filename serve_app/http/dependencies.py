@@ -5,7 +5,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 from starlette.requests import HTTPConnection
 
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
+
+OWNER = "whisper.owner"
+"""The key of the owner in the ASGI scope: derived from the API key, absent if the service has no API keys."""
 
 OWNER = "whisper.owner"
 """The key of the owner in the ASGI scope."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Header
 
 from serve_app.schemas.job import Job
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)  # 5.6.4

@@ -28,4 +28,4 @@ async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    return await blobs.write(chunks())
+    return chunks()

@@ -30,7 +30,6 @@ router = APIRouter(tags=["insanely-fast-whisper"], route_class=ERROR_FORMAT.rout
 )
 async def transcribe(
     service: ServiceDep,
-    owner: OwnerDep,
     response: Response,
     body: Annotated[TaskBody, Body(openapi_examples=openapi.TASK_EXAMPLES)],
     preferences: PreferencesDep,
@@ -53,7 +52,7 @@ async def transcribe(
 
 @router.get("/tasks", summary="List the ids of all tasks that have not ended", responses=openapi.TASKS)
 async def tasks(service: ServiceDep) -> Tasks:
-    return Tasks(tasks=await service.jobs.active())
+    return Tasks(tasks=await service.list_active())
 
 
 async def status(service: ServiceDep, task_id: JobIdPath) -> dict[str, Any]:
@@ -78,7 +77,7 @@ router.add_api_route(
 )
 async def cancel(service: ServiceDep, task_id: JobIdPath) -> dict[str, Any]:
     try:
-        job = await service.jobs.cancel(task_id)
+        job = await service.cancel(task_id)
     except Conflict:
         raise InvalidRequest("Not a background task: close its request to cancel it") from None
     return await _task_status(service, job)
@@ -87,7 +86,7 @@ async def cancel(service: ServiceDep, task_id: JobIdPath) -> dict[str, Any]:
 async def _task_status(service: Service, job: Job) -> dict[str, Any]:
     match job.state:
         case JobState.SUCCEEDED:
-            return {"status": "completed", "output": chunked(await service.jobs.result(job.id))}
+            return {"status": "completed", "output": chunked(await service.result(job.id))}
         case JobState.FAILED:
             return {"status": "error", "error": job.error.message if job.error else ""}
         case JobState.CANCELLED:

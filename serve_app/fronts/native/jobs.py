@@ -40,7 +40,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 )
 async def submit(
     service: ServiceDep,
-    owner: OwnerDep,
     request: Request,
     response: Response,
     preferences: PreferencesDep,
@@ -48,9 +47,9 @@ async def submit(
 ) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
-            job_id, job_request = await _from_json(service, await request.body())
+            job = await _submit_json(service, await request.body(), idempotency_key)
         case "multipart/form-data":
-            job_id, job_request = await _from_form(service, request)
+            job = await _submit_form(service, request, idempotency_key)
         case other:
             raise UnsupportedMediaType(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
@@ -62,7 +61,7 @@ async def submit(
     return to_view(result.job)
 
 
-async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
+async def _submit_json(service: JobService, raw: bytes, idempotency_key: str | None) -> Job:
     try:
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
@@ -74,11 +73,12 @@ async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobReque
     elif body.upload_id is not None:
         source = UploadSource(id=body.upload_id)
     else:
-        source = await store_base64(service.blobs, body.audio or "", "audio")
-    return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+        audio = base64_chunks(body.audio or "", "audio")
+    job_request = JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+    return await service.submit(job_request, body.id, idempotency_key, audio)
 
 
-async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
+async def _submit_form(service: JobService, request: Request, idempotency_key: str | None) -> Job:
     await read_form(request)
     async with request.form() as form:
         check_repeated_fields(form)
@@ -97,7 +97,7 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
 
 @router.get("", summary="List jobs, newest first", responses=openapi.LIST)
 async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
-    page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
+    page = await service.list(query.status, query.limit, query.cursor, query.webhook)
     return JobList(data=[to_view(job) for job in page.data], next_cursor=page.next_cursor)
 
 
@@ -117,6 +117,6 @@ async def transcript(service: ServiceDep, job_id: JobIdPath, query: Annotated[Tr
 async def delete(service: ServiceDep, job_id: JobIdPath) -> JobView | Deleted:
     job = await service.jobs.get(job_id)
     if not job.state.terminal:
-        return to_view(await service.jobs.cancel(job_id))
-    await service.jobs.delete(job_id)
+        return to_view(await service.cancel(job_id))
+    await service.delete(job_id)
     return Deleted(id=job_id)

@@ -32,7 +32,6 @@ router = APIRouter(tags=["octoai"], route_class=ERROR_FORMAT.route)
 )
 async def infer(
     service: ServiceDep,
-    owner: OwnerDep,
     request: Request,
     body: InferBody,
     preferences: PreferencesDep,
@@ -58,12 +57,6 @@ async def infer(
     except ServiceError as error:
         return render(error, request_id)
     return JSONResponse(Prediction.of(transcript).model_dump(), headers=headers)
-
-
-async def _source(service: Service, body: InferBody) -> Source:
-    if body.url is not None:
-        return UrlSource(url=body.url)
-    return await store_base64(service.blobs, body.audio or "", "audio")
 
 
 @router.get(

@@ -53,7 +53,6 @@ async def upload_url(
 )
 async def submit(
     service: ServiceDep,
-    owner: OwnerDep,
     request: Request,
     response: Response,
     size: Annotated[str, Path(json_schema_extra={"enum": list(SIZES)})],
@@ -68,7 +67,7 @@ async def submit(
     model = select_model(service.settings.served_models, size, query.service_tier)
     options = TranscriptionOptions(**body.input.model_dump(), model=model.id)
     try:
-        job = await service.submit(JobRequest(source=_source(service, body.url), options=options), owner=owner)
+        job = await service.submit(JobRequest(source=_source(service, body.url), options=options))
     except UploadNotFound as error:
         raise UploadNotFound(error.message.replace("upload_id", "URL"), "URL", error.code) from None
     poll_url = f"{base_url(service, request)}/v1/async/requests/{job.id}"
@@ -81,7 +80,7 @@ async def submit(
     return SubmitResponse(response=Submitted(**state.model_dump(), urls={"GET": poll_url}))
 
 
-def _source(service: Service, url: str) -> Source:
+def _source(service: JobService, url: str) -> Source:
     check_url(url, "URL")
     upload_id = parse_upload_url(service, url)
     return UrlSource(url=url) if upload_id is None else UploadSource(id=upload_id)

@@ -130,7 +130,7 @@ statuses = APIRouter(route_class=STATUS_ERROR_FORMAT.route)
     responses=openapi.RESULT,
 )
 async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
-    job = await service.jobs.get(inference_id)
+    job = await service.get(inference_id)
     if not job.state.terminal:
         message = f"the inference is {job.state}, and has no result yet: poll /status/{deployment} until Status is 3"
         raise NotFound(message, INFERENCE_ID, "not_ready")
