@@ -69,7 +69,7 @@ class Preferences:
         """Whether the client prefers not to wait for the transcript (section 4.1)."""
         return "respond-async" in self.values
 
-    async def wait_for(self, service: Service, job: Job) -> "WaitResult":
+    async def wait_for(self, service: JobService, job: Job) -> "WaitResult":
         """Wait for a submitted job as long as the client prefers (`wait`, section 4.3). Raises NotFound."""
         wait = self.values.get("wait", "")
         if not (wait.isascii() and wait.isdigit()):

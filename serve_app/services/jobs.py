@@ -7,7 +7,7 @@ from uuid import uuid4
 from serve_app.errors import UploadNotFound
 from serve_app.schemas.job import DeliveryView, Job, JobEvent, JobPage, JobState, WebhookState
 from serve_app.schemas.request import BlobSource, JobRequest
-from serve_app.schemas.transcript import OnDelta, Transcript
+from serve_app.schemas.transcript import Transcript, TranscriptStream
 from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings
 from serve_app.storage.signed_uploads import UploadToken
@@ -35,15 +35,15 @@ class JobService:
         """Return whether every part of the service is ready."""
         return await self._service.ready()
 
-    async def transcribe(
+    def transcribe(
         self,
         request: JobRequest,
         job_id: str | None = None,
-        tell: OnDelta | None = None,
+        stream: bool = False,
         body: AsyncIterator[bytes] | None = None,
-    ) -> Transcript:
+    ) -> TranscriptStream:
         """See `Service.transcribe`. `body`: the audio of a request with a `BodySource`."""
-        return await self._service.transcribe(request, self._owner, job_id, tell, body)
+        return self._service.transcribe(request, self._owner, job_id, stream, body)
 
     async def submit(
         self,

@@ -9,7 +9,7 @@ from yarl import URL
 
 from serve_app.http.dependencies import base_url
 from serve_app.schemas.request import StrictModel
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 from serve_app.storage.signed_uploads import UploadToken
 
 UPLOADS_PATH = "/v1/uploads"
@@ -54,9 +54,9 @@ UPLOAD_EXAMPLE = {
 """An UploadView in the OpenAPI document."""
 
 
-def create_upload(service: Service, request: Request) -> UploadView:
+def create_upload(service: JobService, request: Request) -> UploadView:
     """Create an upload. Its URL has the host by which the client of this request reaches the service."""
-    token = service.uploads.ticket()
+    token = service.create_upload()
     base = base_url(service, request)
     return UploadView(
         id=token.id,
@@ -66,7 +66,7 @@ def create_upload(service: Service, request: Request) -> UploadView:
     )
 
 
-def parse_upload_url(service: Service, url: str) -> str | None:
+def parse_upload_url(service: JobService, url: str) -> str | None:
     """Return the id of the upload that `create_upload` made this URL for; None for any other URL.
 
     The signature decides, not the host, as the service may be reached under several names.
@@ -77,5 +77,5 @@ def parse_upload_url(service: Service, url: str) -> str | None:
         query = PutQuery.model_validate(dict(parsed.query))
     except ValidationError:
         return None
-    is_upload = folder.endswith(UPLOADS_PATH) and service.uploads.is_valid(query.token(upload_id))
+    is_upload = folder.endswith(UPLOADS_PATH) and service.is_valid_upload(query.token(upload_id))
     return upload_id if is_upload else None

@@ -9,12 +9,12 @@ from serve_app.errors import Conflict, InvalidRequest
 from serve_app.fronts.insanely_fast import openapi
 from serve_app.fronts.insanely_fast.errors import ERROR_FORMAT
 from serve_app.fronts.insanely_fast.schemas import TaskBody, Tasks
-from serve_app.http.dependencies import JobIdPath, OwnerDep, ServiceDep
+from serve_app.http.dependencies import JobIdPath, ServiceDep
 from serve_app.http.prefer import PreferencesDep
 from serve_app.rendering.formats import chunked
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.transcript import final_transcript
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 VERDA_HEADER = "x-inference-id"
 """`/status/{…}` belongs to Verda's API in requests with this header."""
@@ -36,9 +36,9 @@ async def transcribe(
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
     if not (body.is_async or preferences.respond_async):
-        transcript = await final_transcript(service.transcribe(body.to_job_request(), owner, job_id=task_id))
+        transcript = await final_transcript(service.transcribe(body.to_job_request(), task_id))
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
-    result = await preferences.wait_for(service, await service.submit(body.to_job_request(), task_id, owner))
+    result = await preferences.wait_for(service, await service.submit(body.to_job_request(), task_id))
     response.headers.update(result.headers | {"Location": f"/status/{task_id}"})
     if result.job.state.terminal:  # during the wait, or the same task was submitted before
         if not body.is_async:
@@ -56,7 +56,7 @@ async def tasks(service: ServiceDep) -> Tasks:
 
 
 async def status(service: ServiceDep, task_id: JobIdPath) -> dict[str, Any]:
-    return await _task_status(service, await service.jobs.get(task_id))
+    return await _task_status(service, await service.get(task_id))
 
 
 router.add_api_route(
@@ -83,7 +83,7 @@ async def cancel(service: ServiceDep, task_id: JobIdPath) -> dict[str, Any]:
     return await _task_status(service, job)
 
 
-async def _task_status(service: Service, job: Job) -> dict[str, Any]:
+async def _task_status(service: JobService, job: Job) -> dict[str, Any]:
     match job.state:
         case JobState.SUCCEEDED:
             return {"status": "completed", "output": chunked(await service.result(job.id))}

@@ -12,15 +12,15 @@ from serve_app.fronts.native import openapi
 from serve_app.fronts.native.schemas import DeliveryList, LastEventId, Redelivery
 from serve_app.http.dependencies import JobIdPath, ServiceDep
 from serve_app.schemas.job import JobEvent
-from serve_app.services.transcription import LONG_POLL_S
+from serve_app.services.jobs import LONG_POLL_S
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 
 async def first_events(service: ServiceDep, job_id: JobIdPath, last_event_id: LastEventId = 0) -> tuple[JobEvent, ...]:
     """Return the events that exist already. It runs before the stream begins, so that an unknown job is a 404."""
-    await service.jobs.get(job_id)
-    return await service.jobs.events(job_id, last_event_id, 0.0)
+    await service.get(job_id)
+    return await service.events(job_id, last_event_id, 0.0)
 
 
 @router.get(
@@ -38,18 +38,18 @@ async def events(
     """All events after `Last-Event-ID`, then new ones as they happen; the stream ends with the job."""
     last_number = last_event_id
     with suppress(NotFound):  # the job was deleted meanwhile
-        while found or not (await service.jobs.get(job_id)).state.terminal:
+        while found or not (await service.get(job_id)).state.terminal:
             for event in found:
                 last_number = event.number
                 yield ServerSentEvent(event=event.type, id=str(event.number), data=event.model_dump(mode="json"))
-            found = await service.jobs.events(job_id, last_number, LONG_POLL_S)
+            found = await service.events(job_id, last_number, LONG_POLL_S)
 
 
 @router.get("/deliveries", summary="List a job's webhook deliveries and their attempts", responses=openapi.DELIVERIES)
 async def deliveries(service: ServiceDep, job_id: JobIdPath) -> DeliveryList:
-    return DeliveryList(data=await service.jobs.deliveries(job_id))
+    return DeliveryList(data=await service.deliveries(job_id))
 
 
 @router.post("/deliveries", status_code=202, summary="Send a job's webhooks again", responses=openapi.REDELIVER)
 async def redeliver(service: ServiceDep, job_id: JobIdPath, body: Redelivery | None = None) -> DeliveryList:
-    return DeliveryList(data=await service.jobs.redeliver(job_id, body.id if body else None))
+    return DeliveryList(data=await service.redeliver(job_id, body.id if body else None))

@@ -8,7 +8,7 @@ from starlette.datastructures import UploadFile
 
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.fronts.common.transcripts import transcript_response
-from serve_app.fronts.common.uploads import store_base64, store_upload
+from serve_app.fronts.common.uploads import base64_chunks, file_chunks
 from serve_app.fronts.native import openapi
 from serve_app.fronts.native.schemas import (
     Deleted,
@@ -19,14 +19,15 @@ from serve_app.fronts.native.schemas import (
     JobsQuery,
     TranscriptQuery,
 )
-from serve_app.http.dependencies import JobIdPath, OwnerDep, ServiceDep
+from serve_app.http.dependencies import JobIdPath, ServiceDep
 from serve_app.http.error_format import as_invalid_request
 from serve_app.http.multipart import check_repeated_fields, read_form
 from serve_app.http.prefer import PreferencesDep
 from serve_app.jobs.view import JobView, to_view
 from serve_app.rendering.formats import check_speakers
-from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UploadSource, UrlSource
-from serve_app.services.transcription import Service
+from serve_app.schemas.job import Job
+from serve_app.schemas.request import BodySource, JobRequest, Source, TranscriptionOptions, UploadSource, UrlSource
+from serve_app.services.jobs import JobService
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -54,7 +55,6 @@ async def submit(
             raise UnsupportedMediaType(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
-    job = await service.submit(job_request, job_id, owner, idempotency_key)
     result = await preferences.wait_for(service, job)
     response.status_code = 200 if result.has_ended else 202
     response.headers.update(result.headers | {"Location": f"/v1/jobs/{job.id}"})
@@ -67,7 +67,8 @@ async def _submit_json(service: JobService, raw: bytes, idempotency_key: str | N
     except ValidationError as error:
         raise as_invalid_request(error) from None
     options = TranscriptionOptions.from_body(body)
-    source: Source
+    source: Source = BodySource()
+    audio = None
     if body.url is not None:
         source = UrlSource(url=body.url)
     elif body.upload_id is not None:
@@ -90,9 +91,10 @@ async def _submit_form(service: JobService, request: Request, idempotency_key: s
             body = JobForm.model_validate(fields)
         except ValidationError as error:
             raise as_invalid_request(error) from None
-        source = await store_upload(service.blobs, file)
         options = TranscriptionOptions.from_body(body)
-        return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+        source = BodySource()
+        job_request = JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+        return await service.submit(job_request, body.id, idempotency_key, file_chunks(file))
 
 
 @router.get("", summary="List jobs, newest first", responses=openapi.LIST)
@@ -103,19 +105,19 @@ async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> Job
 
 @router.get("/{job_id}", summary="Get a job", responses=openapi.GET)
 async def job(service: ServiceDep, job_id: JobIdPath) -> JobView:
-    return to_view(await service.jobs.get(job_id))
+    return to_view(await service.get(job_id))
 
 
 @router.get("/{job_id}/transcript", summary="Get the transcript of a job that succeeded", responses=openapi.TRANSCRIPT)
 async def transcript(service: ServiceDep, job_id: JobIdPath, query: Annotated[TranscriptQuery, Query()]) -> Response:
-    found = await service.jobs.result(job_id)
+    found = await service.result(job_id)
     check_speakers(found, query.format)
     return transcript_response(found, query.format, query, job_id)
 
 
 @router.delete("/{job_id}", summary="Cancel a job that has not ended; delete one that has", responses=openapi.DELETE)
 async def delete(service: ServiceDep, job_id: JobIdPath) -> JobView | Deleted:
-    job = await service.jobs.get(job_id)
+    job = await service.get(job_id)
     if not job.state.terminal:
         return to_view(await service.cancel(job_id))
     await service.delete(job_id)

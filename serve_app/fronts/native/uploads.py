@@ -32,7 +32,7 @@ async def create(service: ServiceDep, request: Request, body: UploadBody | None 
 )
 async def put(service: ServiceDep, request: Request, upload_id: str, query: Annotated[PutQuery, Query()]) -> StoredView:
     try:
-        source = await service.uploads.put(query.token(upload_id), request.stream())
+        source = await service.put_upload(query.token(upload_id), request.stream())
     except ClientDisconnect:
         raise InvalidRequest(
             "the upload was interrupted: send the whole file again", None, "upload_broke_off"

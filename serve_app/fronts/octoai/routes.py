@@ -7,18 +7,17 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse
 
 from serve_app.errors import ServiceError
-from serve_app.fronts.common.uploads import store_base64
+from serve_app.fronts.common.uploads import base64_chunks
 from serve_app.fronts.octoai import openapi
 from serve_app.fronts.octoai.errors import ERROR_FORMAT, REQUEST_ID, render
 from serve_app.fronts.octoai.schemas import Future, InferBody, Prediction, Progress
 from serve_app.http.body_limits import require_json
-from serve_app.http.dependencies import JobIdPath, OwnerDep, ServiceDep, base_url
+from serve_app.http.dependencies import JobIdPath, ServiceDep, base_url
 from serve_app.http.error_format import message_with_field
 from serve_app.http.prefer import PreferencesDep
 from serve_app.schemas.job import Job, JobState
-from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UrlSource
+from serve_app.schemas.request import BodySource, JobRequest, Source, TranscriptionOptions, UrlSource
 from serve_app.schemas.transcript import final_transcript
-from serve_app.services.transcription import Service
 
 router = APIRouter(tags=["octoai"], route_class=ERROR_FORMAT.route)
 
@@ -40,12 +39,14 @@ async def infer(
     ] = False,
 ) -> JSONResponse:
     options = TranscriptionOptions.from_body(body)
-    job_request = JobRequest(source=await _source(service, body), options=options)
+    source: Source = BodySource() if body.url is None else UrlSource(url=body.url)
+    audio = base64_chunks(body.audio or "", "audio") if body.url is None else None
+    job_request = JobRequest(source=source, options=options)
     request_id = uuid4().hex
     headers = {REQUEST_ID: request_id}
     try:
         if is_async or preferences.respond_async:
-            result = await preferences.wait_for(service, await service.submit(job_request, request_id, owner))
+            result = await preferences.wait_for(service, await service.submit(job_request, request_id, body=audio))
             headers |= result.headers
             if not result.has_ended:
                 poll_url = f"{base_url(service, request)}/v1/requests/{request_id}"
@@ -53,7 +54,7 @@ async def infer(
                 return JSONResponse(future.model_dump(), 201, headers | {"Location": poll_url})
             transcript = await service.outcome(result.job)
         else:
-            transcript = await final_transcript(service.transcribe(job_request, owner, request_id))
+            transcript = await final_transcript(service.transcribe(job_request, request_id, body=audio))
     except ServiceError as error:
         return render(error, request_id)
     return JSONResponse(Prediction.of(transcript).model_dump(), headers=headers)
@@ -66,7 +67,7 @@ async def infer(
     responses=openapi.POLL,
 )
 async def poll(service: ServiceDep, request: Request, response_id: JobIdPath) -> JSONResponse:
-    job = await service.jobs.get(response_id)
+    job = await service.get(response_id)
     progress = Progress(
         response_id=response_id,
         status=_status(job),
@@ -96,7 +97,7 @@ def _status(job: Job) -> Literal["pending", "running", "completed", "failed"]:
     responses=openapi.RESULT,
 )
 async def result(service: ServiceDep, response_id: JobIdPath) -> JSONResponse:
-    job = await service.jobs.get(response_id)
+    job = await service.get(response_id)
     try:
         transcript = await service.outcome(job)
     except ServiceError as error:

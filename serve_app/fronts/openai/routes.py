@@ -10,22 +10,22 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse
 
 from serve_app.fronts.common.transcripts import transcript_response
-from serve_app.fronts.common.uploads import store_upload
+from serve_app.fronts.common.uploads import file_chunks
 from serve_app.fronts.openai import openapi
 from serve_app.fronts.openai.forms import SpeechForm, TranscriptionForm, TranslationForm, with_openai_param_names
 from serve_app.fronts.openai.schemas import Model, ModelList
 from serve_app.fronts.openai.stream import encode_event, encode_item
 from serve_app.http import sse
-from serve_app.http.dependencies import OwnerDep, ServiceDep
+from serve_app.http.dependencies import ServiceDep
 from serve_app.http.error_format import error_body
 from serve_app.http.error_handlers import as_service_error
 from serve_app.http.multipart import FormRoute, reject_repeated_fields
 from serve_app.http.prefer import Preferences, PreferencesDep
 from serve_app.jobs.view import to_view
 from serve_app.rendering.formats import Format
-from serve_app.schemas.request import JobRequest, TranscriptionOptions
+from serve_app.schemas.request import BodySource, JobRequest, TranscriptionOptions
 from serve_app.schemas.transcript import TextDelta, Transcript, TranscriptStream, final_transcript
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
 
@@ -39,9 +39,9 @@ MULTIPART = Form(media_type="multipart/form-data")
     dependencies=[Depends(reject_repeated_fields)],
 )
 async def transcriptions(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART], preferences: PreferencesDep
+    service: ServiceDep, form: Annotated[TranscriptionForm, MULTIPART], preferences: PreferencesDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options(), preferences)
+    return await _answer(service, form, form.options(), preferences)
 
 
 @router.post(
@@ -51,18 +51,18 @@ async def transcriptions(
     dependencies=[Depends(reject_repeated_fields)],
 )
 async def translations(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART], preferences: PreferencesDep
+    service: ServiceDep, form: Annotated[TranslationForm, MULTIPART], preferences: PreferencesDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options(), preferences)
+    return await _answer(service, form, form.options(), preferences)
 
 
 async def _answer(
-    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferences: Preferences
+    service: JobService, form: SpeechForm, options: TranscriptionOptions, preferences: Preferences
 ) -> Response:
-    request = JobRequest(source=await store_upload(service.blobs, form.file), options=options)
+    request, audio = JobRequest(source=BodySource(), options=options), file_chunks(form.file)
     if preferences.respond_async and not form.stream:  # a stream begins at once in any case
         with with_openai_param_names():
-            result = await preferences.wait_for(service, await service.submit(request, owner=owner))
+            result = await preferences.wait_for(service, await service.submit(request, body=audio))
         headers = result.headers | {"Location": f"/v1/jobs/{result.job.id}"}
         if not result.has_ended:
             return JSONResponse(to_view(result.job).model_dump(mode="json"), 202, headers)
@@ -70,7 +70,7 @@ async def _answer(
             answer = transcript_response(await service.outcome(result.job), form.response_format)
         answer.headers.update(headers)
         return answer
-    items = service.transcribe(request, owner, stream=form.stream)
+    items = service.transcribe(request, stream=form.stream, body=audio)
     if not form.stream:
         with with_openai_param_names():
             return transcript_response(await final_transcript(items), form.response_format)

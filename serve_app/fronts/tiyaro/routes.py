@@ -19,12 +19,12 @@ from serve_app.fronts.tiyaro.schemas import (
     UploadUrl,
 )
 from serve_app.http.body_limits import require_json
-from serve_app.http.dependencies import JobIdPath, OwnerDep, ServiceDep, base_url
+from serve_app.http.dependencies import JobIdPath, ServiceDep, base_url
 from serve_app.http.prefer import PreferencesDep
 from serve_app.net.ssrf import check_url
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UploadSource, UrlSource
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 from serve_app.settings import ServedModel, Tier
 
 SIZES = ("large", "medium", "small", "tiny")
@@ -105,9 +105,9 @@ def select_model(models: Sequence[ServedModel], size: str, tier: Tier) -> Served
     responses=openapi.INFERENCE,
 )
 async def inference(service: ServiceDep, request_id: JobIdPath) -> Inference:
-    return await _inference(service, await service.jobs.get(request_id))
+    return await _inference(service, await service.get(request_id))
 
 
-async def _inference(service: Service, job: Job) -> Inference:
-    transcript = await service.jobs.result(job.id) if job.state is JobState.SUCCEEDED else None
+async def _inference(service: JobService, job: Job) -> Inference:
+    transcript = await service.result(job.id) if job.state is JobState.SUCCEEDED else None
     return Inference.of(job, service.settings.model, transcript)

@@ -15,13 +15,13 @@ from serve_app.fronts.verda.parameters import (
     document_deployment,
 )
 from serve_app.fronts.verda.schemas import AcceptedInference, GenerateBody, InferenceStatus, Result
-from serve_app.http.dependencies import OwnerDep, ServiceDep
+from serve_app.http.dependencies import ServiceDep
 from serve_app.http.prefer import preference_applied_header
 from serve_app.rendering.speaker_labels import speaker_text
 from serve_app.schemas.job import Job, JobState
 from serve_app.schemas.request import JobRequest, Webhook
 from serve_app.schemas.transcript import final_transcript
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 _STATUSES = {
     JobState.QUEUED: (1, "Queue"),
@@ -43,13 +43,11 @@ container = APIRouter(route_class=ERROR_FORMAT.route)
     response_model=Result,
     responses=openapi.GENERATE,
 )
-async def generate(
-    service: ServiceDep, owner: OwnerDep, parameters: RequestParametersDep, body: GenerateBody
-) -> Response:
+async def generate(service: ServiceDep, parameters: RequestParametersDep, body: GenerateBody) -> Response:
     if parameters.mode in ("respond-async", "respond-async-proxy"):
-        job = await _submit(service, parameters, body.to_job_request(), owner)
+        job = await _submit(service, parameters, body.to_job_request())
         return await _respond_async(service, parameters, job)
-    transcript = await final_transcript(service.transcribe(body.to_job_request(), owner))
+    transcript = await final_transcript(service.transcribe(body.to_job_request()))
     return JSONResponse({"result": speaker_text(transcript)}, headers=preference_applied_header(parameters.mode))
 
 
@@ -59,15 +57,13 @@ async def generate(
     summary="Transcribe the audio behind a URL, and send `{'result': text}` to the configured webhook",
     responses=openapi.GENERATE_WEBHOOK,
 )
-async def generate_webhook(
-    service: ServiceDep, owner: OwnerDep, parameters: RequestParametersDep, body: GenerateBody
-) -> Response:
+async def generate_webhook(service: ServiceDep, parameters: RequestParametersDep, body: GenerateBody) -> Response:
     url = service.settings.verda.webhook
     if url is None:
         return JSONResponse({"status": "error", "details": "webhook not defined"}, 500)
     # Receivers expect a body with a text: nothing is sent for a job without a text.
     webhook = Webhook(url=str(url), events=("completed",))
-    job = await _submit(service, parameters, body.to_job_request(webhook), owner)
+    job = await _submit(service, parameters, body.to_job_request(webhook))
     if parameters.mode in ("respond-async", "respond-async-proxy"):
         return await _respond_async(service, parameters, job)
     return JSONResponse(
@@ -75,16 +71,16 @@ async def generate_webhook(
     )
 
 
-async def _submit(service: Service, parameters: RequestParameters, request: JobRequest, owner: str) -> Job:
+async def _submit(service: JobService, parameters: RequestParameters, request: JobRequest) -> Job:
     inference_id = parameters.inference_id
     try:
-        return await service.submit(request, inference_id, owner)
+        return await service.submit(request, inference_id)
     except IdempotencyConflict:
         message = f"{INFERENCE_ID}: {inference_id!r} belongs to another request: choose a new one"
         raise IdempotencyConflict(message, INFERENCE_ID, "id_reused") from None
 
 
-async def _respond_async(service: Service, parameters: RequestParameters, job: Job) -> Response:
+async def _respond_async(service: JobService, parameters: RequestParameters, job: Job) -> Response:
     """Answer a request that prefers not to wait, or to wait for a limited time."""
     if parameters.mode == "respond-async-proxy":
         headers = {INFERENCE_ID: job.id} | preference_applied_header(parameters.mode)
@@ -98,7 +94,7 @@ async def _respond_async(service: Service, parameters: RequestParameters, job: J
     return JSONResponse(paths.model_dump(), 202, headers | {"Location": paths.ResultPath})
 
 
-async def _text(service: Service, job: Job) -> str:
+async def _text(service: JobService, job: Job) -> str:
     """Return the text of a job that has ended. Raises its error."""
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, INFERENCE_ID, "cancelled")
@@ -143,7 +139,7 @@ async def result(service: ServiceDep, deployment: Deployment, inference_id: Infe
     responses=openapi.STATUS,
 )
 async def status(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> InferenceStatus:
-    job = await service.jobs.get(inference_id)
+    job = await service.get(inference_id)
     number, name = _STATUSES[job.state]
     error = _CANCELLED if job.state is JobState.CANCELLED else job.error and job.error.message
     return InferenceStatus(Id=job.id, Error=error, Status=name if service.settings.verda.status_names else number)

@@ -53,9 +53,9 @@ class JobStore:
                 waiting = select(func.count()).where(jobs.c.state == JobState.QUEUED)
                 if (await connection.execute(waiting)).scalar_one() >= max_queued:
                     return None
-            clips = job.request.options.clips
+            clips = job.request.options.reference_clips
             row = {name: getattr(job, name) for name in Job.model_fields}
-            row["request"] = job.request.with_clips([CLIP_APART] * len(clips))
+            row["request"] = job.request.with_reference_clips([CLIP_APART] * len(clips))
             first: EventType = "queued" if job.state is JobState.QUEUED else "started"
             await connection.execute(
                 insert(jobs).values(

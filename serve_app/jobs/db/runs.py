@@ -85,10 +85,10 @@ class RunStore:
                 "started",
                 now,
             )
-            if job is None or not job.request.options.clips:
+            if job is None or not job.request.options.reference_clips:
                 return job
             clips = (await connection.execute(select(jobs.c.clips).where(jobs.c.id == job.id))).scalar_one()
-            return job.model_copy(update={"request": job.request.with_clips(clips or ())})
+            return job.model_copy(update={"request": job.request.with_reference_clips(clips or ())})
 
         return await self._database.write(claim)
 
