@@ -22,7 +22,7 @@ from serve_app.errors import Conflict
 from serve_app.fronts.common.front import Front
 from serve_app.fronts.registry import FRONTS
 from serve_app.http.body_limits import MAX_HEAD_BYTES
-from serve_app.http.dependencies import OwnerDep, ServiceDep
+from serve_app.http.dependencies import OWNER, ServiceDep
 from serve_app.http.error_format import ErrorFormat
 from serve_app.schemas.request import JobRequest, StrictModel, UrlSource, Webhook
 from serve_app.services.transcription import Service
@@ -55,18 +55,18 @@ async def about() -> str:
 
 
 @router.post("/jobs", responses=ERROR_FORMAT.responses(409))
-async def submit(service: ServiceDep, owner: OwnerDep, body: ToyBody) -> str:
+async def submit(service: ServiceDep, body: ToyBody) -> str:
     webhook = Webhook(url=body.notify, events=("completed",))
     request = JobRequest(source=UrlSource(url=body.url), webhook=webhook, webhook_format="toy")
-    return (await service.submit(request, owner=owner)).id
+    return (await service.submit(request)).id
 
 
 @router.websocket("/live")
-async def live(websocket: WebSocket, service: ServiceDep, owner: OwnerDep) -> None:
+async def live(websocket: WebSocket, service: ServiceDep) -> None:
     if "refuse" in websocket.query_params:
         raise Conflict("no more sockets")
     await websocket.accept()
-    await websocket.send_json({"owner": owner, "model": service.settings.model})
+    await websocket.send_json({"owner": websocket.scope[OWNER], "model": service.settings.model})
     while (text := await websocket.receive_text()) != "break":
         await websocket.send_text(text)
     raise Conflict("it is broken")
