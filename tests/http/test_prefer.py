@@ -230,19 +230,19 @@ async def test_wait_alone_does_not_respond_early(client: httpx.AsyncClient, outs
     assert (answer.status_code, answer.headers.get("preference-applied")) == (200, None)
 
 
-async def test_a_format_is_kept_for_who_waits(client: httpx.AsyncClient, outside: str) -> None:
-    answer = await ENDPOINTS[1].ask(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
+async def test_wait_returns_the_requested_format(client: httpx.AsyncClient, outside: str) -> None:
+    answer = await ENDPOINTS[1].post(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
     assert answer.text.startswith("1\n00:00:0")
-    streamed = await ENDPOINTS[1].ask(client, f"{outside}/audio", "respond-async", stream="true")
+    streamed = await ENDPOINTS[1].post(client, f"{outside}/audio", "respond-async", stream="true")
     assert (streamed.status_code, "preference-applied" in streamed.headers) == (200, False)
     assert "transcript.text.done" in streamed.text
 
 
 async def test_a_finished_inference_has_its_result(client: httpx.AsyncClient, outside: str) -> None:
-    found = (await ENDPOINTS[-1].ask(client, f"{outside}/audio", "wait=60")).json()["response"]
+    found = (await ENDPOINTS[-1].post(client, f"{outside}/audio", "wait=60")).json()["response"]
     assert (found["status"], found["result"]["text"]) == ("success", EN)
     assert found["urls"]["GET"].endswith(found["id"])
-    failed = (await ENDPOINTS[-1].ask(client, f"{outside}/noise", "wait=60")).json()["response"]
+    failed = (await ENDPOINTS[-1].post(client, f"{outside}/noise", "wait=60")).json()["response"]
     assert (failed["status"], failed["error"]["code"]) == ("failed", 400)
 
 
