@@ -77,7 +77,7 @@ async def test_a_step_that_hangs_is_noticed_and_idling_is_not() -> None:
     worker.check_health()
     await asyncio.sleep(0.4)
     with pytest.raises(RuntimeError, match="has made no progress"):
-        worker.check()
+        worker.check_health()
     go.set()
     await task
     await asyncio.sleep(0.05)

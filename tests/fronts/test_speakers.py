@@ -313,10 +313,10 @@ async def test_the_other_fronts_answers_at_once(client: httpx.AsyncClient) -> No
 async def finished(service: Service, text: str, **fields: Any) -> str:
     """A job that has ended with a transcript."""
     request = JobRequest(source=UrlSource(url="http://x/a"), options=TranscriptionOptions(**fields))
-    job = await service.jobs.register_sync(request, "call-17")
+    job = await service.jobs.register_sync(request, "call-17", owner="")
     told = Transcript.model_validate_json(text)
     await service.jobs.complete(job.id, told)
-    assert await service.jobs.result(job.id) == told
+    assert await service.jobs.result(job.id, owner="") == told
     return f"/v1/jobs/{job.id}/transcript"
 
 
@@ -386,7 +386,7 @@ async def test_clips_are_kept_small_and_never_shown(client: httpx.AsyncClient, s
     (ann,) = normalize_clips((KnownSpeaker(**KNOWN["known_speakers"][0]),), service.settings)
     clip_of_ann = ann.reference
     assert base64.b64decode(clip_of_ann).startswith(b"fLaC")
-    assert clip_of_ann not in (await service.jobs.get("call-1")).model_dump_json()
+    assert clip_of_ann not in (await service.jobs.get("call-1", owner="")).model_dump_json()
     for answer in (submitted, listed, one):
         assert clip_of_ann[:40] not in answer.text
     assert (await client.post("/v1/jobs", json=body)).json()["id"] == "call-1"

@@ -22,6 +22,7 @@ from serve_app.schemas.request import (
     UrlSource,
     Webhook,
 )
+from serve_app.schemas.transcript import final_transcript
 from serve_app.services.jobs import JobService
 from serve_app.services.transcription import Service
 
@@ -70,8 +71,12 @@ async def test_a_request_is_validated_before_its_body_is_read(
     diarization = service.settings.diarization.model_copy(update={"enabled": False})
     service.settings = service.settings.model_copy(update={"diarization": diarization})
     body = Body()
+    caller = JobService(service, "")
     with pytest.raises(ServiceError) as error:
-        await getattr(JobService(service, ""), operation)(refused, body=aiter(body))
+        if operation == "submit":
+            await caller.submit(refused, body=aiter(body))
+        else:
+            await final_transcript(caller.transcribe(refused, body=aiter(body)))
     assert (error.value.status, error.value.param) == (status, param)
     assert body.reads == 0
     assert not blob_folder(service).exists()
@@ -103,7 +108,7 @@ async def test_a_body_becomes_the_blob_of_its_job_and_is_deleted_with_the_job_s_
     assert isinstance(job.request.source, BlobSource)
     job = await caller.wait(job, 60)
     assert (await caller.outcome(job)).text == TEXT
-    assert (await caller.transcribe(request(), body=aiter(body))).text == TEXT
+    assert (await final_transcript(caller.transcribe(request(), body=aiter(body)))).text == TEXT
     assert body.reads == 2
     assert list(blob_folder(service).iterdir()) == []
 
@@ -112,9 +117,10 @@ async def test_the_body_of_a_refused_job_is_deleted(service: Service) -> None:
     caller = JobService(service, "alice")
     job = await caller.submit(request(), "call-17", body=aiter(Body()))
     await caller.wait(job, 60)
-    for submit in (caller.submit, caller.transcribe):
-        with pytest.raises(IdempotencyConflict):
-            await submit(request(), "call-17", body=aiter(Body(b"another recording")))
+    with pytest.raises(IdempotencyConflict):
+        await caller.submit(request(), "call-17", body=aiter(Body(b"another recording")))
+    with pytest.raises(IdempotencyConflict):
+        await final_transcript(caller.transcribe(request(), "call-17", body=aiter(Body(b"another recording"))))
     assert list(blob_folder(service).iterdir()) == []
 
 

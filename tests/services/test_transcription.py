@@ -41,7 +41,7 @@ def transcriber(service: Service) -> Transcriber:
 
 
 async def state(service: Service) -> JobState:
-    return (await service.jobs.list(None, 1, None)).data[0].state
+    return (await service.jobs.list(None, 1, None, owner="")).data[0].state
 
 
 async def test_the_transcript_is_yielded_once_the_end_is_recorded(service: Service, transcriber: Transcriber) -> None:

@@ -77,7 +77,7 @@ async def test_the_clients_own_way_to_say_where_speech_is(client: AsyncOpenAI, s
         file=file(), model="whisper-1", chunking_strategy=strategy, keywords=["nine"]
     )
     assert body.text == EN
-    (job,) = (await service.jobs.list(None, 1, None)).data
+    (job,) = (await service.jobs.list(None, 1, None, owner="")).data
     assert job.request.options.vad.model_dump() == {
         "threshold": 0.4,
         "min_speech_ms": None,
@@ -156,7 +156,7 @@ class TestLimits:
                 file=("a.wav", minutes_of_speech(2)), model="whisper-1"
             )
         assert error.value.status_code == 408
-        assert len((await service.jobs.list(None, 10, None)).data) == 1
+        assert len((await service.jobs.list(None, 10, None, owner="")).data) == 1
 
 
 async def test_a_text_comes_while_it_is_heard(client: AsyncOpenAI, engine: Engine) -> None:
@@ -232,10 +232,10 @@ async def test_who_goes_away_before_the_first_word_cancels_the_work(
         async with client.stream("POST", "/v1/audio/transcriptions", files=files, data=data) as answer:
             async for text in answer.aiter_text():
                 assert text.replace(": ping\n\n", "") == ""
-                if (await service.jobs.list(None, 1, None)).data:
+                if (await service.jobs.list(None, 1, None, owner="")).data:
                     break
     async with asyncio.timeout(10):
-        while (state := (await service.jobs.list(None, 1, None)).data[0].state) == "running":
+        while (state := (await service.jobs.list(None, 1, None, owner="")).data[0].state) == "running":
             await asyncio.sleep(0.05)
     assert state == "cancelled"
 
@@ -254,7 +254,7 @@ async def test_who_goes_away_from_a_stream_cancels_the_work(client: AsyncOpenAI,
     assert (await anext(stream)).type == "transcript.text.delta"
     await stream.close()
     async with asyncio.timeout(10):
-        while (state := (await service.jobs.list(None, 1, None)).data[0].state) == "running":
+        while (state := (await service.jobs.list(None, 1, None, owner="")).data[0].state) == "running":
             await asyncio.sleep(0.05)
     assert state == "cancelled"
     assert not list(service.settings.spool_dir.iterdir())
