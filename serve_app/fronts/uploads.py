@@ -1,31 +1,25 @@
-"""Audio in a request body, on its way to the blob store."""
+"""The audio in a request body, as chunks of bytes."""
 
 from collections.abc import AsyncIterator
 
 from starlette.datastructures import UploadFile
 
 from serve_app.audio.inline import from_base64
-from serve_app.schemas.request import BlobSource
-from serve_app.storage.blobs import BlobStore
 
 CHUNK = 2**20
 
 
-async def store(blobs: BlobStore, file: UploadFile) -> BlobSource:
-    """Keep an uploaded file as a blob."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        while chunk := await file.read(CHUNK):
-            yield chunk
-
-    return await blobs.write(chunks())
+async def file_chunks(file: UploadFile) -> AsyncIterator[bytes]:
+    """Yield the bytes of an uploaded file."""
+    while chunk := await file.read(CHUNK):
+        yield chunk
 
 
-async def store_base64(blobs: BlobStore, text: str, param: str) -> BlobSource:
-    """Keep base64 audio, bare or in a data URL, as a blob."""
+def base64_chunks(text: str, param: str) -> AsyncIterator[bytes]:
+    """Return the bytes of base64 audio, which may be a data URL. Raises InvalidRequest that names the field `param`."""
     data = from_base64(text, param)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    return await blobs.write(chunks())
+    return chunks()

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.errors import InvalidRequest
-from serve_app.http.dependencies import service_of
+from serve_app.http.dependencies import get_service
 from serve_app.schemas.request import MAX_KNOWN_SPEAKERS
 
 SHORT = 2**20
@@ -22,7 +22,7 @@ async def read_form(request: Request) -> None:
 
     From then on `request.form()` is this form. Raises HTTPException for what can't be read.
     """
-    clips = MAX_KNOWN_SPEAKERS * service_of(request).settings.limits.max_clip_bytes
+    clips = MAX_KNOWN_SPEAKERS * get_service(request).settings.limits.max_clip_bytes
     try:
         await request.form(max_part_size=SHORT + clips * 4 // 3)
     except HTTPException:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Header
 
 from serve_app.schemas.job import Job
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)  # 5.6.4
@@ -69,7 +69,7 @@ class Preferences:
         """It would not wait for the text (`respond-async`, section 4.1)."""
         return "respond-async" in self.given
 
-    async def waited(self, service: Service, job: Job) -> "WaitResult":
+    async def waited(self, service: JobService, job: Job) -> "WaitResult":
         """A submitted job after the seconds that its client would wait (`wait`, section 4.3). Raises NotFound."""
         wait = self.given.get("wait", "")
         if not (wait.isascii() and wait.isdigit()):

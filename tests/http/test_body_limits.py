@@ -17,7 +17,8 @@ from serve_app.fronts.native.uploads import parse_upload_url
 from serve_app.http.body_limits import MAX_HEAD_BYTES, charset_of
 from serve_app.http.prefer import preferences
 from serve_app.jobs.cursor import from_cursor
-from serve_app.jobs.webhooks.sender import check_webhook, retry_after
+from serve_app.jobs.webhooks.sender import retry_after
+from serve_app.jobs.webhooks.validation import check_webhook
 from serve_app.net.ssrf import MAX_URL_CHARS, check_url
 from serve_app.rendering.speaker_labels import openai_speaker_labels, rttm
 from serve_app.rendering.subtitles import tsv

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
 from serve_app.fronts.bodies import ChunkedText
 from serve_app.fronts.native.jobs import JobId
-from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep
+from serve_app.http.dependencies import KnownId, ServiceDep
 from serve_app.http.error_format import Detail, ErrorFormat
 from serve_app.http.error_handlers import headers_of, invalid, with_field
 from serve_app.http.openapi.document import response
@@ -31,7 +31,7 @@ from serve_app.schemas.request import (
     UrlSource,
     Webhook,
 )
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 
 def render(error: ServiceError) -> JSONResponse:
@@ -180,16 +180,15 @@ _GIVEN = ("Location", "Preference-Applied")
 )
 async def transcribe(
     service: ServiceDep,
-    owner: OwnerDep,
     response: Response,
     body: Annotated[TaskBody, Body(openapi_examples=_EXAMPLES)],
     preferred: PreferredDep,
 ) -> dict[str, Any]:
     task_id = body.managed_task_id or uuid4().hex
     if not (body.is_async or preferred.in_background):
-        transcript = await service.transcribe(body.request(), owner, job_id=task_id)
+        transcript = await service.transcribe(body.request(), task_id)
         return {"output": chunked(transcript), "status": "completed", "task_id": task_id}
-    waited = await preferred.waited(service, await service.submit(body.request(), task_id, owner))
+    waited = await preferred.waited(service, await service.submit(body.request(), task_id))
     response.headers.update(waited.headers | {"Location": f"/status/{task_id}"})
     if waited.job.state.terminal:  # in that time, or the same task was submitted before
         if not body.is_async:
@@ -206,11 +205,11 @@ async def transcribe(
     responses=DIALECT.errors() | {200: response("Oldest first.", {"tasks": ["call-17"]})},
 )
 async def tasks(service: ServiceDep) -> Tasks:
-    return Tasks(tasks=await service.jobs.active())
+    return Tasks(tasks=await service.list_active())
 
 
 async def status(service: ServiceDep, task_id: KnownId) -> dict[str, Any]:
-    return await _state(service, await service.jobs.get(task_id))
+    return await _state(service, await service.get(task_id))
 
 
 router.add_api_route(
@@ -233,16 +232,16 @@ router.add_api_route(
 )
 async def cancel(service: ServiceDep, task_id: KnownId) -> dict[str, Any]:
     try:
-        job = await service.jobs.cancel(task_id)
+        job = await service.cancel(task_id)
     except Conflict:
         raise InvalidRequest("Not a background task: it ends when its request is closed") from None
     return await _state(service, job)
 
 
-async def _state(service: Service, job: Job) -> dict[str, Any]:
+async def _state(service: JobService, job: Job) -> dict[str, Any]:
     match job.state:
         case JobState.SUCCEEDED:
-            return {"status": "completed", "output": chunked(await service.jobs.result(job.id))}
+            return {"status": "completed", "output": chunked(await service.result(job.id))}
         case JobState.FAILED:
             return {"status": "error", "error": job.error.message if job.error else ""}
         case JobState.CANCELLED:

@@ -15,7 +15,7 @@ from serve_app.http.openapi.document import response
 from serve_app.http.openapi.examples import NOW
 from serve_app.schemas.job import MOST_EVENTS, DeliveryAttempt, DeliveryView, JobEvent, JobState
 from serve_app.schemas.request import StrictModel
-from serve_app.services.transcription import LONG_POLL_S
+from serve_app.services.jobs import LONG_POLL_S
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
@@ -70,8 +70,8 @@ _STREAM = {
 
 async def first_events(service: ServiceDep, job_id: KnownId, last_event_id: LastEventId = 0) -> tuple[JobEvent, ...]:
     """The events there are already. Before the stream begins: an unknown job is a 404."""
-    await service.jobs.get(job_id)
-    return await service.jobs.events(job_id, last_event_id, 0.0)
+    await service.get(job_id)
+    return await service.events(job_id, last_event_id, 0.0)
 
 
 @router.get(
@@ -89,11 +89,11 @@ async def events(
     """Everything since `Last-Event-ID`, then what comes; the stream ends with the job."""
     seen = last_event_id
     with suppress(NotFound):  # forgotten while it was followed
-        while found or not (await service.jobs.get(job_id)).state.terminal:
+        while found or not (await service.get(job_id)).state.terminal:
             for event in found:
                 seen = event.number
                 yield ServerSentEvent(event=event.type, id=str(event.number), data=event.model_dump(mode="json"))
-            found = await service.jobs.events(job_id, seen, LONG_POLL_S)
+            found = await service.events(job_id, seen, LONG_POLL_S)
 
 
 @router.get(
@@ -102,7 +102,7 @@ async def events(
     responses=responses(404) | {200: response("All of them.", _SENT)},
 )
 async def deliveries(service: ServiceDep, job_id: KnownId) -> DeliveryList:
-    return DeliveryList(data=await service.jobs.deliveries(job_id))
+    return DeliveryList(data=await service.deliveries(job_id))
 
 
 @router.post(
@@ -112,4 +112,4 @@ async def deliveries(service: ServiceDep, job_id: KnownId) -> DeliveryList:
     responses=responses(404, 409) | {202: response("They will be.", _SENT)},
 )
 async def redeliver(service: ServiceDep, job_id: KnownId, body: Redelivery | None = None) -> DeliveryList:
-    return DeliveryList(data=await service.jobs.redeliver(job_id, body.id if body else None))
+    return DeliveryList(data=await service.redeliver(job_id, body.id if body else None))

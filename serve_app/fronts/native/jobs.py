@@ -8,8 +8,8 @@ from starlette.datastructures import UploadFile
 
 from serve_app.errors import InvalidRequest, UnsupportedMediaType
 from serve_app.fronts.openai.routes import RENDERED, respond
-from serve_app.fronts.uploads import store, store_base64
-from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep
+from serve_app.fronts.uploads import base64_chunks, file_chunks
+from serve_app.http.dependencies import KnownId, ServiceDep
 from serve_app.http.error_handlers import invalid, responses
 from serve_app.http.multipart import read_form, refuse_repeats
 from serve_app.http.openapi.document import response
@@ -19,8 +19,9 @@ from serve_app.http.prefer import PreferredDep
 from serve_app.jobs.view import JobView, to_view
 from serve_app.rendering.formats import Format, check_speakers
 from serve_app.rendering.subtitles import Layout
-from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, JobState, WebhookState
+from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, KEY_CHARACTERS, MAX_PAGE, Job, JobState, WebhookState
 from serve_app.schemas.request import (
+    BodySource,
     DiarizationOptions,
     JobRequest,
     Priority,
@@ -32,7 +33,7 @@ from serve_app.schemas.request import (
     VadOptions,
     Webhook,
 )
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -157,7 +158,6 @@ _GIVEN = ("Location", "Preference-Applied")
 )
 async def submit(
     service: ServiceDep,
-    owner: OwnerDep,
     request: Request,
     response: Response,
     preferred: PreferredDep,
@@ -165,37 +165,38 @@ async def submit(
 ) -> JobView:
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
-            job_id, job_request = await _from_json(service, await request.body())
+            job = await _submit_json(service, await request.body(), idempotency_key)
         case "multipart/form-data":
-            job_id, job_request = await _from_form(service, request)
+            job = await _submit_form(service, request, idempotency_key)
         case other:
             raise UnsupportedMediaType(
                 f"content-type {other!r}: send application/json or multipart/form-data", "content-type"
             )
-    job = await service.submit(job_request, job_id, owner, idempotency_key)
     waited = await preferred.waited(service, job)
     response.status_code = 200 if waited.ended else 202
     response.headers.update(waited.headers | {"Location": f"/v1/jobs/{job.id}"})
     return to_view(waited.job)
 
 
-async def _from_json(service: Service, raw: bytes) -> tuple[str | None, JobRequest]:
+async def _submit_json(service: JobService, raw: bytes, idempotency_key: str | None) -> Job:
     try:
         body = JobBody.model_validate_json(raw)
     except ValidationError as error:
         raise invalid(error) from None
     options = TranscriptionOptions.of(body)
-    source: Source
+    source: Source = BodySource()
+    audio = None
     if body.url is not None:
         source = UrlSource(url=body.url)
     elif body.upload_id is not None:
         source = UploadSource(id=body.upload_id)
     else:
-        source = await store_base64(service.blobs, body.audio or "", "audio")
-    return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+        audio = base64_chunks(body.audio or "", "audio")
+    job_request = JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+    return await service.submit(job_request, body.id, idempotency_key, audio)
 
 
-async def _from_form(service: Service, request: Request) -> tuple[str | None, JobRequest]:
+async def _submit_form(service: JobService, request: Request, idempotency_key: str | None) -> Job:
     await read_form(request)
     async with request.form() as form:
         refuse_repeats(form)
@@ -207,9 +208,10 @@ async def _from_form(service: Service, request: Request) -> tuple[str | None, Jo
             body = JobForm.model_validate(fields)
         except ValidationError as error:
             raise invalid(error) from None
-        source = await store(service.blobs, file)
         options = TranscriptionOptions.of(body)
-        return body.id, JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+        source = BodySource()
+        job_request = JobRequest(source=source, options=options, webhook=body.webhook, priority=body.priority)
+        return await service.submit(job_request, body.id, idempotency_key, file_chunks(file))
 
 
 _PAGE = {"object": "list", "data": [ENDED], "next_cursor": None}
@@ -217,20 +219,20 @@ _PAGE = {"object": "list", "data": [ENDED], "next_cursor": None}
 
 @router.get("", summary="Jobs, newest first", responses=responses() | {200: response("A page.", _PAGE)})
 async def jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -> JobList:
-    page = await service.jobs.list(query.status, query.limit, query.cursor, query.webhook)
+    page = await service.list(query.status, query.limit, query.cursor, query.webhook)
     return JobList(data=[to_view(job) for job in page.data], next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}", summary="One job", responses=responses(404) | {200: response("The job.", ENDED)})
 async def job(service: ServiceDep, job_id: KnownId) -> JobView:
-    return to_view(await service.jobs.get(job_id))
+    return to_view(await service.get(job_id))
 
 
 @router.get(
     "/{job_id}/transcript", summary="The text of a job that succeeded", responses=responses(404, 409) | {200: RENDERED}
 )
 async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[TranscriptQuery, Query()]) -> Response:
-    found = await service.jobs.result(job_id)
+    found = await service.result(job_id)
     check_speakers(found, query.format)
     return respond(found, query.format, query, job_id)
 
@@ -246,8 +248,8 @@ async def transcript(service: ServiceDep, job_id: KnownId, query: Annotated[Tran
     },
 )
 async def delete(service: ServiceDep, job_id: KnownId) -> JobView | Deleted:
-    job = await service.jobs.get(job_id)
+    job = await service.get(job_id)
     if not job.state.terminal:
-        return to_view(await service.jobs.cancel(job_id))
-    await service.jobs.delete(job_id)
+        return to_view(await service.cancel(job_id))
+    await service.delete(job_id)
     return Deleted(id=job_id)

@@ -14,7 +14,7 @@ from serve_app.http.dependencies import ServiceDep, base_url
 from serve_app.http.error_handlers import responses
 from serve_app.http.openapi.document import response
 from serve_app.schemas.request import StrictModel
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 from serve_app.storage.signed_uploads import UploadToken
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -73,9 +73,9 @@ async def create(service: ServiceDep, request: Request, body: UploadBody | None 
     return create_upload(service, request)
 
 
-def create_upload(service: Service, request: Request) -> UploadView:
+def create_upload(service: JobService, request: Request) -> UploadView:
     """A new upload, its URL as this client can reach it."""
-    ticket = service.uploads.ticket()
+    ticket = service.create_upload()
     base = base_url(service, request)
     return UploadView(
         id=ticket.id,
@@ -85,7 +85,7 @@ def create_upload(service: Service, request: Request) -> UploadView:
     )
 
 
-def parse_upload_url(service: Service, url: str) -> str | None:
+def parse_upload_url(service: JobService, url: str) -> str | None:
     """The id of the upload that `invite` made this URL for; null for any other URL.
 
     Its signature tells, not its host: the service may be reached under several names.
@@ -97,7 +97,7 @@ def parse_upload_url(service: Service, url: str) -> str | None:
     except ValidationError:
         return None
     ticket = UploadToken(id=upload_id, expires=query.expires, signature=query.signature)
-    return upload_id if folder.endswith(router.prefix) and service.uploads.is_valid(ticket) else None
+    return upload_id if folder.endswith(router.prefix) and service.is_valid_upload(ticket) else None
 
 
 @router.put(
@@ -119,7 +119,7 @@ def parse_upload_url(service: Service, url: str) -> str | None:
 async def put(service: ServiceDep, request: Request, upload_id: str, query: Annotated[PutQuery, Query()]) -> StoredView:
     ticket = UploadToken(id=upload_id, expires=query.expires, signature=query.signature)
     try:
-        source = await service.uploads.put(ticket, request.stream())
+        source = await service.put_upload(ticket, request.stream())
     except ClientDisconnect:
         raise InvalidRequest(
             "the upload was interrupted: send the whole file again", None, "upload_broke_off"

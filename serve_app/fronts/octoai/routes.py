@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.errors import ServiceError
-from serve_app.fronts.uploads import store_base64
+from serve_app.fronts.uploads import base64_chunks
 from serve_app.http.body_limits import require_json
-from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep, base_url
+from serve_app.http.dependencies import KnownId, ServiceDep, base_url
 from serve_app.http.error_format import Detail, ErrorFormat
 from serve_app.http.error_handlers import headers_of, with_field
 from serve_app.http.openapi.document import response
@@ -19,9 +19,8 @@ from serve_app.http.openapi.examples import TRANSCRIPT, URL
 from serve_app.http.prefer import PreferredDep
 from serve_app.rendering.formats import as_whisper
 from serve_app.schemas.job import Job, JobState
-from serve_app.schemas.request import JobRequest, Source, TranscriptionOptions, UrlSource
+from serve_app.schemas.request import BodySource, JobRequest, Source, TranscriptionOptions, UrlSource
 from serve_app.schemas.transcript import Transcript
-from serve_app.services.transcription import Service
 
 REQUEST_ID = "X-User-Request-ID"
 """The header that names a request, and its job, in every answer: what the SDK's errors tell the user."""
@@ -122,7 +121,6 @@ _PROGRESS = {"response_id": "call-17", "status": "running", "response_url": f"{_
 )
 async def infer(
     service: ServiceDep,
-    owner: OwnerDep,
     request: Request,
     body: InferBody,
     preferred: PreferredDep,
@@ -131,12 +129,14 @@ async def infer(
     ] = False,
 ) -> JSONResponse:
     options = TranscriptionOptions.of(body)
-    job_request = JobRequest(source=await _source(service, body), options=options)
+    source: Source = BodySource() if body.url is None else UrlSource(url=body.url)
+    audio = base64_chunks(body.audio or "", "audio") if body.url is None else None
+    job_request = JobRequest(source=source, options=options)
     request_id = uuid4().hex
     headers = {REQUEST_ID: request_id}
     try:
         if in_background or preferred.in_background:
-            waited = await preferred.waited(service, await service.submit(job_request, request_id, owner))
+            waited = await preferred.waited(service, await service.submit(job_request, request_id, body=audio))
             headers |= waited.headers
             if not waited.ended:
                 poll_url = f"{base_url(service, request)}/v1/requests/{request_id}"
@@ -144,16 +144,10 @@ async def infer(
                 return JSONResponse(future.model_dump(), 201, headers | {"Location": poll_url})
             transcript = await service.outcome(waited.job)
         else:
-            transcript = await service.transcribe(job_request, owner, request_id)
+            transcript = await service.transcribe(job_request, request_id, body=audio)
     except ServiceError as error:
         return refused(error, request_id)
     return JSONResponse(_inference(transcript).model_dump(), headers=headers)
-
-
-async def _source(service: Service, body: InferBody) -> Source:
-    if body.url is not None:
-        return UrlSource(url=body.url)
-    return await store_base64(service.blobs, body.audio or "", "audio")
 
 
 @router.get(
@@ -172,7 +166,7 @@ async def _source(service: Service, body: InferBody) -> Source:
     },
 )
 async def poll(service: ServiceDep, request: Request, response_id: KnownId) -> JSONResponse:
-    job = await service.jobs.get(response_id)
+    job = await service.get(response_id)
     progress = Progress(
         response_id=response_id,
         status=_status(job),
@@ -202,7 +196,7 @@ def _status(job: Job) -> Literal["pending", "running", "completed", "failed"]:
     responses=DIALECT.errors(404, 409) | {200: response("The text.", _TEXT, headers=(REQUEST_ID,))},
 )
 async def result(service: ServiceDep, response_id: KnownId) -> JSONResponse:
-    job = await service.jobs.get(response_id)
+    job = await service.get(response_id)
     try:
         transcript = await service.outcome(job)
     except ServiceError as error:

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 
 from serve_app.fronts.bodies import DiarizedText, PlainText, VerboseText
 from serve_app.fronts.openai.forms import SpeechForm, TranscriptionForm, TranslationForm, with_openai_param_names
-from serve_app.fronts.uploads import store
+from serve_app.fronts.uploads import file_chunks
 from serve_app.http import sse
-from serve_app.http.dependencies import OwnerDep, ServiceDep
+from serve_app.http.dependencies import ServiceDep
 from serve_app.http.error_handlers import as_service_error, body_of, responses
 from serve_app.http.multipart import FormRoute, reject_repeated_fields
 from serve_app.http.openapi.document import headers_of, response
@@ -26,9 +26,9 @@ from serve_app.pipeline.streaming import stream_results
 from serve_app.rendering.formats import MEDIA_TYPES, SPEAKERS, Format, render
 from serve_app.rendering.speaker_labels import diarized_segments
 from serve_app.rendering.subtitles import PLAIN, Layout
-from serve_app.schemas.request import JobRequest, TranscriptionOptions
+from serve_app.schemas.request import BodySource, JobRequest, TranscriptionOptions
 from serve_app.schemas.transcript import OnDelta, TextDelta, Transcript
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 from serve_app.settings import ServedModel
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=FormRoute)
@@ -90,9 +90,9 @@ _ANSWERS = responses(404, 408, 409, 429) | {
     dependencies=[Depends(reject_repeated_fields)],
 )
 async def transcriptions(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranscriptionForm, MULTIPART], preferred: PreferredDep
+    service: ServiceDep, form: Annotated[TranscriptionForm, MULTIPART], preferred: PreferredDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options(), preferred)
+    return await _answer(service, form, form.options(), preferred)
 
 
 @router.post(
@@ -102,18 +102,18 @@ async def transcriptions(
     dependencies=[Depends(reject_repeated_fields)],
 )
 async def translations(
-    service: ServiceDep, owner: OwnerDep, form: Annotated[TranslationForm, MULTIPART], preferred: PreferredDep
+    service: ServiceDep, form: Annotated[TranslationForm, MULTIPART], preferred: PreferredDep
 ) -> Response:
-    return await _answer(service, owner, form, form.options(), preferred)
+    return await _answer(service, form, form.options(), preferred)
 
 
 async def _answer(
-    service: Service, owner: str, form: SpeechForm, options: TranscriptionOptions, preferred: Preferences
+    service: JobService, form: SpeechForm, options: TranscriptionOptions, preferred: Preferences
 ) -> Response:
-    request = JobRequest(source=await store(service.blobs, form.file), options=options)
+    request, audio = JobRequest(source=BodySource(), options=options), file_chunks(form.file)
     if preferred.in_background and not form.stream:  # a stream's first event is there before its last in any case
         with with_openai_param_names():
-            waited = await preferred.waited(service, await service.submit(request, owner=owner))
+            waited = await preferred.waited(service, await service.submit(request, body=audio))
         headers = waited.headers | {"Location": f"/v1/jobs/{waited.job.id}"}
         if not waited.ended:
             return JSONResponse(to_view(waited.job).model_dump(mode="json"), 202, headers)
@@ -123,10 +123,10 @@ async def _answer(
         return answer
     if not form.stream:
         with with_openai_param_names():
-            return respond(await service.transcribe(request, owner), form.response_format)
+            return respond(await service.transcribe(request, body=audio), form.response_format)
 
     async def work(tell: OnDelta) -> Transcript:
-        return await service.transcribe(request, owner, tell=tell)
+        return await service.transcribe(request, tell=tell, body=audio)
 
     told = stream_results(work)
     first = asyncio.ensure_future(anext(told))

@@ -14,7 +14,7 @@ from serve_app.errors import NotFound, ServiceError, UploadNotFound
 from serve_app.fronts.native.uploads import EXAMPLE, UploadBody, create_upload, parse_upload_url
 from serve_app.fronts.whisper_input import WhisperInput
 from serve_app.http.body_limits import require_json
-from serve_app.http.dependencies import KnownId, OwnerDep, ServiceDep, base_url
+from serve_app.http.dependencies import KnownId, ServiceDep, base_url
 from serve_app.http.error_format import ErrorFormat
 from serve_app.http.error_handlers import headers_of, with_field
 from serve_app.http.openapi.document import response
@@ -25,7 +25,7 @@ from serve_app.rendering.formats import as_whisper
 from serve_app.schemas.job import Job, JobError, JobState
 from serve_app.schemas.request import JobRequest, Source, StrictModel, TranscriptionOptions, UploadSource, UrlSource
 from serve_app.schemas.transcript import Transcript
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 from serve_app.settings import ServedModel, Tier
 
 Status = Literal["accepted", "pending", "processing", "success", "failed", "cancelled"]
@@ -174,7 +174,6 @@ async def upload_url(
 )
 async def submit(
     service: ServiceDep,
-    owner: OwnerDep,
     request: Request,
     response: Response,
     size: Annotated[str, Path(json_schema_extra={"enum": list(SIZES)})],
@@ -189,7 +188,7 @@ async def submit(
     model = select_model(service.settings.served_models, size, query.service_tier)
     options = TranscriptionOptions(**body.input.model_dump(), model=model.id)
     try:
-        job = await service.submit(JobRequest(source=_source(service, body.url), options=options), owner=owner)
+        job = await service.submit(JobRequest(source=_source(service, body.url), options=options))
     except UploadNotFound as error:
         raise UploadNotFound(error.message.replace("upload_id", "URL"), "URL", error.code) from None
     poll = f"{base_url(service, request)}/v1/async/requests/{job.id}"
@@ -202,7 +201,7 @@ async def submit(
     return Accepted(response=Submitted(**state.model_dump(), urls={"GET": poll}))
 
 
-def _source(service: Service, url: str) -> Source:
+def _source(service: JobService, url: str) -> Source:
     check_url(url, "URL")
     upload_id = parse_upload_url(service, url)
     return UrlSource(url=url) if upload_id is None else UploadSource(id=upload_id)
@@ -228,9 +227,9 @@ def select_model(models: Sequence[ServedModel], size: str, tier: Tier) -> Served
     | {200: response("How it stands.", _ENDED, _WAITING | {"status": "pending"}, _FAILED)},
 )
 async def inference(service: ServiceDep, request_id: KnownId) -> Inference:
-    return await _current(service, await service.jobs.get(request_id))
+    return await _current(service, await service.get(request_id))
 
 
-async def _current(service: Service, job: Job) -> Inference:
-    found = await service.jobs.result(job.id) if job.state is JobState.SUCCEEDED else None
+async def _current(service: JobService, job: Job) -> Inference:
+    found = await service.result(job.id) if job.state is JobState.SUCCEEDED else None
     return _view(job, service.settings.model, found)

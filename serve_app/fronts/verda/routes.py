@@ -11,7 +11,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from serve_app.errors import Conflict, NotFound, Reused, ServiceError
 from serve_app.fronts import health
-from serve_app.http.dependencies import OwnerDep, ServiceDep
+from serve_app.http.dependencies import ServiceDep
 from serve_app.http.error_format import Detail, ErrorFormat
 from serve_app.http.error_handlers import headers_of
 from serve_app.http.openapi.document import response
@@ -20,7 +20,7 @@ from serve_app.http.prefer import Preferences, preference_applied_header, prefer
 from serve_app.rendering.speaker_labels import speaker_text
 from serve_app.schemas.job import ID_CHARACTERS, ID_PATTERN, Job, JobState
 from serve_app.schemas.request import JobRequest, TranscriptionOptions, UrlSource, Webhook
-from serve_app.services.transcription import Service
+from serve_app.services.jobs import JobService
 
 ID = "X-Inference-Id"
 
@@ -189,10 +189,10 @@ container = APIRouter(route_class=DIALECT.route)
     response_model=Result,
     responses=_ERRORS | DIALECT.errors(409) | {200: _WAITED, 202: _LATER},
 )
-async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
+async def generate(service: ServiceDep, call: CallDep, body: GenerateBody) -> Response:
     if call.way in ("respond-async", "respond-async-proxy"):
-        return await _background(service, call, await _submit(service, call, body.request(), owner))
-    transcript = await service.transcribe(body.request(), owner)
+        return await _background(service, call, await _submit(service, call, body.request()))
+    transcript = await service.transcribe(body.request())
     return JSONResponse({"result": speaker_text(transcript)}, headers=preference_applied_header(call.way))
 
 
@@ -216,26 +216,26 @@ async def generate(service: ServiceDep, owner: OwnerDep, call: CallDep, body: Ge
         ),
     },
 )
-async def generate_webhook(service: ServiceDep, owner: OwnerDep, call: CallDep, body: GenerateBody) -> Response:
+async def generate_webhook(service: ServiceDep, call: CallDep, body: GenerateBody) -> Response:
     url = service.settings.verda.webhook
     if url is None:
         return JSONResponse({"status": "error", "details": "webhook not defined"}, 500)
     # Receivers know one body: of a job that has no text nothing is sent.
     webhook = Webhook(url=str(url), events=("completed",))
-    job = await _submit(service, call, body.request(webhook), owner)
+    job = await _submit(service, call, body.request(webhook))
     if call.way in ("respond-async", "respond-async-proxy"):
         return await _background(service, call, job)
     return JSONResponse({"status": "accepted"}, 202, {ID: job.id} | preference_applied_header(call.way))
 
 
-async def _submit(service: Service, call: Call, request: JobRequest, owner: str) -> Job:
+async def _submit(service: JobService, call: Call, request: JobRequest) -> Job:
     try:
-        return await service.submit(request, call.inference_id, owner)
+        return await service.submit(request, call.inference_id)
     except Reused:
         raise Reused(f"{ID}: {call.inference_id!r} is another request's: choose a new one", ID, "id_reused") from None
 
 
-async def _background(service: Service, call: Call, job: Job) -> Response:
+async def _background(service: JobService, call: Call, job: Job) -> Response:
     """The answer to who prefers not to wait, or not for long."""
     if call.way == "respond-async-proxy":
         return Response(status_code=202, headers={ID: job.id} | preference_applied_header(call.way))
@@ -250,7 +250,7 @@ async def _background(service: Service, call: Call, job: Job) -> Response:
 _CANCELLED = "the inference was cancelled"
 
 
-async def _text(service: Service, job: Job) -> str:
+async def _text(service: JobService, job: Job) -> str:
     """Return the text of a job that has ended. Raises its error."""
     if job.state is JobState.CANCELLED:
         raise Conflict(_CANCELLED, ID, "cancelled")
@@ -296,7 +296,7 @@ layer = APIRouter(route_class=DIALECT.route)
     | {202: response("The text; of one that failed, the error it failed of.", _TEXT)},
 )
 async def result(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> Response:
-    job = await service.jobs.get(inference_id)
+    job = await service.get(inference_id)
     if not job.state.terminal:
         message = f"the inference is {job.state}, and has no result yet: ask /status/{deployment} until Status is 3"
         raise NotFound(message, ID, "not_ready")
@@ -319,7 +319,7 @@ statuses = APIRouter(route_class=STATUSES.route)
     },
 )
 async def status(service: ServiceDep, deployment: Deployment, inference_id: InferenceId) -> State:
-    job = await service.jobs.get(inference_id)
+    job = await service.get(inference_id)
     number, name = _STATES[job.state]
     error = _CANCELLED if job.state is JobState.CANCELLED else job.error and job.error.message
     return State(Id=job.id, Error=error, Status=name if service.settings.verda.status_names else number)

@@ -75,7 +75,7 @@ FAILED = SUCCEEDED.model_copy(
         "state": JobState.FAILED,
         "progress": 0.0,
         "timings": {},
-        "error": JobError.of(InvalidRequest("the URL answered 404 Not Found", "url", "not_fetched")),
+        "error": JobError.from_exception(InvalidRequest("the URL answered 404 Not Found", "url", "not_fetched")),
     }
 )
 
@@ -84,15 +84,15 @@ ERRORS = {
     for error in (
         InvalidRequest("temperature: Input should be less than or equal to 1", "temperature", "less_than_equal"),
         Unauthorized("a valid API key is required", None, "invalid_api_key"),
-        Forbidden("expires: the URL has expired; ask for another", "expires", "url_expired"),
-        NotFound("there is no job 'call-18'; jobs that ended are forgotten after a while", "job_id", "not_found"),
+        Forbidden("expires: the URL has expired; create another upload", "expires", "url_expired"),
+        NotFound("there is no job 'call-18'; ended jobs are deleted after a while", "job_id", "not_found"),
         RequestTimeout("not finished within 3600 s: submit long recordings to /v1/jobs"),
-        Conflict("the job is running: only one that succeeded has a transcript", "job_id", "running"),
+        Conflict("the job is running: only a job that succeeded has a transcript", "job_id", "running"),
         TooLarge("the request body is over the limit of 536870912 bytes", None, "body_too_large"),
         UnsupportedMediaType("charset 'latin-1': send text as utf-8", "content-type"),
-        Reused("there is a job 'call-17' already, for another request", "id", "id_reused"),
+        Reused("there is already a job 'call-17' for another request", "id", "id_reused"),
         HeadTooLarge("the URL and headers are over the limit of 65536 bytes"),
-        Overloaded("10000 jobs are waiting already, the most allowed; try again later", None, "queue_full"),
+        Overloaded("the queue is full: 10000 jobs are waiting; try again later", None, "queue_full"),
         Unavailable("the job manager is away for the moment: try again", None, "unavailable"),
     )
 }
