@@ -72,11 +72,12 @@ async def test_a_request_is_validated_before_its_body_is_read(
     service.settings = service.settings.model_copy(update={"diarization": diarization})
     body = Body()
     caller = JobService(service, "")
+    runs: dict[str, Callable[[], Awaitable[object]]] = {
+        "submit": lambda: caller.submit(refused, body=aiter(body)),
+        "transcribe": lambda: final_transcript(caller.transcribe(refused, body=aiter(body))),
+    }
     with pytest.raises(ServiceError) as error:
-        if operation == "submit":
-            await caller.submit(refused, body=aiter(body))
-        else:
-            await final_transcript(caller.transcribe(refused, body=aiter(body)))
+        await runs[operation]()
     assert (error.value.status, error.value.param) == (status, param)
     assert body.reads == 0
     assert not blob_folder(service).exists()

@@ -358,7 +358,7 @@ class TestLimits:
                 await asyncio.sleep(0.01)
         assert (await client.post(PATH, json=body)).status_code == 202
         answer = await client.post(PATH, json=body)
-        assert (answer.status_code, "waiting already" in message(answer)) == (429, True)
+        assert (answer.status_code, "the queue is full" in message(answer)) == (429, True)
         assert answer.headers["retry-after"]
         released.set()
         await server.close()

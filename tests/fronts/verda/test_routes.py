@@ -376,7 +376,7 @@ async def test_a_result_lives_for_the_retention_time(client: httpx.AsyncClient, 
     async with asyncio.timeout(20):
         while (gone := await result(client, answer.headers[ID])).status_code == 202:
             await asyncio.sleep(0.1)
-    assert (gone.status_code, "forgotten" in gone.json()["detail"]) == (404, True)
+    assert (gone.status_code, "deleted after a while" in gone.json()["detail"]) == (404, True)
 
 
 async def test_the_openapi_document(client: httpx.AsyncClient) -> None:
