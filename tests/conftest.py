@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import hypothesis
 import pytest
+import torch
 import uvicorn
 
 from serve_app.asgi import create_app
@@ -23,6 +24,9 @@ from tests.server import ARGS, listening, opened
 # Some tests multiply before they load a model.
 make_products_reproducible()
 
+# Test runs that share few cores wait for each other's threads otherwise, for minutes.
+torch.set_num_threads(1)
+
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -32,10 +36,37 @@ MODELS = Path(__file__).parent.parent / "data/models"
 
 pytest_plugins = ["tests.cluster", "tests.s3"]
 
+COSTS = {
+    "ray": "needs a Ray cluster",
+    "real_model": "needs whisper-base",
+    "slow": "is slow",
+}
+"""The markers of tests that `--fast` skips, and why."""
+
+MARKER_OF_FIXTURE = {"running": "ray", "whisper_base": "real_model"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help=f"skip a test that {', '.join(COSTS.values())}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects tests and pytest-xdist reads their groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and assign each file to one worker, all Ray tests to the same one."""
+    for item in items:
+        for fixture, marker in MARKER_OF_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+        costs = [reason for marker, reason in COSTS.items() if item.get_closest_marker(marker)]
+        if costs and config.getoption("fast"):
+            item.add_marker(pytest.mark.skip(reason=f"--fast: it {costs[0]}"))
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # stable; the longest group starts first
+
 
 @pytest.fixture(scope="session")
 def nano() -> WhisperModel:
-    return WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="float32"))
+    return WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="float32", threads=1))
 
 
 @pytest.fixture(scope="session")
