@@ -222,6 +222,6 @@ def test_four_hours_take_seconds(words: bool) -> None:
     stretches = (spoken(*pieces[at : at + 20]).segments[0] for at in range(0, len(pieces), 20))
     said = transcript(*(one if words else one.model_copy(update={"words": None}) for one in stretches))
     turns = [turn(1.44 * place, 1.44 * place + 2, f"SPEAKER_{place % 20:02d}") for place in range(10_000)]
-    began = time.perf_counter()
+    began = time.thread_time()  # what others do on this machine does not count
     assert len(assign(said, turns).segments) >= 2000
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
