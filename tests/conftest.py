@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from serve_app.asgi import create_app
 from serve_app.models.fetch import ModelUnavailable
@@ -104,10 +105,25 @@ async def service(tmp_path: Path, engines: Mapping[str, Engine], args: dict[str,
         yield service
 
 
+@pytest.fixture(scope="session")
+def apps() -> dict[str, FastAPI]:
+    """Applications by the settings they were made for."""
+    return {}
+
+
 @pytest.fixture
-async def server_url(service: Service) -> AsyncIterator[str]:
+def app(service: Service, args: dict[str, Any], apps: dict[str, FastAPI]) -> FastAPI:
+    """The FastAPI application. Shared by tests: its first request takes a tenth of a second, to build the routes."""
+    app = apps.get(repr(args)) or create_app(service)
+    app.state.service = service
+    apps[repr(args)] = app
+    return app
+
+
+@pytest.fixture
+async def server_url(app: FastAPI) -> AsyncIterator[str]:
     """Where it listens, on the test's own event loop: call blocking clients in a thread or a process."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     running = asyncio.create_task(server.serve())
     while not server.started:
         assert not running.done(), "the server could not start"
@@ -125,8 +141,8 @@ def threaded_url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str,
 
 
 @pytest.fixture
-async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the service's FastAPI application."""
-    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
         yield client
