@@ -324,6 +324,7 @@ print("survived")
 """
 
 
+@pytest.mark.slow
 def test_hostile_files_do_no_harm(tmp_path: Path) -> None:
     """Cut and damaged files of every kind end in sound or a clear error: no crash, no hang, no great memory."""
     for kind, (format_name, codec) in CONTAINERS.items():
@@ -351,6 +352,7 @@ print(decoding.samples, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - be
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wav-16", "mp3"])
 def test_memory_does_not_grow_with_the_recording(kind: str, tmp_path: Path) -> None:
     format_name, codec = CONTAINERS[kind]

@@ -36,6 +36,7 @@ def test_windows_grow() -> None:
     assert sum(late) > 2 * sum(early)
 
 
+@pytest.mark.slow
 def test_learns_and_resumes(small_bank: Bank, tmp_path: Path) -> None:
     """Four steps in a row leave the same weights as two, a checkpoint and two more; and the loss falls."""
     whole_batch = Batches(small_bank, build_tokenizer(), 1000, seed=1)[0]

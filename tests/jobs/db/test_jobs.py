@@ -221,9 +221,10 @@ async def test_a_higher_priority_goes_first_whoever_s_it_is(store: JobStore) -> 
     assert order[2:] == [normal, low]
 
 
-async def test_a_thousand_jobs_page_by_page(store: JobStore) -> None:
+@pytest.mark.slow
+async def test_many_jobs_page_by_page(store: JobStore) -> None:
     # Many of the same microsecond: the id decides, and none is lost between two pages.
-    jobs = [queued(NOW + timedelta(microseconds=number // 7)) for number in range(1000)]
+    jobs = [queued(NOW + timedelta(microseconds=number // 7)) for number in range(300)]
     await asyncio.gather(*map(store.add, jobs))
     await claimed(store)
     expected = sorted(jobs, key=lambda each: (each.created_at, each.id), reverse=True)
@@ -233,7 +234,7 @@ async def test_a_thousand_jobs_page_by_page(store: JobStore) -> None:
         seen += [each.id for each in page]
         after = (page[-1].created_at, page[-1].id)
     assert seen == [each.id for each in expected]
-    assert len(await store.page(JobState.QUEUED, 2000, None)) == 999
+    assert len(await store.page(JobState.QUEUED, 2000, None)) == 299
     assert len(await store.page(JobState.RUNNING, 2000, None)) == 1
 
 

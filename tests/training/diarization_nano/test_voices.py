@@ -88,6 +88,7 @@ def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
     assert trimmed(np.zeros(8000, np.float32)) is None
 
 
+@pytest.mark.slow
 @needs_espeak
 def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own: the library keeps the first data folder it was given."""

@@ -170,6 +170,7 @@ def test_a_window_does_not_depend_on_its_company(large_layout: WhisperModel, lar
     assert_same(together, backwards)
 
 
+@pytest.mark.slow
 def test_a_window_does_not_depend_on_its_company_in_the_encoder_either(
     nano: WhisperModel, sounds: list[Window], nano_states: Tensor
 ) -> None:
@@ -311,6 +312,7 @@ def test_the_twin_of_cuda_graphs(large_layout: WhisperModel, large_states: Tenso
     assert_same(streamed(large_layout, large_states, instructions, rows, 1, Recorded), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["nano", "nano_bfloat16"])
 def test_company_changes_no_bit(precision: str, sounds: list[Window], request: pytest.FixtureRequest) -> None:
     """On a CPU, in either precision: log-probabilities are equal, not only close."""
@@ -332,6 +334,7 @@ def test_bfloat16_says_the_same(nano: WhisperModel, nano_bfloat16: WhisperModel,
     assert [[t for t in decoded.text.tokens if t < nano.card.tokens.end] for decoded in half][:4] == text[:4]
 
 
+@pytest.mark.slow
 def test_drawn_tokens_follow_their_probabilities(nano: WhisperModel, nano_states: Tensor) -> None:
     """The first text token of many drawn texts, against the softmax at that temperature."""
     heat, draws, rows = 3.0, 1200, 24

@@ -359,6 +359,7 @@ def test_an_engine_whose_every_window_fails_calls_itself_ill(nano: WhisperModel,
         engine.check()
 
 
+@pytest.mark.slow
 def test_letting_bulk_windows_in_leaves_a_clip_half_of_the_time(nano: WhisperModel, windows: Windows) -> None:
     """While a clip is decoded, steps without a newcomer come between others' encodings."""
     engine = Engine(nano, Batching(max_batch_size=8))
