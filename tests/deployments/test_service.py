@@ -254,14 +254,16 @@ def test_user_config_is_live(running: Running) -> None:
 
     replicas = set(processes("ray::ServeReplica:whisper:Whisper"))
     (whisper,) = [d for d in running.config.applications[0].deployments if d.name == "Whisper"]
-    whisper.user_config = {"max_batch_size": 2}
-    deploy(running.config)
-    assert wait_until_running(running.config)
     handle = serve.get_deployment_handle("Whisper", "whisper")
-    deadline = time.monotonic() + 30
-    while handle.batching.remote().result().max_batch_size != 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    before = handle.batching.remote().result().max_batch_size
+    for size in (2, before):
+        whisper.user_config = {"max_batch_size": size}
+        deploy(running.config)
+        assert wait_until_running(running.config)
+        deadline = time.monotonic() + 30
+        while handle.batching.remote().result().max_batch_size != size:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     assert set(processes("ray::ServeReplica:whisper:Whisper")) == replicas, "the replica was restarted"
 
 
