@@ -11,7 +11,7 @@ BIN := .venv/bin
 # Diarization needs pyannote.audio, which is not installed otherwise.
 SERVICE := .venv/installed $(if $(STT_DIARIZATION__PIPELINE),.venv/installed-diarization)
 
-.PHONY: help demo serve test smoke lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization \
+.PHONY: help demo serve test test-fast smoke lint chaos bench bench-gpu bench-audio bench-service bench-jobs bench-diarization \
 	bench-accuracy install clean
 .DEFAULT_GOAL := help
 
@@ -26,7 +26,10 @@ serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
 	$(BIN)/python -m deployments --config $(CONFIG) --port $(PORT) --data-dir $(DATA_DIR)
 
 test: lint ## lint, types, import rules and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: .venv/installed-dev ## tests that need neither a Ray cluster nor whisper-base and are not slow (about a minute)
+	$(BIN)/python -m pytest $(PARALLEL) --fast
 
 smoke: ## run every other command in a short form, as the nightly run does (about 20 minutes)
 	.ci/smoke

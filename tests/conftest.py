@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import hypothesis
 import pytest
+import torch
 import uvicorn
+from fastapi import FastAPI
 
 from serve_app.asgi import create_app
 from serve_app.models.fetch import ModelUnavailable
@@ -23,6 +25,9 @@ from tests.server import ARGS, listening, opened
 # Some tests multiply before they load a model.
 enable_reproducible_matmul()
 
+# Test runs that share few cores wait for each other's threads otherwise, for minutes.
+torch.set_num_threads(1)
+
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -32,10 +37,37 @@ MODELS = Path(__file__).parent.parent / "data/models"
 
 pytest_plugins = ["tests.cluster", "tests.s3"]
 
+COSTS = {
+    "ray": "needs a Ray cluster",
+    "real_model": "needs whisper-base",
+    "slow": "is slow",
+}
+"""The markers of tests that `--fast` skips, and why."""
+
+MARKER_OF_FIXTURE = {"running": "ray", "whisper_base": "real_model"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help=f"skip a test that {', '.join(COSTS.values())}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects tests and pytest-xdist reads their groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and assign each file to one worker, all Ray tests to the same one."""
+    for item in items:
+        for fixture, marker in MARKER_OF_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+        costs = [reason for marker, reason in COSTS.items() if item.get_closest_marker(marker)]
+        if costs and config.getoption("fast"):
+            item.add_marker(pytest.mark.skip(reason=f"--fast: it {costs[0]}"))
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # stable; the longest group starts first
+
 
 @pytest.fixture(scope="session")
 def nano() -> WhisperModel:
-    return WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="float32"))
+    return WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", dtype="float32", threads=1))
 
 
 @pytest.fixture(scope="session")
@@ -73,10 +105,25 @@ async def service(tmp_path: Path, engines: Mapping[str, Engine], args: dict[str,
         yield service
 
 
+@pytest.fixture(scope="session")
+def apps() -> dict[str, FastAPI]:
+    """Applications by the settings they were made for."""
+    return {}
+
+
 @pytest.fixture
-async def server_url(service: Service) -> AsyncIterator[str]:
+def app(service: Service, args: dict[str, Any], apps: dict[str, FastAPI]) -> FastAPI:
+    """The FastAPI application. Shared by tests: its first request takes a tenth of a second, to build the routes."""
+    app = apps.get(repr(args)) or create_app(service)
+    app.state.service = service
+    apps[repr(args)] = app
+    return app
+
+
+@pytest.fixture
+async def server_url(app: FastAPI) -> AsyncIterator[str]:
     """Where it listens, on the test's own event loop: call blocking clients in a thread or a process."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     running = asyncio.create_task(server.serve())
     while not server.started:
         assert not running.done(), "the server could not start"
@@ -94,8 +141,8 @@ def threaded_url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str,
 
 
 @pytest.fixture
-async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the service's FastAPI application."""
-    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
         yield client

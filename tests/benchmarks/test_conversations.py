@@ -63,6 +63,7 @@ def test_nobody_talks_to_themselves() -> None:
         assert all(left.end <= right.start for left, right in pairwise(own))
 
 
+@pytest.mark.slow
 @needs_synthesisers
 def test_the_same_seed_makes_the_same(tmp_path: Path) -> None:
     made = [tmp_path / "first", tmp_path / "second"]

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.deployments.test_service import job_ended, kill, minutes_of_speech, processes
 
@@ -44,6 +45,7 @@ def test_a_killed_diarizer_costs_no_text(http: httpx.Client) -> None:
     assert killed not in processes(DIARIZER)
 
 
+@pytest.mark.slow
 def test_only_the_diarizer_needs_pyannote() -> None:
     code = """
 import sys

@@ -11,6 +11,7 @@ LIMIT_S = 300
 """It takes about 75 s on two free cores."""
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(LIMIT_S + 120)
 def test_no_job_and_no_webhook_is_lost_whatever_is_killed() -> None:
     # In a process of its own, which adopts and ends all that the service leaves behind.

@@ -57,6 +57,7 @@ def test_what_is_there_is_asked_of_nobody(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_without_a_fallback_it_says_what_it_tried_and_ends(tmp_path: Path) -> None:
     args: dict[str, Any] = {"model": "whisper-base", "data_dir": str(tmp_path)}
     raw = {"applications": [{"name": "a", "import_path": "deployments.app:build", "args": args}]}

@@ -273,14 +273,16 @@ def test_user_config_is_live(running: Running) -> None:
 
     replicas = set(processes("ray::ServeReplica:whisper:Whisper"))
     (whisper,) = [d for d in running.config.applications[0].deployments if d.name == "Whisper"]
-    whisper.user_config = {"max_batch_size": 2}
-    deploy(running.config)
-    assert wait_until_running(running.config)
     handle = serve.get_deployment_handle("Whisper", "whisper")
-    deadline = time.monotonic() + 30
-    while handle.batching.remote().result().max_batch_size != 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    before = handle.batching.remote().result().max_batch_size
+    for size in (2, before):
+        whisper.user_config = {"max_batch_size": size}
+        deploy(running.config)
+        assert wait_until_running(running.config)
+        deadline = time.monotonic() + 30
+        while handle.batching.remote().result().max_batch_size != size:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     assert set(processes("ray::ServeReplica:whisper:Whisper")) == replicas, "the replica was restarted"
 
 
@@ -292,7 +294,7 @@ def test_new_settings_replace_the_job_manager_and_keep_its_jobs(http: httpx.Clie
     (before,) = processes("ray::JobManagerActor")
     running.config.applications[0].args["model_aliases"] = ["whisper-1", "nano"]
     deploy(running.config)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200  # a process that takes over imports everything, on a busy machine
     while set(processes("ray::JobManagerActor")) in ({before}, set()):
         assert time.monotonic() < deadline
         time.sleep(0.2)

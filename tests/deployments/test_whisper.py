@@ -38,12 +38,14 @@ def openmp(code: str, **environment: str) -> dict[str, str]:
     return dict(re.findall(r"^ *(?:\[.*\] )?(\w+) = '(.*)'$", made.stderr, re.MULTILINE))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("deployment", LOAD)
 def test_openmp_spins_briefly(deployment: str) -> None:
     assert openmp(LOAD[deployment])["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 def test_what_the_operator_says_stays(chosen: dict[str, str]) -> None:

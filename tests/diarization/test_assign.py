@@ -215,6 +215,7 @@ def test_without_turns_nobody_spoke() -> None:
     assert (nobody.turns, heard(nobody), nobody.segments[0].overlap) == ((), [(None, " a")], False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [True, False])
 def test_four_hours_take_seconds(words: bool) -> None:
     """40 000 words, 10 000 overlapping turns of 20 speakers."""

@@ -42,6 +42,7 @@ def folder(path: Path, clustering: str, exclude_overlap: bool) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clustering", "exclude_overlap", "wished"),
     [
@@ -72,6 +73,7 @@ def test_the_result_is_the_same(
     np.testing.assert_allclose(found.speaker_embeddings, expected.speaker_embeddings, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_was_learned_says_the_same_too(file: dict[str, Any]) -> None:
     theirs = load_pyannote("diarization-nano", None)
     ours = SpeakerPipeline.load(

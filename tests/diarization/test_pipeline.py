@@ -37,6 +37,7 @@ def test_very_short_recordings_are_fine(nano: SpeakerPipeline, samples: int, spe
     assert all(0 <= turn.start < turn.end <= samples / SAMPLE_RATE for turn in nano.diarize(sound, options))
 
 
+@pytest.mark.slow
 def test_turns_are_in_order_inside_the_recording_and_numbered_as_they_come() -> None:
     pipeline = SpeakerPipeline(restless(), SETTINGS, VadSettings())
     sound = conversation(61.234)
@@ -109,6 +110,7 @@ def test_a_folder_without_a_pipeline_is_said_to_have_none(tmp_path: Path) -> Non
         SpeakerPipeline.load(DiarizationSettings(pipeline=str(tmp_path)), VadSettings())
 
 
+@pytest.mark.slow
 def test_nothing_is_told_to_anybody() -> None:
     """pyannote sends telemetry unless it is disabled before the import."""
     code = """

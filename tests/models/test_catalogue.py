@@ -37,6 +37,7 @@ def tiny_en(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_model_is_fetched_and_converted(tiny_en: Path) -> None:
     source = (tiny_en / "source.json").read_text()

@@ -21,6 +21,8 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.models.sources import COMMIT, Sources, entry, serving
 from tests.models.tiny import write_checkpoint
 
+pytestmark = pytest.mark.slow  # most of them start a process or two
+
 MADE = ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
 MADE += ["source.json", "tokenizer.json", "tokenizer_config.json"]
 

@@ -159,6 +159,7 @@ class TestLimits:
         assert len((await service.jobs.list(None, 10, None, owner="")).data) == 1
 
 
+@pytest.mark.slow
 async def test_a_text_comes_while_it_is_heard(client: AsyncOpenAI, engine: Engine) -> None:
     sound = minutes_of_speech(4)
     before = engine.stats().windows

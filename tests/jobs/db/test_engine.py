@@ -237,6 +237,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 async def test_an_empty_database_is_opened_by_several_processes_at_once(database_url: str) -> None:
     pipe = asyncio.subprocess.PIPE
     processes = [

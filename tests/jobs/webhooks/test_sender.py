@@ -288,7 +288,7 @@ async def test_a_receiver_that_hangs_is_timed_out_and_holds_up_nobody(
 
 async def test_a_timeout_counts_as_a_try(managing: Managing, receiver: Receiver, settings: AppSettings) -> None:
     receiver.hold = asyncio.Event()
-    async with managing(succeed, with_webhooks(settings, timeout_s=0.05)) as manager:
+    async with managing(succeed, with_webhooks(settings, timeout_s=0.3)) as manager:
         job = await manager.submit(request(Webhook(url=receiver.url)))
         await reported(manager, job, "failed")
     assert len(receiver.received) == 3

@@ -90,6 +90,7 @@ def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
     assert trim(np.zeros(8000, np.float32)) is None
 
 
+@pytest.mark.slow
 @needs_espeak
 def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a process of its own, because the library keeps its first data folder."""

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from pyannote.audio.core.task import Problem, Resolution, Specifications

@@ -3,8 +3,9 @@
 In both precisions, with both attention kernels for CPUs.
 """
 
+import sys
 from dataclasses import replace
-from itertools import cycle, product
+from itertools import product
 
 import numpy as np
 

@@ -23,6 +23,7 @@ def faults(keep: bool) -> int:
     return int(made.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told")
 def test_reused_memory_causes_no_page_faults() -> None:
     assert faults(keep=True) * 5 < faults(keep=False)
