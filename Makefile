@@ -8,6 +8,9 @@ ARGS     ?=
 
 BIN := .venv/bin
 
+# A file of tests stays with one worker, and all tests of the Ray cluster with one worker.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
 # Diarization needs pyannote.audio, which is not installed otherwise.
 SERVICE := .venv/installed $(if $(STT_DIARIZATION__PIPELINE),.venv/installed-diarization)
 

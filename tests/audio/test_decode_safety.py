@@ -81,6 +81,7 @@ print("survived")
 """
 
 
+@pytest.mark.slow
 def test_damaged_files_neither_crash_nor_use_much_memory(tmp_path: Path) -> None:
     """Truncated and damaged files of all formats give audio or a clear error: no crash, no hang, little memory."""
     for kind, (format_name, codec) in CONTAINERS.items():
@@ -108,6 +109,7 @@ print(decoding.samples_read, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wav-16", "mp3"])
 def test_memory_does_not_grow_with_the_recording(kind: str, tmp_path: Path) -> None:
     format_name, codec = CONTAINERS[kind]

@@ -59,6 +59,7 @@ def test_recordings_do_not_share_state(speech: NDArray[np.int16]) -> None:
     np.testing.assert_array_equal(second(speech), SpeechDetector()(speech))
 
 
+@pytest.mark.slow
 def test_the_number_of_torch_threads_is_not_changed() -> None:
     script = (
         "import torch; torch.set_num_threads(2)\n"

@@ -36,6 +36,7 @@ def test_windows_grow() -> None:
     assert sum(late) > 2 * sum(early)
 
 
+@pytest.mark.slow
 def test_learns_and_resumes(small_dataset: SpeechDataset, tmp_path: Path) -> None:
     """Four steps give the same weights as two, a checkpoint and two more; the loss decreases."""
     whole_batch = Batches(small_dataset, build_tokenizer(), 1000, seed=1)[0]

@@ -61,10 +61,7 @@ schema = schemathesis.openapi.from_dict(
 )
 
 
-@pytest.fixture(scope="module")
-def recording() -> bytes:
-    """A second of speech."""
-    pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE]
+def wav(pcm: np.ndarray) -> bytes:  # type: ignore[type-arg]
     sound = io.BytesIO()
     AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1).export(sound, format="wav")
     return sound.getvalue()
@@ -73,7 +70,7 @@ def recording() -> bytes:
 @pytest.fixture(scope="module")
 def recording() -> bytes:
     """A second of speech."""
-    return wav(np.concatenate(list(Decoding(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE])
+    return wav(np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE])
 
 
 @pytest.fixture(scope="module")

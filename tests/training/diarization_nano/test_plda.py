@@ -41,6 +41,7 @@ def test_pyannote_reads_it_and_a_speakers_own_spread_is_one(tmp_path: Path) -> N
     assert np.allclose(between, np.diag(psi), atol=0.02 * psi[0])
 
 
+@pytest.mark.slow
 def test_embeddings_are_those_of_people_heard_alone(tones: SpeechDataset) -> None:
     torch.manual_seed(1)
     with torch.inference_mode():

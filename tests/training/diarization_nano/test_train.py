@@ -19,6 +19,7 @@ from training.diarization_nano.train import Recordings, Settings, Trainer, Windo
 SHIPPED = Path(model_source("diarization-nano"))
 
 
+@pytest.mark.slow
 def test_steps_lower_both_losses_and_a_run_goes_on(tones: SpeechDataset, tmp_path: Path) -> None:
     settings = Settings(rows=4, peak=2e-3, seconds=2.0, seed=1, workers=0)
     trainer = Trainer(tones, tmp_path, settings)

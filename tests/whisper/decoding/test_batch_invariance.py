@@ -35,6 +35,7 @@ def test_steps_fulfil_the_conditions_of_cuda_graphs(
     assert_equal_results(decode_in_few_rows(large_layout, large_states, requests, rows, 1, GraphStandIn), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["nano", "nano_bfloat16"])
 def test_results_are_bit_for_bit_independent_of_the_batch(
     precision: str, sounds: list[Window], request: pytest.FixtureRequest

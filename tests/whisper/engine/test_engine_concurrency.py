@@ -54,6 +54,7 @@ def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows
     engine.close()
 
 
+@pytest.mark.slow
 def test_encoding_bulk_windows_leaves_half_of_the_time_to_an_interactive_window(
     nano: WhisperModel, windows: Windows
 ) -> None:
