@@ -64,13 +64,16 @@ async def test_each_window_is_prompted_with_the_text_before(
 
 
 async def test_cancelling_aborts_all_windows(engine: Engine, windows: Windows) -> None:
+    finished = engine.stats().windows
     task = asyncio.create_task(run(engine, windows, None))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0.5)
-    assert not engine._requests
+    async with asyncio.timeout(30):
+        while engine._requests:
+            await asyncio.sleep(0.01)
+    assert engine.stats().windows == finished
 
 
 def test_text_of_a_high_temperature_is_no_prompt() -> None:
