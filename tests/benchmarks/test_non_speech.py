@@ -10,6 +10,8 @@ import pytest
 from benchmarks.non_speech import LENGTHS_S, Sound, non_speech, write
 from serve_app.audio import SAMPLE_RATE
 
+pytestmark = pytest.mark.slow  # to make the sounds
+
 
 @pytest.fixture(scope="module")
 def sounds() -> list[Sound]:

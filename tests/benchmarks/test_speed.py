@@ -147,6 +147,7 @@ def test_weights_under_openai_names(name: str, expected: str) -> None:
     assert openai_name(name) == expected
 
 
+@pytest.mark.slow
 def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
     """As many tokens as each window is told to yield, and the words where it is told nothing."""
     work = forced((5, 9, 7))
