@@ -1,7 +1,7 @@
 """The real service, in process: what most tests need, without Ray."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +106,18 @@ async def service(tmp_path: Path, engines: Mapping[str, Engine], args: dict[str,
 
 
 @pytest.fixture(scope="session")
-def apps() -> dict[str, FastAPI]:
-    """Applications by the settings they were made for."""
+def apps() -> dict[Hashable, FastAPI]:
+    """Applications by the settings that `create_app` reads."""
     return {}
 
 
 @pytest.fixture
-def app(service: Service, args: dict[str, Any], apps: dict[str, FastAPI]) -> FastAPI:
+def app(service: Service, apps: dict[Hashable, FastAPI]) -> FastAPI:
     """The FastAPI application. Shared by tests: its first request takes a tenth of a second, to build the routes."""
-    app = apps.get(repr(args)) or create_app(service)
+    settings = service.settings
+    key = (tuple(settings.fronts), tuple(settings.api_keys), settings.limits.max_upload_bytes)
+    app = apps.setdefault(key, create_app(service))
     app.state.service = service
-    apps[repr(args)] = app
     return app
 
 

@@ -15,6 +15,7 @@ def test_lengths_are_distributed_as_recorded() -> None:
     assert 4 <= min(lengths) < max(lengths) <= MAX_TOKENS
 
 
+@pytest.mark.slow
 def test_every_engine_writes_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "text_lengths", lambda count: [5, 9, 7][:count])
     figures = run("tiny", "cpu", windows=3, rows=[2], repeats=1, folder=tmp_path)

@@ -160,6 +160,7 @@ def test_weights_under_openai_names(name: str, expected: str) -> None:
     assert openai_name(name) == expected
 
 
+@pytest.mark.slow
 def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
     """Forced windows yield exactly the requested tokens; others their text."""
     workload = fixed_length_workload((5, 9, 7))

@@ -8,6 +8,7 @@ from deployments.app import build, deployment_names, whisper_deployments
 from serve_app.settings import AppSettings
 
 
+@pytest.mark.slow
 def test_deploying_needs_neither_torch_nor_transformers() -> None:
     """They take seconds to import, and five processes start at a time."""
     code = "import deployments.app, sys; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"

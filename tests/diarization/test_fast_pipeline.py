@@ -85,6 +85,7 @@ def test_what_was_learned_says_the_same_too(file: dict[str, Any]) -> None:
     assert ours.diarize(sound, DiarizationOptions()) == expected
 
 
+@pytest.mark.slow
 def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
     file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
     assert heard == spoken
 
 
+@pytest.mark.slow
 def test_what_takes_one_mask_only_keeps_the_librarys_way() -> None:
     pipeline = restless()
     from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization

@@ -114,6 +114,7 @@ async def test_a_job_says_which_model_it_is_done_by(
     assert {served for served, done in windows.look().items() if done} == {model}
 
 
+@pytest.mark.slow
 async def test_a_recording_is_cut_as_suits_its_model(client: httpx.AsyncClient, windows: Windows) -> None:
     done = {}
     for model in ("whisper-nano", "german"):

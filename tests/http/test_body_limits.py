@@ -84,6 +84,7 @@ def slowest(read: Callable[[str], object], characters: int = 2**14) -> tuple[flo
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_no_text_takes_long_to_read(name: str) -> None:
     seconds, text = slowest(READERS[name])

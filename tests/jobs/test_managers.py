@@ -37,6 +37,7 @@ async def types(manager: JobManager, job: Job) -> list[str]:
     return [event.type for event in await manager.events(job.id, 0, 0)]
 
 
+@pytest.mark.slow
 async def test_every_job_is_run_once(managing: Managing, settings: AppSettings, other_database: Database) -> None:
     runs: list[tuple[str, str]] = []
     shared = asyncio.Barrier(2)  # the first runs of each wait for the other's: neither does all the work alone
@@ -68,6 +69,7 @@ async def test_every_job_is_run_once(managing: Managing, settings: AppSettings, 
     assert set(lease_owners.values()) == {"here", "there"}
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_killed_has_its_jobs_taken_over(
     managing: Managing, settings: AppSettings, database_url: str, tmp_path: Path
 ) -> None:
@@ -88,6 +90,7 @@ async def test_a_process_that_is_killed_has_its_jobs_taken_over(
             print(f"run again {time.monotonic() - clock:.2f} s after the kill, with leases of {LEASE_S} s")
 
 
+@pytest.mark.slow
 async def test_a_process_that_was_away_comes_too_late(
     managing: Managing, settings: AppSettings, database_url: str, tmp_path: Path
 ) -> None:

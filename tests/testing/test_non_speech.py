@@ -10,6 +10,8 @@ import pytest
 from serve_app.audio import SAMPLE_RATE
 from testing.non_speech import LENGTHS_S, Sound, non_speech, write
 
+pytestmark = pytest.mark.slow  # to make the sounds
+
 
 @pytest.fixture(scope="module")
 def sounds() -> list[Sound]:

@@ -211,6 +211,7 @@ async def test_an_id_whose_task_has_no_output_is_refused(client: httpx.AsyncClie
         assert (await first).status_code == 400
 
 
+@pytest.mark.slow
 async def test_batch_size_is_the_most_windows_at_a_time(client: httpx.AsyncClient, site: Site, engine: Engine) -> None:
     async def mean_batch_size(**fields: int) -> float:
         before = engine.stats()

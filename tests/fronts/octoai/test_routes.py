@@ -222,6 +222,7 @@ class TestSdk:
     def args(self) -> dict[str, Any]:
         return {"api_keys": [KEY]}
 
+    @pytest.mark.slow
     async def test_the_sdk_works_unchanged(self, server_url: str) -> None:
         assert SDK.is_dir(), "`make install` brings octoai-sdk"
         user = await asyncio.create_subprocess_exec(

@@ -200,6 +200,7 @@ async def test_a_translation_is_streamed_too(server_url: str) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_stream_is_kept_alive_by_comments(
     client: AsyncOpenAI, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ async def test_in_the_background(client: httpx.AsyncClient, outside: Outside, pa
         assert await asyncio.wait_for(outside.received.get(), 20) == {"result": EN}
 
 
+@pytest.mark.slow
 async def test_the_states_of_a_job(client: httpx.AsyncClient, outside: Outside) -> None:
     """Eight jobs run at a time: the ninth is queued."""
     body, headers = {"url": outside.url("/slow")}, {"Prefer": "respond-async"}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 from starlette.routing import BaseRoute
@@ -20,8 +21,8 @@ Operation = tuple[str, str, dict[str, Any]]
 
 
 @pytest.fixture
-def document(service: Service) -> dict[str, Any]:
-    return create_app(service).openapi()
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
 
 
 @pytest.fixture
