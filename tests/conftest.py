@@ -115,10 +115,11 @@ def apps() -> dict[Hashable, FastAPI]:
 def app(service: Service, apps: dict[Hashable, FastAPI]) -> FastAPI:
     """The FastAPI application. Shared by tests: its first request takes a tenth of a second, to build the routes."""
     settings = service.settings
-    key = (tuple(settings.fronts), tuple(settings.api_keys), settings.limits.max_upload_bytes)
-    app = apps.setdefault(key, create_app(service))
-    app.state.service = service
-    return app
+    key = (settings.fronts, settings.api_keys, settings.limits.max_upload_bytes)
+    if key not in apps:
+        apps[key] = create_app(service)
+    apps[key].state.service = service
+    return apps[key]
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ async def test_a_higher_priority_goes_first_whoever_s_it_is(store: JobStore, run
     assert order[2:] == [normal, low]
 
 
-async def test_a_thousand_jobs_page_by_page(store: JobStore, runs: RunStore) -> None:
+async def test_hundreds_of_jobs_page_by_page(store: JobStore, runs: RunStore) -> None:
     # Many of the same microsecond: the id decides, and none is lost between two pages.
     jobs = [queued(NOW + timedelta(microseconds=number // 7)) for number in range(300)]
     await asyncio.gather(*map(store.add, jobs))
@@ -240,7 +240,7 @@ async def test_a_thousand_jobs_page_by_page(store: JobStore, runs: RunStore) -> 
         seen += [each.id for each in page]
         after = (page[-1].created_at, page[-1].id)
     assert seen == [each.id for each in expected]
-    assert len(await store.list("", JobState.QUEUED, 2000, None)) == 999
+    assert len(await store.list("", JobState.QUEUED, 2000, None)) == 299
     assert len(await store.list("", JobState.RUNNING, 2000, None)) == 1
 
 
