@@ -93,13 +93,13 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         convert(source, tmp_path)
     write_checkpoint(source)
     (source / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no complete CTranslate2 Whisper: .*config\.json"):
+    with pytest.raises(CheckpointError, match=r"not a complete CTranslate2 Whisper model: .*config\.json"):
         convert(source, tmp_path)
     write_checkpoint(source)
     variables = random_variables()
     del variables["encoder/layer_0/ffn/linear_1/bias"]
     write_variables(source / "model.bin", variables, {})
-    with pytest.raises(CheckpointError, match=r"no complete .*encoder/layer_0/ffn/linear_1/bias"):
+    with pytest.raises(CheckpointError, match=r"not a complete .*encoder/layer_0/ffn/linear_1/bias"):
         convert(source, tmp_path)
 
 
