@@ -1,4 +1,4 @@
-"""What fronts call: transcribing, jobs and uploads on behalf of one caller."""
+"""The service as fronts see it: transcriptions, jobs and uploads on behalf of one caller."""
 
 import time
 from collections.abc import AsyncIterator
