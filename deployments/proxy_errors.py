@@ -54,5 +54,5 @@ def _error(start: Message) -> Unavailable | None:
             case 404:
                 return Unavailable("the service is starting: try again", None, "starting")
             case 503:
-                return Unavailable("the service is away for the moment: try again", None, "unavailable")
+                return Unavailable("the service is unavailable: try again", None, "unavailable")
     return None

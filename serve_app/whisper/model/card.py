@@ -81,7 +81,7 @@ class ModelCard:
             raise InvalidRequest(
                 f"{self.id} does not support {language_name(options.language)} ({options.language}): "
                 f"use one of {', '.join(self.languages)}"
-                + (", or omit it to detect the language" if self.tokens.is_multilingual else ""),
+                + (", or omit it to have it detected" if self.tokens.is_multilingual else ""),
                 "language",
             )
         if options.task == "translate" and not self.can_translate:

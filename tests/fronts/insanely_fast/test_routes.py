@@ -248,7 +248,7 @@ HOOK = {"url": "http://127.0.0.1:9/hook"}
         ({"url": URL, "batch_size": "many"}, "batch_size"),
         ({"url": URL, "batch_size": None}, "batch_size"),
         ({"url": URL, "timestamp": "work"}, "timestamp"),
-        ({"url": URL, "diarise_audio": True}, "diarise_audio"),
+        ({"url": URL, "diarise_audio": True}, "`diarise_audio`"),
         ({"url": URL, "is_async": True}, "Webhook is required for async tasks"),
         ({"url": URL, "is_async": "soon"}, "is_async"),
         ({"url": URL, "webhook": "http://x/h"}, "webhook"),
