@@ -213,7 +213,7 @@ class CTranslate2:
         for group in in_batches(workload.windows, config.batch_size):
             sounds = [to_float(window) for window in group]
             features = self._extract(sounds, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features
-            results = self._model.generate(
+            generated = self._model.generate(
                 self._view(features),
                 [prompt] * len(group),
                 beam_size=config.beam_size,
@@ -221,7 +221,7 @@ class CTranslate2:
                 suppress_blank=False,
                 suppress_tokens=[-1] if length is None else [-1, self._end],
             )
-            tokens = [result.sequences_ids[0] for result in results]
+            tokens = [result.sequences_ids[0] for result in generated]
             results += [WindowResult(len(row), self._tokenizer.decode(row, skip_special_tokens=True)) for row in tokens]
         return results
 
