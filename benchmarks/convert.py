@@ -1,9 +1,12 @@
 """Conversion of a checkpoint to the formats of other engines, with the same weights."""
 
+import fcntl
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -92,16 +95,27 @@ def _convert(checkpoint: Path, folder: Path, write: Callable[[Path, Path], None]
     source = folder / "source.json"
     files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(checkpoint.iterdir())}
     stamp = json.dumps({"checkpoint": str(checkpoint.resolve()), "files": files})
-    if source.exists() and source.read_text() == stamp:
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent) as temporary:
+    with TemporaryDirectory(dir=folder.parent) as temporary, _locked(folder.parent):
+        if source.exists() and source.read_text() == stamp:
+            return folder
         converted = Path(temporary) / "converted"
         write(checkpoint, converted)
         (converted / source.name).write_text(stamp)
         shutil.rmtree(folder, ignore_errors=True)
         converted.rename(folder)
     return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder: engines that read the same format start at the same time, and one of them converts."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def tiktoken_encoding(checkpoint: Path) -> Any:
