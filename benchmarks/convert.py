@@ -96,14 +96,15 @@ def _convert(checkpoint: Path, folder: Path, write: Callable[[Path, Path], None]
     files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(checkpoint.iterdir())}
     stamp = json.dumps({"checkpoint": str(checkpoint.resolve()), "files": files})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent) as temporary, _locked(folder.parent):
+    with _locked(folder.parent):
         if source.exists() and source.read_text() == stamp:
             return folder
-        converted = Path(temporary) / "converted"
-        write(checkpoint, converted)
-        (converted / source.name).write_text(stamp)
-        shutil.rmtree(folder, ignore_errors=True)
-        converted.rename(folder)
+        with TemporaryDirectory(dir=folder.parent) as temporary:
+            converted = Path(temporary) / "converted"
+            write(checkpoint, converted)
+            (converted / source.name).write_text(stamp)
+            shutil.rmtree(folder, ignore_errors=True)
+            converted.rename(folder)
     return folder
 
 

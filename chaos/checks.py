@@ -37,12 +37,12 @@ class Submission:
 
     @property
     def right(self) -> bool:
-        """Whether the job succeeded with the right text."""
+        """Return whether the job succeeded with the right text."""
         return self.status == "succeeded" and self.text == self.expected
 
     @property
     def reported(self) -> bool:
-        """Whether a webhook of the job was acknowledged."""
+        """Return whether a webhook of the job was acknowledged."""
         return any(event.acknowledged for event in self.events)
 
     def find_problems(self) -> list[str]:

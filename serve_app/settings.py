@@ -74,7 +74,7 @@ class VadSettings(Section):
 
 
 class WindowSettings(Section):
-    """How recordings are cut into windows and blocks."""
+    """Sizes of the windows and blocks that recordings are cut into."""
 
     max_s: float | None = Field(
         None, ge=1, le=30, description="Maximum length of a window. Null: 10 for whisper-nano, 30 for other models."
@@ -308,8 +308,7 @@ class AppSettings(BaseSettings):
     database: str | None = Field(
         None,
         description="Database of jobs: PostgreSQL as postgresql://user:password@host/name, or an SQLite file on a "
-        "local disk "
-        "of the job manager's node (SQLite does not work on a network file system). Null: jobs.db in data_dir.",
+        "local disk of the job manager's node (SQLite does not work on a network file system). Null: jobs.db in data_dir.",
     )
     fronts: tuple[str, ...] | None = Field(
         None, description="Names of the APIs of other services to serve; null: all. The native API is always served."

@@ -66,7 +66,7 @@ class Preferences:
 
     @property
     def respond_async(self) -> bool:
-        """Whether the client prefers not to wait for the transcript (section 4.1)."""
+        """Return whether the client prefers not to wait for the transcript (section 4.1)."""
         return "respond-async" in self.values
 
     async def wait_for(self, service: JobService, job: Job) -> "WaitResult":

@@ -43,7 +43,7 @@ class JobState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether this state is final."""
+        """Return whether this state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -104,7 +104,7 @@ class Job(StrictModel):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a client waits for it, or asked for a high priority: its windows are decoded before others."""
+        """Return whether a client waits for it or gave it a high priority; its windows are decoded before others."""
         return self.mode == "sync" or self.request.priority == "high"
 
 

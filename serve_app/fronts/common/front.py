@@ -28,6 +28,6 @@ class Front:
 
     @property
     def is_public(self) -> bool:
-        """Whether no path needs an API key."""
+        """Return whether no path needs an API key."""
         routes = (route for router in self.routers for route in router.routes)
         return all(getattr(route, "path", None) in self.public_paths for route in routes)

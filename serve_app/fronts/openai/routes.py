@@ -76,7 +76,7 @@ async def _answer(
             return transcript_response(await final_transcript(items), form.response_format)
     first = asyncio.ensure_future(anext(items))
     try:
-        # What goes wrong before there is a text has a status of its own, unless that takes too long for a proxy.
+        # An error before the first text has a status of its own, unless it takes too long for proxies.
         done, _ = await asyncio.wait({first}, timeout=sse.KEEP_ALIVE_S)
     except asyncio.CancelledError:
         first.cancel()

@@ -58,7 +58,7 @@ class DeliveryResult:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the receiver asked to stop further attempts."""
+        """Return whether the receiver asked to stop further attempts."""
         return self.attempt.status == HTTPStatus.GONE
 
 
