@@ -308,7 +308,8 @@ class AppSettings(BaseSettings):
     database: str | None = Field(
         None,
         description="Database of jobs: PostgreSQL as postgresql://user:password@host/name, or an SQLite file on a "
-        "local disk of the job manager's node (SQLite does not work on a network file system). Null: jobs.db in data_dir.",
+        "local disk of the job manager's node (SQLite does not work on a network file system). Null: jobs.db in "
+        "data_dir.",
     )
     fronts: tuple[str, ...] | None = Field(
         None, description="Names of the APIs of other services to serve; null: all. The native API is always served."

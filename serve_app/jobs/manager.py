@@ -50,8 +50,9 @@ class JobManager(JobOperations):
     """The operations on the jobs of one database.
 
     `run` transcribes a job; cancelling it must stop the work. `lease_owner` identifies this manager among all managers
-    of the database, and stays the same when its process restarts. `webhook_payloads`: as `webhook_body` needs them. Used
-    on one event loop. The caller closes the database and the session. An `owner` is empty if the service has no API keys.
+    of the database, and stays the same when its process restarts. `webhook_payloads`: as `webhook_body` needs them.
+    Used on one event loop. The caller closes the database and the session. An `owner` is empty if the service has no
+    API keys.
     """
 
     def __init__(
