@@ -121,21 +121,28 @@ class Decoder:
             logits = self._slots.prefill(first, [(self._tokens.start,)] * len(counts), [0] * len(counts))
             languages, detect_language = self._detect_languages(languages, logits), False
         prompts = [(*request.prompt, self._tokens.start) for request in requests]
-        logits = self._slots.prefill(first, prompts, [0] * len(prompts))
         if detect_language:
+            logits = self._slots.prefill(first, prompts, [0] * len(prompts))
             languages = self._detect_languages(languages, logits)
-        no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
-        start_tokens = [
-            self._tokens.prefix(language, request.task, request.with_timestamps)
+        prefixes = [
+            (*request.prompt, *self._tokens.prefix(language, request.task, request.with_timestamps))
             for request, language in zip(requests, languages, strict=True)
         ]
-        if self._tokens.is_multilingual:
-            self._slots.prefill(first, [tokens[1:-1] for tokens in start_tokens], list(map(len, prompts)))
         # The last token of the prefix is not prefilled: it is the input of the first step.
-        self._slots.expand_rows(first, counts, max(map(len, prompts)) + max(map(len, start_tokens)))
+        if detect_language:
+            rest = [prefix[len(prompt) : -1] for prompt, prefix in zip(prompts, prefixes, strict=True)]
+            self._slots.prefill(first, rest, list(map(len, prompts)))
+        else:
+            # In English-only models the start token may be the last one, and its logits are read all the same.
+            lengths = list(map(len, prompts))
+            prefilled = [
+                prefix[: max(length, len(prefix) - 1)] for prefix, length in zip(prefixes, lengths, strict=True)
+            ]
+            logits = self._slots.prefill(first, prefilled, [0] * len(prompts), lengths)
+        no_speech = logits.softmax(dim=-1)[:, self._tokens.no_speech].tolist()
+        self._slots.expand_rows(first, counts, max(map(len, prefixes)))
         sequences = []
-        for index, request in enumerate(requests):
-            prefix = (*request.prompt, *start_tokens[index])
+        for index, (request, prefix) in enumerate(zip(requests, prefixes, strict=True)):
             search = replace(
                 request.search, max_tokens=min(request.search.max_tokens, self._model.positions - len(prefix))
             )

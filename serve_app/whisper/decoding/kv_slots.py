@@ -86,12 +86,19 @@ class KVSlots:
             self._model.write_cross_kv(window[None], self._cross_kv[:, :, index : index + 1])
 
     @torch.inference_mode()
-    def prefill(self, row: int, prefixes: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+    def prefill(
+        self,
+        row: int,
+        prefixes: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        read_after: Sequence[int] | None = None,
+    ) -> Tensor:
         """Prefill one row per window, from `row` on, with prefix tokens. `starts`: the position of each first token.
 
-        Returns the logits `(windows, vocabulary)` after each prefix. Shorter prefixes are padded at their end; the
-        padding is overwritten before any token attends to it.
+        Returns the logits `(windows, vocabulary)` after so many tokens of each prefix (`read_after`; null: all). Shorter
+        prefixes are padded at their end; the padding is overwritten before any token attends to it.
         """
+        read_after = read_after or list(map(len, prefixes))
         device, stop = self._model.device, row + len(prefixes)
         # A multiple of four, so that results do not depend on the number of tokens: see CPU_ROWS.
         length = -(-max(map(len, prefixes)) // CPU_ROWS) * CPU_ROWS
@@ -105,7 +112,7 @@ class KVSlots:
         )
         # Again a multiple of four rows: the first ones are repeated.
         rows = [index % len(prefixes) for index in range(-(-len(prefixes) // CPU_ROWS) * CPU_ROWS)]
-        last = torch.tensor([len(prefixes[row]) - 1 for row in rows], device=device)
+        last = torch.tensor([read_after[row] - 1 for row in rows], device=device)
         return self._model.logits(hidden[torch.tensor(rows, device=device), last])[: len(prefixes)]
 
     @torch.inference_mode()

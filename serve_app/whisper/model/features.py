@@ -39,7 +39,8 @@ class LogMel:
         spectrum = torch.stft(
             samples.float() / 32768, FFT_SAMPLES, HOP_SAMPLES, window=self._window, return_complex=True
         )
-        power = spectrum[..., :-1].abs() ** 2
+        spectrum = spectrum[..., :-1]
+        power = spectrum.real.square() + spectrum.imag.square()  # abs() ** 2 takes a CPU three times as long
         log_mel = (self._filters @ power).clamp(min=FLOOR).log10()
         log_mel = pad(log_mel, (0, self._frames - log_mel.shape[-1]), value=float(np.log10(FLOOR)))
         maximum = log_mel.amax(dim=(1, 2), keepdim=True)
