@@ -24,7 +24,7 @@ def build(args: AppSettings) -> serve.Application:
     select_fronts(FRONTS, args.fronts)
     args = resolve_models(args)
     whispers = {
-        model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper, args.models_dir)
+        model.id: serve.deployment(Whisper, name=name).bind(model, args.whisper, args.models_dir, args.logs)
         for name, model in whisper_deployments(args).items()
     }
     diarizer = serve.deployment(Diarizer).bind(args) if args.diarization.pipeline else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.cores import limit_openmp_spinning
+from serve_app.observability.logs import configure_logging
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.schemas.transcript import Turn
 from serve_app.settings import AppSettings
@@ -18,6 +19,7 @@ class Diarizer:
     """Finds the speaker turns of whole recordings."""
 
     def __init__(self, settings: AppSettings) -> None:
+        configure_logging(settings.logs)
         limit_openmp_spinning()  # before torch is imported
         from serve_app.diarization.pipeline import SpeakerPipeline
         from serve_app.diarization.worker import Worker

@@ -10,9 +10,11 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from deployments.job_client import ensure_job_manager, job_client
+from deployments.metrics import RayMetrics
 from deployments.retry import transcriber_client
 from serve_app.asgi import create_app
 from serve_app.models.resolve import resolve_checkpoint
+from serve_app.observability.logs import configure_logging
 from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
@@ -26,6 +28,7 @@ class Ingress:
     """Serves the fronts: it stores uploads, and calls the transcriber or the job manager."""
 
     async def __init__(self, settings: AppSettings, handle: DeploymentHandle) -> None:  # type: ignore[misc]
+        configure_logging(settings.logs)
         # The form parser writes uploads to temporary files: in the data folder too.
         settings.spool_dir.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(settings.spool_dir)
@@ -46,7 +49,7 @@ class Ingress:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve calls it
-        return create_app(self.service)
+        return create_app(self.service, metrics=RayMetrics())
 
     async def ready(self) -> bool:
         """Return whether every deployment of this application is healthy; false if Serve does not answer."""

@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentRes
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from serve_app.errors import NotDelivered, Unavailable
+from serve_app.observability.logs import log_fields
 from serve_app.schemas.job import Job
 from serve_app.schemas.transcript import TextDelta, TranscriptStream
 from serve_app.services.transcription import Transcribe
@@ -62,7 +63,7 @@ def transcriber_client(handle: DeploymentHandle, max_failures: int = MAX_REPLICA
         sent: list[str] = []
         async for attempt in _attempts("the transcriber", max_failures):
             with attempt:
-                async with aclosing(skip_sent_deltas(_stream_response(send(job, stream)), sent)) as items:
+                async with aclosing(skip_sent_deltas(_stream_response(send(job, stream, log_fields())), sent)) as items:
                     async for item in items:
                         yield item
 

@@ -19,8 +19,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.job_client import job_client
+from deployments.metrics import RayMetrics
 from deployments.retry import MAX_REPLICA_FAILURES, call_with_retry
 from serve_app.net.ssrf import guarded_session
+from serve_app.observability.logs import configure_logging, log_context
 from serve_app.schemas.job import Job
 from serve_app.schemas.request import DiarizationOptions, JobRequest, TranscriptionOptions, UrlSource
 from serve_app.schemas.transcript import Transcript, TranscriptStream, Turn, final_transcript
@@ -46,6 +48,7 @@ class Transcriber:
 
         from serve_app.pipeline.transcribe import Pipeline
 
+        configure_logging(settings.logs)
         torch.set_num_threads(1)  # the VAD's steps are too small to share
         self.settings = settings
         self.whispers = whispers
@@ -54,15 +57,17 @@ class Transcriber:
         self.blobs = BlobStore(settings.blob_root)
         session = guarded_session(settings.network)
         self.pipeline = Pipeline(
-            settings, self.blobs, session, self._transcribe_batch, self._diarize if diarizer else None
+            settings, self.blobs, session, self._transcribe_batch, self._diarize if diarizer else None, RayMetrics()
         )
         self.runs: dict[str, tuple[int, asyncio.Task[Any]]] = {}
 
-    async def transcribe(self, job: Job, stream: bool = False) -> TranscriptStream:
-        """Yield the text deltas of a job if `stream`, then its transcript."""
+    async def transcribe(
+        self, job: Job, stream: bool = False, log_fields: Mapping[str, str] | None = None
+    ) -> TranscriptStream:
+        """Yield the text deltas of a job if `stream`, then its transcript. `log_fields`: the caller's log context."""
         from serve_app.pipeline.transcribe_job import transcribe_job
 
-        with self._as_latest_run(job):
+        with log_context(**{**(log_fields or {}), "job_id": job.id}), self._as_latest_run(job):
             async with aclosing(transcribe_job(self.pipeline, self.jobs, job, stream)) as items:
                 async for item in items:
                     yield item

@@ -8,9 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from deployments.metrics import RayMetrics
 from serve_app.cores import limit_openmp_spinning
-from serve_app.settings import ServedModel, WhisperSettings
+from serve_app.observability.logs import configure_logging, log_context
+from serve_app.settings import LogSettings, ServedModel, WhisperSettings
 from serve_app.whisper.engine.scheduler import Batching
+from serve_app.whisper.engine_metrics import record_engine_stats
 from serve_app.whisper.protocol import EngineStats, TranscriptionEngine, WindowBatch
 from serve_app.whisper.window_text import WindowText
 
@@ -18,7 +21,8 @@ from serve_app.whisper.window_text import WindowText
 class Whisper:
     """The engine of one model, which batches the windows of all requests."""
 
-    def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path) -> None:
+    def __init__(self, model: ServedModel, settings: WhisperSettings, models_dir: Path, logs: LogSettings) -> None:
+        configure_logging(logs)
         limit_openmp_spinning()  # before torch is imported
         from serve_app.models.resolve import resolve_checkpoint
         from serve_app.whisper.engine.engine import Engine
@@ -27,6 +31,9 @@ class Whisper:
         source = resolve_checkpoint(model.checkpoint, models_dir)
         loaded = WhisperModel.load(source, model.effective_whisper_settings(settings))
         self.engine: TranscriptionEngine = Engine(loaded, Batching(), settings.watchdog_s)
+        self.model_id = model.id
+        self.metrics = RayMetrics()
+        self.recorded = EngineStats()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply `user_config` of the Serve config, at start and live."""
@@ -34,7 +41,8 @@ class Whisper:
 
     async def transcribe(self, batch: WindowBatch) -> list[WindowText]:
         """Return the text of each window of a batch, in order."""
-        return await self.engine.transcribe(batch)
+        with log_context(job_id=batch.job_id, model=self.model_id):
+            return await self.engine.transcribe(batch)
 
     def stats(self) -> EngineStats:
         """Return the counters of the engine."""
@@ -45,5 +53,11 @@ class Whisper:
         return self.engine.batching
 
     def check_health(self) -> None:
-        """Raise when the engine's thread has ended or hangs: Serve then replaces the replica."""
+        """Raise when the engine's thread has ended or hangs: Serve then replaces the replica.
+
+        Serve calls this at a steady interval, at which the engine's counters are recorded as metrics too.
+        """
+        stats = self.engine.stats()
+        record_engine_stats(self.metrics, self.model_id, self.recorded, stats)
+        self.recorded = stats
         self.engine.check_health()

@@ -40,6 +40,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LogSettings(Section):
+    """The logs, on the standard output of each process."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = Field(
+        "json", description="`json`: one object a line, for collectors. `text`: for people."
+    )
+
+
 class LimitSettings(Section):
     """Limits of requests, each reported with a 4xx status."""
 
@@ -317,6 +326,7 @@ class AppSettings(BaseSettings):
     api_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
         (), description="Accepted API keys. Empty: no authentication."
     )
+    logs: LogSettings = LogSettings()
     limits: LimitSettings = LimitSettings()
     network: NetworkSettings = NetworkSettings()
     vad: VadSettings = VadSettings()

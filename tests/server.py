@@ -21,6 +21,7 @@ from serve_app.jobs.db.engine import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.models import model_source
 from serve_app.net.ssrf import guarded_session
+from serve_app.observability.metrics import Metrics
 from serve_app.pipeline.transcribe import Pipeline
 from serve_app.pipeline.transcribe_job import transcribe_job
 from serve_app.schemas.job import Job
@@ -51,7 +52,11 @@ def german(folder: Path) -> Path:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, engines: Mapping[str, TranscriptionEngine], args: dict[str, Any], fronts: Sequence[Front] = FRONTS
+    folder: Path,
+    engines: Mapping[str, TranscriptionEngine],
+    args: dict[str, Any],
+    fronts: Sequence[Front] = FRONTS,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Service]:
     """The whole service around an engine for each model's id: what the deployments make, in one process."""
     settings = AppSettings(
@@ -78,6 +83,7 @@ async def opened(
             session,
             transcribe_batch,
             diarize if settings.diarization.pipeline else None,
+            metrics,
         )
         blobs = BlobStore(settings.blob_root, settings.limits.max_upload_bytes)
         jobs = JobManager(
@@ -88,6 +94,7 @@ async def opened(
             session,
             "here",
             webhook_payloads(fronts),
+            metrics,
         )
         await jobs.start()
         uploads = Uploads(blobs, signing_key(settings), settings.uploads.expires_s)

@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Scope
 
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 from serve_app.http.error_format import ErrorRenderer, as_invalid_request
+from serve_app.http.request_context import REQUEST_ID
 from serve_app.http.websockets import close_or_respond
+from serve_app.observability.logs import log_context
 
 BODY_TOO_LARGE = "body_too_large"
 
@@ -44,7 +46,9 @@ def install_error_handlers(app: FastAPI, render: ErrorRenderer) -> None:
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> Response:
-        return render(request.scope, as_service_error(error, f"{request.method} {request.url.path}"))
+        # Starlette calls this outside of all middleware, and so of its log context.
+        with log_context(request_id=request.scope[REQUEST_ID]):
+            return render(request.scope, as_service_error(error, f"{request.method} {request.url.path}"))
 
 
 def _http_error_response(

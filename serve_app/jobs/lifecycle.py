@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.notifier import JobNotifier
 from serve_app.jobs.webhooks.sender import WebhookSender
+from serve_app.observability.metrics import JOBS_ENDED, Metrics
 from serve_app.schemas.job import PROGRESS_S, Job, JobError, JobState
 from serve_app.schemas.request import BlobSource
 from serve_app.schemas.transcript import Transcript
@@ -19,11 +20,14 @@ logger = logging.getLogger(__name__)
 class JobLifecycle:
     """Ends jobs, publishes their changes to subscribers and webhooks, and deletes the audio of ended jobs."""
 
-    def __init__(self, runs: RunStore, blobs: BlobStore, notifier: JobNotifier, webhooks: WebhookSender) -> None:
+    def __init__(
+        self, runs: RunStore, blobs: BlobStore, notifier: JobNotifier, webhooks: WebhookSender, metrics: Metrics
+    ) -> None:
         self._runs = runs
         self._blobs = blobs
         self._notifier = notifier
         self._webhooks = webhooks
+        self._metrics = metrics
         self._progress_stored_at: dict[str, float] = {}  # monotonic time, by job id
 
     def publish(self, job: Job | None) -> None:
@@ -60,7 +64,9 @@ class JobLifecycle:
             try:
                 await self._blobs.delete(job.request.source.key)
             except Exception:
-                logger.exception("could not delete the upload of job %s; retrying when the job is purged", job.id)
+                logger.exception(
+                    "could not delete the upload of the job; retrying when the job is purged", extra={"job_id": job.id}
+                )
 
     async def _end(
         self,
@@ -82,6 +88,8 @@ class JobLifecycle:
             transcript=transcript,
         )
         if job is not None:
+            logger.info("the job %s after %d runs", job.state, job.attempts, extra={"job_id": job.id})
+            self._metrics.increment(JOBS_ENDED, mode=job.mode, state=job.state)
             self._progress_stored_at.pop(job.id, None)
             self.publish(job)
             await self.delete_upload(job)

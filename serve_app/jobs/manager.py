@@ -26,6 +26,7 @@ from serve_app.jobs.shielded import shielded
 from serve_app.jobs.webhooks.payload import WebhookPayload
 from serve_app.jobs.webhooks.sender import WebhookSender
 from serve_app.jobs.webhooks.validation import check_webhook
+from serve_app.observability.metrics import Metrics, NoMetrics
 from serve_app.schemas.job import (
     MAX_PAGE,
     DeliveryView,
@@ -64,16 +65,18 @@ class JobManager(JobOperations):
         session: aiohttp.ClientSession,
         lease_owner: str,
         webhook_payloads: Mapping[str, WebhookPayload],
+        metrics: Metrics | None = None,
     ) -> None:
+        metrics = metrics or NoMetrics()
         event_log = EventLog(webhook_payloads, settings.webhooks.retry_delays_s[0])
         self._settings = settings
         self._database = database
         self._store = JobStore(database, event_log)
         self._runs = RunStore(database, event_log)
         self._outbox = Outbox(database)
-        self._webhooks = WebhookSender(settings.webhooks, self._outbox, session)
+        self._webhooks = WebhookSender(settings.webhooks, self._outbox, session, metrics)
         self._notifier = JobNotifier()
-        self._lifecycle = JobLifecycle(self._runs, blobs, self._notifier, self._webhooks)
+        self._lifecycle = JobLifecycle(self._runs, blobs, self._notifier, self._webhooks, metrics)
         self._runner = Runner(settings.jobs, self._runs, run, lease_owner, self._lifecycle)
         self._sweeper = Sweeper(settings, self._store, blobs, self._lifecycle.delete_upload, self._time_out)
 

@@ -16,6 +16,7 @@ from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.db.tables import UNREADABLE
 from serve_app.jobs.dispatcher import Dispatcher
 from serve_app.jobs.lifecycle import JobLifecycle
+from serve_app.observability.logs import log_context
 from serve_app.schemas.job import Job, JobError, JobState
 from serve_app.schemas.transcript import Transcript
 from serve_app.settings import JobSettings
@@ -88,13 +89,14 @@ class Runner:
     async def _execute(self, job: Job) -> Transcript:
         self._attempts[job.id] = job.attempts
         if job.request == UNREADABLE:
-            logger.error("the request of job %s was stored by another version and cannot be read", job.id)
+            logger.error("the job's request was stored by another version and cannot be read", extra={"job_id": job.id})
             raise InvalidRequest(
                 "the request was stored by another version of the service and cannot be read: submit it again",
                 "request",
                 "unreadable",
             )
-        return await self._run(job)
+        with log_context(job_id=job.id):
+            return await self._run(job)
 
     async def _complete(self, job: Job, run: Task[Transcript]) -> None:
         if self._attempts.get(job.id) == job.attempts:
@@ -110,7 +112,7 @@ class Runner:
 
     async def _retry_or_fail(self, job: Job, failure: BaseException) -> None:
         if not isinstance(failure, ServiceError):
-            logger.error("job %s failed in run %d", job.id, job.attempts, exc_info=failure)
+            logger.error("run %d of the job failed", job.attempts, exc_info=failure, extra={"job_id": job.id})
         error = JobError.from_exception(failure)
         # Read again: a block that the run saved has reset the count of lost runs.
         current = await self._store.get(job.id)

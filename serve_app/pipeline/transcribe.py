@@ -22,6 +22,7 @@ from serve_app.diarization.assign import assign
 from serve_app.errors import NotFound, Unavailable
 from serve_app.models import longest_window_s
 from serve_app.net.download import fetch
+from serve_app.observability.metrics import AUDIO_SECONDS, STAGE_SECONDS, Metrics, NoMetrics
 from serve_app.pipeline.block_cache import BlockCache, CachedBlocks
 from serve_app.pipeline.coverage import coverage_warning, speech_without_text
 from serve_app.pipeline.diarize import DiarizationResult, Diarize, check_channels, diarize_recording
@@ -55,12 +56,14 @@ class Pipeline:
         session: aiohttp.ClientSession,
         transcribe_batch: TranscribeBatch,
         diarize: Diarize | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
         self._blobs = blobs
         self._session = session
         self._transcribe_batch = transcribe_batch
         self._diarize = diarize
+        self._metrics = metrics or NoMetrics()
 
     async def transcribe(
         self,
@@ -107,6 +110,9 @@ class Pipeline:
             warnings += speakers.warnings
             timings["diarize"] = speakers.seconds
             transcript = await _assign_speakers(transcript, speakers, options)
+        self._metrics.increment(AUDIO_SECONDS, transcript.duration, model=model.id)
+        for stage, seconds in timings.items():
+            self._metrics.observe(STAGE_SECONDS, seconds, model=model.id, stage=stage)
         yield transcript.model_copy(update={"warnings": tuple(warnings), "timings": timings})
 
     async def _obtain(self, job: Job, path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """The service as fronts see it: transcriptions, jobs and uploads on behalf of one caller."""
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -11,6 +12,8 @@ from serve_app.schemas.transcript import Transcript, TranscriptStream
 from serve_app.services.transcription import Service
 from serve_app.settings import AppSettings
 from serve_app.storage.signed_uploads import UploadToken
+
+logger = logging.getLogger(__name__)
 
 LONG_POLL_S = 20.0
 """Maximum time of one call to the job manager that waits for events of a job, in seconds."""
@@ -60,7 +63,9 @@ class JobService:
         job_id = job_id or uuid4().hex
         try:
             async with self._service.accept(request, body) as accepted:
-                return await self._jobs.submit(accepted, job_id, owner=self._owner, idempotency_key=idempotency_key)
+                job = await self._jobs.submit(accepted, job_id, owner=self._owner, idempotency_key=idempotency_key)
+                logger.info("the job is %s", job.state, extra={"job_id": job.id})
+                return job
         except UploadNotFound:
             # Perhaps the upload is that of the same job, submitted before.
             request = await self._service.validate(request)

@@ -73,6 +73,7 @@ class Service:
             except asyncio.CancelledError:
                 await asyncio.shield(self._cancel_sync(registered))
                 raise
+        logger.info("transcribing for a client that waits", extra={"job_id": job.id})
         limit = self.settings.limits.request_timeout_s
         transcript: Transcript | None = None
         try:
@@ -88,20 +89,20 @@ class Service:
             raise
         except TimeoutError:
             late = RequestTimeout(f"not finished within {limit:g} s: submit long recordings to /v1/jobs")
-            await self._record(self.jobs.fail(job.id, JobError.from_exception(late)))
+            await self._record(job, self.jobs.fail(job.id, JobError.from_exception(late)))
             raise late from None
         except Exception as error:
-            await self._record(self.jobs.fail(job.id, JobError.from_exception(error)))
+            await self._record(job, self.jobs.fail(job.id, JobError.from_exception(error)))
             raise
-        await self._record(self.jobs.complete(job.id, transcript))
+        await self._record(job, self.jobs.complete(job.id, transcript))
         yield transcript
 
-    async def _record(self, end: Awaitable[None]) -> None:
+    async def _record(self, job: Job, end: Awaitable[None]) -> None:
         """Record the end of a synchronous job; an unavailable job manager does not cost the client its answer."""
         try:
             await end
         except Exception:
-            logger.exception("the end of a synchronous job could not be recorded")
+            logger.exception("the end of the synchronous job could not be recorded", extra={"job_id": job.id})
 
     async def _cancel_sync(self, registered: asyncio.Future[Job]) -> None:
         await self.jobs.cancel_sync((await registered).id)

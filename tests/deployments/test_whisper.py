@@ -13,8 +13,8 @@ LOAD = {
     "Whisper": """
 from pathlib import Path
 from deployments.whisper import Whisper
-from serve_app.settings import ServedModel, WhisperSettings
-Whisper(ServedModel(id="whisper-nano"), WhisperSettings(device="cpu", threads=1), Path("models"))
+from serve_app.settings import LogSettings, ServedModel, WhisperSettings
+Whisper(ServedModel(id="whisper-nano"), WhisperSettings(device="cpu", threads=1), Path("models"), LogSettings())
 """,
     "Diarizer": """
 from deployments.diarizer import Diarizer

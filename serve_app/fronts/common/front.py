@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fastapi import APIRouter
+from fastapi.routing import iter_route_contexts
 
 from serve_app.http.error_format import ErrorFormat
 from serve_app.jobs.webhooks.payload import WebhookPayload
@@ -27,7 +28,11 @@ class Front:
     is_optional: bool = True
 
     @property
+    def routes(self) -> list[str]:
+        """The templates of its paths."""
+        return [route.path for router in self.routers for route in iter_route_contexts(router.routes)]
+
+    @property
     def is_public(self) -> bool:
         """Return whether no path needs an API key."""
-        routes = (route for router in self.routers for route in router.routes)
-        return all(getattr(route, "path", None) in self.public_paths for route in routes)
+        return all(route in self.public_paths for route in self.routes)

@@ -19,6 +19,7 @@ import standardwebhooks
 
 from serve_app.jobs.db.deliveries import Delivery, Outbox
 from serve_app.jobs.dispatcher import Dispatcher
+from serve_app.observability.metrics import WEBHOOK_ATTEMPTS, Metrics
 from serve_app.schemas.job import DeliveryAttempt
 from serve_app.settings import WebhookSettings
 
@@ -65,10 +66,13 @@ class DeliveryResult:
 class WebhookSender:
     """Sends the pending deliveries of the outbox, retrying each until it is accepted or its schedule ends."""
 
-    def __init__(self, settings: WebhookSettings, outbox: Outbox, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, settings: WebhookSettings, outbox: Outbox, session: aiohttp.ClientSession, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._outbox = outbox
         self._session = session
+        self._metrics = metrics
         self._signers = [standardwebhooks.Webhook(secret.get_secret_value()) for secret in settings.secrets]
         self._in_flight: Counter[str] = Counter()  # by host
         self._dispatcher = Dispatcher(self._acquire, self._send, self._complete, settings.max_in_flight)
@@ -133,12 +137,19 @@ class WebhookSender:
             await self._outbox.report(delivery, "pending", None, now)
             return
         result = sending.result()
+        delays = self._settings.retry_delays_s
+        is_last = delivery.number >= len(delays) or result.is_gone
+        outcome = "delivered" if result.is_delivered else "failed" if is_last else "retried"
+        self._metrics.increment(WEBHOOK_ATTEMPTS, outcome=outcome)
         if result.is_delivered:
             await self._outbox.report(delivery, "delivered", result.attempt)
             return
-        logger.warning("webhook %s was not delivered in attempt %d: %s", delivery.id, delivery.number, result.attempt)
-        delays = self._settings.retry_delays_s
-        if delivery.number >= len(delays) or result.is_gone:
+        logger.warning(
+            "webhook %s was not delivered in attempt %d: %s",
+            *(delivery.id, delivery.number, result.attempt),
+            extra={"job_id": delivery.job.id},
+        )
+        if is_last:
             await self._outbox.report(delivery, "failed", result.attempt)
             return
         jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311, not a secret

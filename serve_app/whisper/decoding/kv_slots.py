@@ -95,7 +95,7 @@ class KVSlots:
     ) -> Tensor:
         """Prefill one row per window, from `row` on, with prefix tokens. `starts`: the position of each first token.
 
-        Returns the logits `(windows, vocabulary)` after so many tokens of each prefix (`read_after`; null: all). Shorter
+        Returns the logits `(windows, vocabulary)` after `read_after` tokens of each prefix; null: after all. Shorter
         prefixes are padded at their end; the padding is overwritten before any token attends to it.
         """
         read_after = read_after or list(map(len, prefixes))
