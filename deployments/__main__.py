@@ -1,4 +1,4 @@
-"""`python -m deployments`: the service on this machine, in the foreground."""
+"""`python -m deployments`: run the service on this machine, in the foreground."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ from serve_app.whisper.model.tokens import CheckpointError
 
 
 def main() -> int:
-    """Start Ray and Serve, deploy the config file, stay until stopped."""
+    """Start Ray and Serve, deploy the config file, and wait until stopped."""
     options = _parser().parse_args()
     try:
         config = load(options.config)
@@ -46,7 +46,7 @@ def main() -> int:
     except (ModelUnavailable, CheckpointError) as error:
         return _fail(error)
     except KeyboardInterrupt:
-        return _fail("stopped before the models were there")
+        return _fail("stopped before the models were fetched")
     print("Starting Ray and Ray Serve …", flush=True)
     start_ray(data_dir)
     # After Ray, which would report a SIGTERM as a crash.
@@ -55,10 +55,10 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         deploy(config)
-        if wait_until_running(config, stop, _tell):
-            _tell(f"Ready: http://{http.host}:{http.port}/docs (Ctrl-C stops)")
+        if wait_until_running(config, stop, _report):
+            _report(f"Ready: http://{http.host}:{http.port}/docs (Ctrl-C stops)")
             for warning in warnings:
-                _tell(f"WARNING: {warning}")
+                _report(f"WARNING: {warning}")
             stop.wait()
     except DeployFailed as error:
         return _fail(error)
@@ -72,18 +72,18 @@ def main() -> int:
 
 
 def _fetch_models(config: ServeDeploySchema) -> list[str]:
-    """Fetch the models, before anything runs; what takes the place of one is written into the config.
+    """Fetch the models before anything runs, and write those that replace unavailable ones into the config.
 
-    The result is what users of the default models must know.
+    Returns the warnings of the models that will be served.
     """
-    settings = [resolve_models(AppSettings.model_validate(app.args), _tell) for app in config.applications]
-    os.environ.pop("STT_MODEL", None)  # what it says is in the config now
+    settings = [resolve_models(AppSettings.model_validate(app.args), _report) for app in config.applications]
+    os.environ.pop("STT_MODEL", None)  # the config has the result
     for application, resolved in zip(config.applications, settings, strict=True):
         application.args["model"] = resolved.model
     return [EMBEDDED_WARNINGS[each.model] for each in settings if each.model in EMBEDDED_WARNINGS]
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     print(line, flush=True)
 
 
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "STT_MODEL=openai/whisper-large-v3-turbo, STT_LIMITS__MAX_AUDIO_S=600, … "
         "(serve_app/settings.py lists them). On a cluster use `serve deploy serve_config.yaml` instead.",
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/local.yaml"), help="a Serve config file")
+    parser.add_argument("--config", type=Path, default=Path("configs/local.yaml"), help="the Serve config file")
     parser.add_argument("--host", help="instead of the file's http_options.host")
     parser.add_argument("--port", type=_port, help="instead of the file's http_options.port")
     parser.add_argument(

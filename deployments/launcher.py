@@ -1,4 +1,4 @@
-"""A Serve config on a Ray of our own, on this machine."""
+"""Deploy a Serve config on a Ray cluster of its own, on this machine."""
 
 import logging
 import os
@@ -19,18 +19,18 @@ POLL_S = 0.5
 
 
 class DeployFailed(RuntimeError):
-    """Serve gave up on an application; the message is Serve's."""
+    """An application could not be deployed; the message is Serve's."""
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise OSError when something listens there: Serve would share the port with it and call itself ready."""
+    """Raise OSError if another program listens there: Serve would share the port with it and report that it is ready."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
 
 
 def start_ray(data_dir: Path) -> None:
-    """A Ray on the loopback interface; only who can read the data folder can join it."""
+    """Start a Ray cluster on the loopback interface, which only processes that can read the data folder can join."""
     data_dir.mkdir(parents=True, exist_ok=True)
     token = data_dir.absolute() / "ray-token"
     if not token.exists():
@@ -56,23 +56,23 @@ def deploy(config: ServeDeploySchema) -> None:
 
 
 def wait_until_running(
-    config: ServeDeploySchema, stop: threading.Event | None = None, tell: Callable[[str], None] = lambda line: None
+    config: ServeDeploySchema, stop: threading.Event | None = None, report: Callable[[str], None] = lambda line: None
 ) -> bool:
-    """Wait for every application to run; False when `stop` was set before. `tell` hears of each change.
+    """Wait until every application runs; return false if `stop` was set before. `report` gets a line for each change.
 
     Raises DeployFailed.
     """
     stop = stop or threading.Event()
     names = {application.name for application in config.applications}
-    shown: dict[str, str] = {}
+    last_status: dict[str, str] = {}
     start = time.monotonic()
     while not stop.wait(POLL_S):
         applications = serve.status().applications
         for name, application in applications.items():
             for deployment, status in application.deployments.items():
-                if shown.get(f"{name}/{deployment}") != status.status:
-                    shown[f"{name}/{deployment}"] = status.status
-                    tell(f"{time.monotonic() - start:6.1f} s  {deployment}: {status.status.value.lower()}")
+                if last_status.get(f"{name}/{deployment}") != status.status:
+                    last_status[f"{name}/{deployment}"] = status.status
+                    report(f"{time.monotonic() - start:6.1f} s  {deployment}: {status.status.value.lower()}")
             if application.status == ApplicationStatus.DEPLOY_FAILED:
                 details = [f"{d}: {s.message}" for d, s in application.deployments.items() if s.message]
                 raise DeployFailed("\n  ".join([f"{name}: {application.message}", *details]))

@@ -107,7 +107,7 @@ class Transcript(StrictModel):
 
     @property
     def wordless(self) -> Self:
-        """The same without its words, for who did not ask for them."""
+        """Return the transcript without words."""
         segments = tuple(segment.model_copy(update={"words": None}) for segment in self.segments)
         return self.model_copy(update={"segments": segments})
 

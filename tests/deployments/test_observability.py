@@ -1,11 +1,9 @@
 """Logs and metrics as Ray collects them."""
 
-import json
 import time
 from pathlib import Path
 
 import httpx
-import pytest
 import ray
 
 from tests.cluster import Running
