@@ -9,7 +9,7 @@ from serve_app.fronts.registry import webhook_payloads
 from serve_app.jobs.webhooks.payload import FINAL_EVENTS, webhook_body
 from serve_app.schemas.job import JobError, JobState
 from serve_app.schemas.request import JobRequest, UrlSource
-from tests.jobs.helpers import NOW, TRANSCRIPT, queued
+from tests.jobs.helpers import NOW, TRANSCRIPT, queued_job
 
 ERROR = JobError(message="the URL answered 404", type="invalid_request_error", status=400)
 
@@ -17,7 +17,7 @@ ERROR = JobError(message="the URL answered 404", type="invalid_request_error", s
 def body(webhook_format: str, state: JobState) -> Any:
     """Return the webhook payload of a job that has ended in this state."""
     request = JobRequest(source=UrlSource(url="https://example.com/a.mp3"), webhook_format=webhook_format)
-    job = queued(id="call-17", request=request, state=state, error=ERROR if state is JobState.FAILED else None)
+    job = queued_job(id="call-17", request=request, state=state, error=ERROR if state is JobState.FAILED else None)
     transcript = TRANSCRIPT if state is JobState.SUCCEEDED else None
     return json.loads(webhook_body(webhook_payloads(), job, FINAL_EVENTS[state], NOW, transcript))
 
