@@ -9,7 +9,7 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 
 
 def reference(model: WhisperModel, attention: str = "sdpa") -> WhisperForConditionalGeneration:
-    """The same checkpoint in float32, loaded once; eager attention says where it looks."""
+    """The same checkpoint in float32, loaded once; eager attention returns its weights."""
     return _loaded(model.card.source, attention)
 
 

@@ -47,15 +47,15 @@ def test_people_of_one_timbre_differ_in_speed(tones: SpeechDataset) -> None:
 
 def test_people_often_speak_one_language() -> None:
     languages = ("en", "de", "fr", "es")
-    known = [
+    speakers_of_all_languages = [
         DatasetSpeaker(f"v{number}", f"v{number}", languages[number % 4], ((0, 500),), 1.0) for number in range(400)
     ]
-    planner, rng = Planner(known, SECONDS), random.Random(9)
+    planner, rng = Planner(speakers_of_all_languages, SECONDS), random.Random(9)
     together = []
     for _ in range(200):
         speakers = planner.choose_speakers(rng, planner.speaker_pool(rng, 12))
         if len(speakers) > 1:
-            together.append(len({known[speaker].language for speaker, _ in speakers}) == 1)
+            together.append(len({speakers_of_all_languages[speaker].language for speaker, _ in speakers}) == 1)
     assert sum(together) > 0.5 * len(together)  # among strangers it would be a sixth
     assert not all(together)
 

@@ -87,14 +87,14 @@ def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
 ) -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
     decoded: list[tuple[Span, list[Span]]] = []
-    going_on = True
-    while going_on:
+    has_more = True
+    while has_more:
         assert len(decoded) < MAX_CLIPS, "it goes on for ever"
-        heard = data.draw(segments(work.seconds))
+        covered_spans = data.draw(segments(work.seconds))
         start = work.clip.start
-        covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in heard]
+        covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in covered_spans]
         decoded.append((work.clip, covered))
-        going_on = work.finish_clip(text(heard))
+        has_more = work.finish_clip(text(covered_spans))
 
     texts = [span for _, covered in decoded for span in covered]
     assert total_length(texts) == total_length(subtract_spans([WINDOW], subtract_spans([WINDOW], texts))), (
@@ -108,17 +108,17 @@ def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
         left = subtract_spans(clip_spans(found, gap), silent)
         # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
         assert total_length(left) <= MIN_UNCOVERED_BETWEEN_SAMPLES
-    said = [segment for segment, _ in work.result().timed_segments]
-    assert said == sorted(said, key=lambda segment: segment.start)
-    assert len(said) == len(texts)
+    all_segments = [segment for segment, _ in work.result().timed_segments]
+    assert all_segments == sorted(all_segments, key=lambda segment: segment.start)
+    assert len(all_segments) == len(texts)
 
 
 def test_segments_of_symbols_are_dropped() -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
     found = text([(0, 1), (1, 2), (2, 3)])
     segments = [
-        segment.model_copy(update={"text": said})
-        for segment, said in zip(found.segments, (" one", " ...", " ♪♪"), strict=True)
+        segment.model_copy(update={"text": new_text})
+        for segment, new_text in zip(found.segments, (" one", " ...", " ♪♪"), strict=True)
     ]
     assert not work.finish_clip(found.model_copy(update={"segments": tuple(segments)}))
     assert (work.result().text, [segment.text for segment in work.result().segments]) == ("one", [" one"])
