@@ -54,7 +54,7 @@ def windows_of(blocks: list[Block]) -> list[Window]:
 
 
 def from_parts(*parts: tuple[float, float]) -> tuple[NDArray[np.float32], int]:
-    """(seconds, probability) parts → frames, and samples of the recording."""
+    """Return the frames for (seconds, probability) parts, and the samples of the recording."""
     frames = np.concatenate([np.full(round(s * SAMPLE_RATE / FRAME_SAMPLES), p, np.float32) for s, p in parts])
     return frames, len(frames) * FRAME_SAMPLES
 
@@ -167,7 +167,7 @@ def test_long_speech_is_split_at_its_lowest_probability() -> None:
     assert all(a.end == b.start for a, b in pairwise(windows))
 
 
-def test_a_short_sound_is_not_speech_but_the_rest_of_a_long_segment_is() -> None:
+def test_minimum_length_of_speech() -> None:
     assert blocks_of(*from_parts((3, 0), (0.064, 1), (3, 0))) == []
     frames, samples = from_parts((9.5, 1), (3, 0))
     assert sum(w.end - w.start for w in windows_of(blocks_of(frames, samples))) >= 9.5 * SAMPLE_RATE

@@ -62,7 +62,7 @@ def count_windows() -> dict[str, int]:
 
 
 class ModelUse:
-    """Tells which models transcribed windows."""
+    """Finds which models transcribed windows since the last call."""
 
     def __init__(self) -> None:
         self._counts = count_windows()

@@ -38,7 +38,7 @@ def args(checkpoint: Path) -> dict[str, Any]:
 
 
 class WindowCounts:
-    """Counts the windows that each engine transcribes."""
+    """Counts the windows that each engine transcribed since the last call."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines

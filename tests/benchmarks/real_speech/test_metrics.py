@@ -88,9 +88,7 @@ def test_uncovered_speech() -> None:
     assert uncovered_speech(speech, segments((0, 2), (3, 7))) == [(2, 3), (7, 9)]
     assert uncovered_speech(speech, segments((3, 7), (0, 3))) == [(7, 9)]
     assert uncovered_speech(speech, segments((0, 8), (2, 3))) == [(8, 9)], "a segment within another"
-    assert uncovered_speech(speech, segments((1.2, 3.8), (6.1, 9.1))) == [], (
-        "short gaps at the edges do not count"
-    )
+    assert uncovered_speech(speech, segments((1.2, 3.8), (6.1, 9.1))) == [], "short gaps at the edges do not count"
     assert lost_s(speech, segments((0, 2), (3, 7))) == 3
 
 

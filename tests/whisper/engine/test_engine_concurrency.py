@@ -55,9 +55,7 @@ def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows
 
 
 @pytest.mark.slow
-def test_encoding_bulk_windows_leaves_half_of_the_time_to_an_interactive_window(
-    nano: WhisperModel, windows: Windows
-) -> None:
+def test_bulk_encoding_leaves_time_to_interactive_windows(nano: WhisperModel, windows: Windows) -> None:
     """While an interactive window is decoded, encoding other windows pauses as long as it takes."""
     engine = Engine(nano, Batching(max_batch_size=8))
     window = windows["en.mp3"]

@@ -51,7 +51,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return sum(window.request.rows for window in self.running if job in (None, window.request.job))
 
     def fits_its_job(self, window: Window, job_count: int) -> bool:
-        """Before it runs."""
+        """Return whether the window may run, by the limits of its job."""
         request = window.request
         rows_in_use, size = self.rows(request.job), self.batching.max_batch_size
         default = size if job_count == 1 else max(1, size * 3 // 4)

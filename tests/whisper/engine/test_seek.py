@@ -26,11 +26,11 @@ def seconds(*times: float) -> list[Span]:
     return [Span(round(a * SECOND), round(b * SECOND)) for a, b in zip(times[::2], times[1::2], strict=True)]
 
 
-def test_the_rest_after_a_pair_of_timestamps_in_the_middle_of_speech() -> None:
+def test_remaining_clip_after_a_timestamp_pair_during_speech() -> None:
     assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 29.5)) == seconds(12.4, 30)
 
 
-def test_the_rest_begins_shortly_before_the_next_speech() -> None:
+def test_remaining_clip_begins_before_the_next_speech() -> None:
     assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 12, 20, 29)) == [
         Span(20 * SECOND - LEAD_IN_SAMPLES, 30 * SECOND)
     ]
@@ -82,9 +82,7 @@ def segments(draw: st.DrawFn, length_s: float) -> list[tuple[float, float]]:
 
 
 @given(speech(), st.data())
-def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
-    found: tuple[Span, ...], data: st.DataObject
-) -> None:
+def test_all_speech_is_decoded_once(found: tuple[Span, ...], data: st.DataObject) -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
     decoded: list[tuple[Span, list[Span]]] = []
     has_more = True
@@ -154,7 +152,7 @@ def test_segments_are_extended_to_their_speech() -> None:
     assert not work.uncovered
 
 
-def test_a_segment_is_extended_into_a_clip_that_has_no_text() -> None:
+def test_segment_is_extended_into_a_clip_without_text() -> None:
     speech = tuple(seconds(1, 8.4, 9, 9.8, 12, 20))
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
     assert work.finish_clip(text([(1, 8), (12, 20)]))

@@ -27,7 +27,7 @@ def test_features_of_128_mels(large_layout: WhisperModel) -> None:
     assert large_layout.features([np.zeros(16_000, np.int16)]).shape == (1, 128, 300)
 
 
-def test_a_step_over_rows_at_different_positions_equals_a_full_pass(large_layout: WhisperModel) -> None:
+def test_step_at_different_positions_equals_a_full_pass(large_layout: WhisperModel) -> None:
     """Rows at different positions. The second is decoded token by token, the others in one call."""
     rng = np.random.default_rng(3)
     model = large_layout
@@ -70,7 +70,7 @@ def test_alignment_weights_equal_transformers(nano: WhisperModel, windows: dict[
         torch.testing.assert_close(weights[:, index], expected[layer][:, head], rtol=1e-3, atol=1e-5)
 
 
-def test_half_precision_checkpoints_are_not_used_as_such_on_a_cpu() -> None:
+def test_half_precision_checkpoints_on_a_cpu() -> None:
     model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1))
     expected = torch.bfloat16 if bfloat16_is_fast() else torch.float32
     assert model.features([np.zeros(16_000, np.int16)]).dtype == expected
