@@ -99,13 +99,15 @@ def test_invariants_of_windows(
     for window in windows:
         covered[window.start : window.end] = True
     uncut = SpeechSegmenter(vad, NOT_CUT)
-    stretches = [*uncut.feed(frames.tolist()), *uncut.finish()]
-    for stretch in stretches:
-        assert covered[stretch.start * FRAME_SAMPLES : stretch.end * FRAME_SAMPLES].all()
-    longest_s = max_window_s / 2 - 0.1  # what a stretch may last at least, however wide the padding
-    if max(vad.min_speech_ms, vad.min_silence_ms) < 1000 * longest_s / 2:
+    speech_segments = [*uncut.feed(frames.tolist()), *uncut.finish()]
+    for segment in speech_segments:
+        assert covered[segment.start * FRAME_SAMPLES : segment.end * FRAME_SAMPLES].all()
+    min_segment_s = max_window_s / 2 - 0.1  # the least length of a split segment, with any padding
+    if max(vad.min_speech_ms, vad.min_silence_ms) < 1000 * min_segment_s / 2:
         for window in windows:
-            assert any(s.start * FRAME_SAMPLES < window.end and window.start < s.end * FRAME_SAMPLES for s in stretches)
+            assert any(
+                s.start * FRAME_SAMPLES < window.end and window.start < s.end * FRAME_SAMPLES for s in speech_segments
+            )
 
     # A time in a window is a time of the recording.
     assert all(window.start % (SAMPLE_RATE // 100) == 0 for window in windows)
@@ -142,7 +144,7 @@ def test_windows_contain_padding_and_inner_pauses() -> None:
 def test_windows_end_in_silence_as_late_as_possible() -> None:
     frames, samples = from_parts(*[(2, 1), (0.5, 0)] * 12)
     windows = windows_of(blocks_of(frames, samples))
-    assert len(windows) == 3  # four stretches of 2 s and their pauses in 10 s
+    assert len(windows) == 3  # four segments of 2 s and their pauses in 10 s
     middles = [round((before.end + after.start) / 2 / SAMPLE_RATE, 1) for before, after in pairwise(windows)]
     assert middles == pytest.approx([9.75, 19.75], abs=0.1)
 

@@ -53,8 +53,8 @@ CHECKS: list[Any] = [
     of_documents.unsupported_method,
     of_documents.allow_header_conformance,
 ]
-"""Not: `negative_data_rejection`, as numbers may be written as text, and `positive_data_acceptance`, as no schema says
-what lies behind a URL. `ignored_auth` has tests of its own."""
+"""Without `negative_data_rejection`, as numbers may be written as text; without `positive_data_acceptance`, as no
+schema describes the content of a URL; and without `ignored_auth`, which has other tests."""
 
 schema = schemathesis.openapi.from_dict(
     create_app(SimpleNamespace(settings=AppSettings())).openapi()  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ def audio_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine], audio_url: str) -> Iterator[str]:
-    # Without a webhook `/generate_webhook` answers 500, as its contract says.
+    # Without a webhook `/generate_webhook` answers 500, as Verda's contract requires.
     settings = {"verda": {"webhook": f"{audio_url}/hook"}, "webhooks": {"retry_delays_s": [0]}}
     with listening(tmp_path_factory.mktemp("server"), engines, ARGS | settings) as url:
         yield url

@@ -104,7 +104,7 @@ def test_all_speech_is_decoded_once(found: tuple[Span, ...], data: st.DataObject
     silent = [clip for clip, covered in decoded if not covered]
     for gap in subtract_spans([WINDOW], texts):
         left = subtract_spans(clip_spans(found, gap), silent)
-        # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
+        # Remaining clips begin shortly before speech, so only a little speech may be left uncovered.
         assert total_length(left) <= MIN_UNCOVERED_BETWEEN_SAMPLES
     all_segments = [segment for segment, _ in work.result().timed_segments]
     assert all_segments == sorted(all_segments, key=lambda segment: segment.start)

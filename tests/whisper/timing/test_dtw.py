@@ -48,7 +48,7 @@ def spoken(
     windows: dict[str, NDArray[np.int16]],
     transcripts: dict[str, tuple[str, str]],
 ) -> dict[str, tuple[Tensor, list[float]]]:
-    """By recording: the alignment heads' weights for what generate() wrote, and the times it gave that."""
+    """Return, by recording, the weights of the alignment heads and the times for the tokens of generate()."""
     return {name: _aligned(network, processor, windows[name], transcripts[name][0]) for name in windows}
 
 
