@@ -1,4 +1,4 @@
-"""An S3 of our own: moto's server, in a thread."""
+"""A local S3: moto's server in a thread."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -10,7 +10,7 @@ from fsspec.config import conf
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """Its endpoint."""
+    """Run the server; yield its URL."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -22,8 +22,8 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty bucket, for this process to use as it would use any."""
-    # What FSSPEC_S3_ENDPOINT_URL and its like set when fsspec is imported.
+    """Create an empty bucket; return its URL, which works in this process."""
+    # As FSSPEC_S3_ENDPOINT_URL and similar variables do when fsspec is imported.
     monkeypatch.setitem(conf, "s3", {"endpoint_url": s3, "key": "testing", "secret": "testing"})
     name = f"bucket-{uuid4().hex}"
     fsspec.filesystem("s3").mkdir(name)

@@ -1,4 +1,4 @@
-"""Which fronts there are."""
+"""Selection of fronts, and the methods of their paths."""
 
 import httpx
 import pytest
@@ -14,11 +14,11 @@ PATHS = {
 }
 
 
-def test_every_front_can_be_chosen() -> None:
+def test_all_optional_fronts_are_listed() -> None:
     assert {front.name for front in FRONTS if front.is_optional} == set(PATHS)
 
 
-def test_an_unknown_front_is_an_error() -> None:
+def test_unknown_front() -> None:
     with pytest.raises(ValueError, match=r"unknown \['native', 'nobody'\]; allowed are .*openai"):
         select_fronts(FRONTS, ["openai", "nobody", "native"])
 
@@ -33,13 +33,13 @@ def test_an_unknown_front_is_an_error() -> None:
         ("/v1/uploads/x", "PUT"),
     ],
 )
-async def test_every_method_of_a_path_is_allowed(client: httpx.AsyncClient, path: str, methods: str) -> None:
+async def test_allow_header_of_a_path(client: httpx.AsyncClient, path: str, methods: str) -> None:
     answer = await client.patch(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 
 
 @pytest.mark.parametrize("args", [{"fronts": [front]} for front in PATHS], ids=list(PATHS))
-async def test_a_front_that_is_off_has_no_paths(client: httpx.AsyncClient, args: dict[str, list[str]]) -> None:
+async def test_disabled_front_has_no_paths(client: httpx.AsyncClient, args: dict[str, list[str]]) -> None:
     for front, path in PATHS.items():
         status = (await client.post(path, content=b"")).status_code
         assert (status in (404, 405)) == (front not in args["fronts"]), front

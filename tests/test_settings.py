@@ -81,7 +81,7 @@ class TestModels:
             model = settings.served_model(name)
             assert (model.id, model.checkpoint, model.tier) == (served, checkpoint, tier)
 
-    def test_an_unknown_name_is_not_found_and_the_served_ones_are_listed(self) -> None:
+    def test_unknown_model_error_lists_the_models(self) -> None:
         settings = AppSettings.model_validate({"models": [SMALL]})
         for name in ("gpt-9", "Small", "openai/whisper-small", ""):
             with pytest.raises(NotFound, match="use one of whisper-base, whisper-1, small, s, kleines") as error:

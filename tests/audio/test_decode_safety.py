@@ -40,10 +40,10 @@ def test_each_whitelist_suffices_alone(barrier: str, tmp_path: Path, monkeypatch
     used: list[dict[str, str]] = []
 
     def weakened(*args: object, **options: object) -> object:
-        kept = options["container_options"]
-        assert isinstance(kept, dict)
-        used.append(kept)
-        weak = {barrier: kept[barrier], "safe": "0", "allowed_extensions": "ALL"}
+        container_options = options["container_options"]
+        assert isinstance(container_options, dict)
+        used.append(container_options)
+        weak = {barrier: container_options[barrier], "safe": "0", "allowed_extensions": "ALL"}
         return opened(*args, **{**options, "container_options": weak})
 
     monkeypatch.setattr(av, "open", weakened)

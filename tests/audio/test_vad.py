@@ -69,28 +69,28 @@ def test_the_number_of_torch_threads_is_not_changed() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "2\n"
 
 
-def stretches(probabilities: list[float], vad: VadSettings, longest: int = 1000) -> list[SpeechSegment]:
-    finder = SpeechSegmenter(vad, longest)
-    return [*finder.feed(probabilities), *finder.finish()]
+def speech_segments(probabilities: list[float], vad: VadSettings, longest: int = 1000) -> list[SpeechSegment]:
+    segmenter = SpeechSegmenter(vad, longest)
+    return [*segmenter.feed(probabilities), *segmenter.finish()]
 
 
 VAD = VadSettings(threshold=0.5, min_speech_ms=96, min_silence_ms=96, pad_ms=0)  # three frames each
 
 
 def test_hysteresis() -> None:
-    assert stretches([0.4] * 9, VAD) == []  # speech does not begin below the threshold
-    assert stretches([0.6, *[0.4] * 8], VAD) == [(0, 9)]  # but goes on
-    assert stretches([0.6] * 4 + [0.3] * 9, VAD) == [(0, 4)]
-    assert stretches([0.6] * 4 + [0.3] * 2 + [0.6] * 4 + [0.3] * 9, VAD) == [(0, 10)]  # too short a pause
-    assert stretches([0.6] * 4 + [0.3] * 3 + [0.6] * 4, VAD) == [(0, 4), (7, 11)]
-    assert stretches([0.6] * 2 + [0.3] * 9, VAD) == []  # too short a burst
-    assert stretches([0.6] * 4 + [0.3] * 2, VAD) == [(0, 4)]  # the recording's end
+    assert speech_segments([0.4] * 9, VAD) == []  # speech does not begin below the threshold
+    assert speech_segments([0.6, *[0.4] * 8], VAD) == [(0, 9)]  # but it continues
+    assert speech_segments([0.6] * 4 + [0.3] * 9, VAD) == [(0, 4)]
+    assert speech_segments([0.6] * 4 + [0.3] * 2 + [0.6] * 4 + [0.3] * 9, VAD) == [(0, 10)]  # too short a pause
+    assert speech_segments([0.6] * 4 + [0.3] * 3 + [0.6] * 4, VAD) == [(0, 4), (7, 11)]
+    assert speech_segments([0.6] * 2 + [0.3] * 9, VAD) == []  # too short a burst
+    assert speech_segments([0.6] * 4 + [0.3] * 2, VAD) == [(0, 4)]  # the recording's end
 
 
 def test_a_long_segment_is_split_in_its_second_half() -> None:
     probabilities = [0.9] * 25
     probabilities[3], probabilities[7] = 0.5, 0.6
-    assert stretches(probabilities, VAD, longest=10) == [(0, 7), (7, 16), (16, 25)]
+    assert speech_segments(probabilities, VAD, longest=10) == [(0, 7), (7, 16), (16, 25)]
 
 
 def noise(colour: float, seconds: float, level: float) -> NDArray[np.int16]:

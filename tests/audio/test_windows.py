@@ -53,8 +53,8 @@ def windows_of(blocks: list[Block]) -> list[Window]:
     return [window for block in blocks for window in block.windows]
 
 
-def script(*parts: tuple[float, float]) -> tuple[NDArray[np.float32], int]:
-    """(seconds, probability) parts → frames, and samples of the recording."""
+def from_parts(*parts: tuple[float, float]) -> tuple[NDArray[np.float32], int]:
+    """Return the frames for (seconds, probability) parts, and the samples of the recording."""
     frames = np.concatenate([np.full(round(s * SAMPLE_RATE / FRAME_SAMPLES), p, np.float32) for s, p in parts])
     return frames, len(frames) * FRAME_SAMPLES
 
@@ -99,13 +99,15 @@ def test_invariants_of_windows(
     for window in windows:
         covered[window.start : window.end] = True
     uncut = SpeechSegmenter(vad, NOT_CUT)
-    stretches = [*uncut.feed(frames.tolist()), *uncut.finish()]
-    for stretch in stretches:
-        assert covered[stretch.start * FRAME_SAMPLES : stretch.end * FRAME_SAMPLES].all()
-    longest_s = max_window_s / 2 - 0.1  # what a stretch may last at least, however wide the padding
-    if max(vad.min_speech_ms, vad.min_silence_ms) < 1000 * longest_s / 2:
+    speech_segments = [*uncut.feed(frames.tolist()), *uncut.finish()]
+    for segment in speech_segments:
+        assert covered[segment.start * FRAME_SAMPLES : segment.end * FRAME_SAMPLES].all()
+    min_segment_s = max_window_s / 2 - 0.1  # the least length of a split segment, with any padding
+    if max(vad.min_speech_ms, vad.min_silence_ms) < 1000 * min_segment_s / 2:
         for window in windows:
-            assert any(s.start * FRAME_SAMPLES < window.end and window.start < s.end * FRAME_SAMPLES for s in stretches)
+            assert any(
+                s.start * FRAME_SAMPLES < window.end and window.start < s.end * FRAME_SAMPLES for s in speech_segments
+            )
 
     # A time in a window is a time of the recording.
     assert all(window.start % (SAMPLE_RATE // 100) == 0 for window in windows)
@@ -128,21 +130,21 @@ def test_windows_do_not_depend_on_chunks(spoken: tuple[NDArray[np.float32], int]
 
 
 def test_silence_has_no_windows() -> None:
-    assert blocks_of(*script((60, 0.0))) == []
+    assert blocks_of(*from_parts((60, 0.0))) == []
     assert blocks_of(np.empty(0, np.float32), 0) == []
 
 
 def test_windows_contain_padding_and_inner_pauses() -> None:
-    frames, samples = script((3, 0), (2, 1), (1, 0), (2, 1), (3, 0))
+    frames, samples = from_parts((3, 0), (2, 1), (1, 0), (2, 1), (3, 0))
     (window,) = windows_of(blocks_of(frames, samples))
     assert window.start == pytest.approx((3 - 0.25) * SAMPLE_RATE, abs=FRAME_SAMPLES)
     assert window.end == pytest.approx((8 + 0.25) * SAMPLE_RATE, abs=FRAME_SAMPLES)
 
 
 def test_windows_end_in_silence_as_late_as_possible() -> None:
-    frames, samples = script(*[(2, 1), (0.5, 0)] * 12)
+    frames, samples = from_parts(*[(2, 1), (0.5, 0)] * 12)
     windows = windows_of(blocks_of(frames, samples))
-    assert len(windows) == 3  # four stretches of 2 s and their pauses in 10 s
+    assert len(windows) == 3  # four segments of 2 s and their pauses in 10 s
     middles = [round((before.end + after.start) / 2 / SAMPLE_RATE, 1) for before, after in pairwise(windows)]
     assert middles == pytest.approx([9.75, 19.75], abs=0.1)
 
@@ -150,32 +152,32 @@ def test_windows_end_in_silence_as_late_as_possible() -> None:
 @pytest.mark.parametrize("frames", range(40, 60))
 def test_the_maximum_length_applies_wherever_a_window_begins(frames: int) -> None:
     vad = VAD.model_copy(update={"pad_ms": 8000})
-    (window,) = windows_of(blocks_of(*script((frames * 0.032, 0), (0.2, 1), (5, 0)), vad, max_window_s=1.0))
+    (window,) = windows_of(blocks_of(*from_parts((frames * 0.032, 0), (0.2, 1), (5, 0)), vad, max_window_s=1.0))
     assert 0.95 * SAMPLE_RATE < window.end - window.start <= SAMPLE_RATE
 
 
 def test_neighbouring_windows_share_a_short_pause() -> None:
-    frames, samples = script((7, 1), (0.3, 0), (7, 1))
+    frames, samples = from_parts((7, 1), (0.3, 0), (7, 1))
     first, second = windows_of(blocks_of(frames, samples))
     assert first.end == second.start == pytest.approx(7.15 * SAMPLE_RATE, abs=2 * FRAME_SAMPLES)
 
 
 def test_long_speech_is_split_at_its_lowest_probability() -> None:
-    frames, samples = script((7, 1), (0.064, 0.6), (20, 1))
+    frames, samples = from_parts((7, 1), (0.064, 0.6), (20, 1))
     windows = windows_of(blocks_of(frames, samples))
     assert windows[0].end == windows[1].start == pytest.approx(7.05 * SAMPLE_RATE, abs=2 * FRAME_SAMPLES)
     assert all(a.end == b.start for a, b in pairwise(windows))
 
 
-def test_a_short_sound_is_not_speech_but_the_rest_of_a_long_segment_is() -> None:
-    assert blocks_of(*script((3, 0), (0.064, 1), (3, 0))) == []
-    frames, samples = script((9.5, 1), (3, 0))
+def test_minimum_length_of_speech() -> None:
+    assert blocks_of(*from_parts((3, 0), (0.064, 1), (3, 0))) == []
+    frames, samples = from_parts((9.5, 1), (3, 0))
     assert sum(w.end - w.start for w in windows_of(blocks_of(frames, samples))) >= 9.5 * SAMPLE_RATE
 
 
 def test_blocks_are_yielded_while_the_recording_is_read() -> None:
     """A block is yielded as soon as no window can join it, and old audio is dropped."""
-    frames, samples = script(*[(5, 1), (1, 0)] * 20, (600, 0))
+    frames, samples = from_parts(*[(5, 1), (1, 0)] * 20, (600, 0))
     pcm, read = recording(samples), 0
 
     def reading() -> Iterator[NDArray[np.int16]]:
@@ -194,4 +196,4 @@ def test_blocks_are_yielded_while_the_recording_is_read() -> None:
 
 def test_a_too_small_maximum_length_is_rejected() -> None:
     with pytest.raises(ValueError, match="max_window_s"):
-        blocks_of(*script((3, 1)), max_window_s=0.5)
+        blocks_of(*from_parts((3, 1)), max_window_s=0.5)

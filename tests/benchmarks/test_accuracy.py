@@ -33,8 +33,8 @@ def test_held_out_recordings(tmp_path: Path, running: Running) -> None:
     assert not [a.truth["file"] for a in answers if a.truth["kind"] != "speech" and normalise(a.transcript["text"])]
 
 
-def test_only_words_that_were_heard_right_have_a_start_to_compare() -> None:
-    spoken = [("one", 0.0), ("two", 1.0), ("three", 2.0)]
-    assert start_errors(spoken, [("one", 0.5), ("four", 1.0), ("Three.", 2.25)]) == [0.5, 0.25]
-    assert start_errors(spoken, [("two", 1.125)]) == [0.125]
-    assert start_errors(spoken, []) == start_errors([], spoken) == []
+def test_start_errors_of_matching_words() -> None:
+    reference = [("one", 0.0), ("two", 1.0), ("three", 2.0)]
+    assert start_errors(reference, [("one", 0.5), ("four", 1.0), ("Three.", 2.25)]) == [0.5, 0.25]
+    assert start_errors(reference, [("two", 1.125)]) == [0.125]
+    assert start_errors(reference, []) == start_errors([], reference) == []

@@ -1,4 +1,4 @@
-"""Held-out conversations, and the scores of turns found in them."""
+"""Held-out conversations, and scores of the turns detected in them."""
 
 import random
 import shutil
@@ -23,7 +23,7 @@ needs_synthesisers = pytest.mark.skipif(
 )
 
 
-def test_people_have_reserved_voices_of_their_own() -> None:
+def test_speakers_have_different_reserved_voices() -> None:
     rng = random.Random(1)
     for language in LANGUAGES:
         for count in (2, 3, 4) if language == "en" else (2, 3):
@@ -33,20 +33,24 @@ def test_people_have_reserved_voices_of_their_own() -> None:
             assert not {"flite-kal16", "festival-kal"} <= {*timbres}  # one person
 
 
-def test_turns_are_cut_where_a_pause_is_long() -> None:
+def test_split_at_pauses() -> None:
     words = tuple(SpokenWord(str(at), at, at + 0.6) for at in (0.0, 1.0, 2.2, 3.0))  # pauses of 0.4, 0.6, 0.2 s
     assert [[word.word for word in part] for part in split_at_pauses(words)] == [["0.0", "1.0"], ["2.2", "3.0"]]
 
 
 @needs_synthesisers
-def test_a_conversation_is_what_its_truth_says(tmp_path: Path) -> None:
-    made = make(random.Random(3), 0, 3, 40.0, tmp_path)
-    assert made.language == "en"
-    pcm = read(tmp_path / made.file)
+def test_conversation_matches_its_truth(tmp_path: Path) -> None:
+    conversation = make(random.Random(3), 0, 3, 40.0, tmp_path)
+    assert conversation.language == "en"
+    pcm = read(tmp_path / conversation.file)
     assert abs(len(pcm) / 16000 - 40) < 0.05
-    assert {turn.speaker for turn in made.turns} == {"speaker 1", "speaker 2", "speaker 3"} == set(made.voices)
+    assert (
+        {turn.speaker for turn in conversation.turns}
+        == {"speaker 1", "speaker 2", "speaker 3"}
+        == set(conversation.voices)
+    )
     spoken = np.zeros(len(pcm), bool)
-    for turn in made.turns:
+    for turn in conversation.turns:
         assert turn.text.split() == [word.word for word in turn.words]
         spoken[int(turn.start * 16000) : int(turn.end * 16000)] = True
     level = np.square(pcm.astype(float))
@@ -54,26 +58,26 @@ def test_a_conversation_is_what_its_truth_says(tmp_path: Path) -> None:
 
 
 @needs_synthesisers
-def test_nobody_talks_to_themselves() -> None:
+def test_turns_of_one_speaker_do_not_overlap() -> None:
     speakers = [Speaker("en-us+m5", 170, 50, 1.0), Speaker("en-us+linda", 170, 50, 1.0)]
     builder = ConversationBuilder(random.Random(5), "en", 60.0, speakers)
     builder.build()
     for name in ("speaker 1", "speaker 2"):
-        own = [turn for turn in builder.turns if turn.speaker == name]
-        assert all(left.end <= right.start for left, right in pairwise(own))
+        turns = [turn for turn in builder.turns if turn.speaker == name]
+        assert all(left.end <= right.start for left, right in pairwise(turns))
 
 
 @pytest.mark.slow
 @needs_synthesisers
-def test_the_same_seed_makes_the_same(tmp_path: Path) -> None:
-    made = [tmp_path / "first", tmp_path / "second"]
-    for folder in made:  # each in a fresh process: espeak-ng carries state from one utterance to the next
+def test_same_seed_same_conversation(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:  # each in a fresh process: espeak-ng carries state from one utterance to the next
         lengths = ["--shortest", "15", "--longest", "16"]
         command = [sys.executable, "-m", "benchmarks.conversations", str(folder), "--count", "1", *lengths]
         subprocess.run(command, check=True, capture_output=True)
-    assert sorted(path.name for path in made[0].iterdir()) == ["000.wav", "truth.json"]
-    for path in made[0].iterdir():
-        assert path.read_bytes() == (made[1] / path.name).read_bytes()
+    assert sorted(path.name for path in folders[0].iterdir()) == ["000.wav", "truth.json"]
+    for path in folders[0].iterdir():
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes()
 
 
 def result(unknown: list[Turn], snr_db: float | None = None) -> Result:
@@ -87,13 +91,13 @@ def turn(start: float, end: float, speaker: str) -> Turn:
     return Turn(start=start, end=end, speaker=speaker)
 
 
-def test_a_quarter_of_a_second_is_forgiven() -> None:
-    near = result([turn(0.2, 10.2, "x"), turn(10.2, 19.8, "y")])
-    assert figures([near])["unknown"]["error"] == 0
-    assert figures([near])["number_found"] == 1
+def test_quarter_second_tolerance() -> None:
+    shifted = result([turn(0.2, 10.2, "x"), turn(10.2, 19.8, "y")])
+    assert figures([shifted])["unknown"]["error"] == 0
+    assert figures([shifted])["number_found"] == 1
 
 
-def test_errors_are_shares_of_what_is_spoken() -> None:
+def test_error_shares() -> None:
     one_speaker = result([turn(0, 20, "x")])
     parts = figures([one_speaker])
     assert parts["unknown"]["confusion"] == pytest.approx(0.5)
@@ -103,11 +107,11 @@ def test_errors_are_shares_of_what_is_spoken() -> None:
 
 
 def test_overlap_is_scored() -> None:
-    both = result([turn(0, 10, "x"), turn(5, 20, "y")])
-    assert figures([both])["unknown"]["false alarm"] == pytest.approx((5 - 0.25) / 19, abs=1e-3)
+    overlapping = result([turn(0, 10, "x"), turn(5, 20, "y")])
+    assert figures([overlapping])["unknown"]["false alarm"] == pytest.approx((5 - 0.25) / 19, abs=1e-3)
 
 
-def test_the_table_has_every_kind_that_there_is() -> None:
+def test_table_groups() -> None:
     rows = table([result([turn(0, 20, "x")]), result([turn(0, 10, "x"), turn(10, 20, "y")], 12.0)])
     assert list(rows) == ["all", "2 speakers", "1-2 min", "clean", "noisy"]
     assert rows["noisy"]["unknown"]["error"] == 0 < rows["clean"]["unknown"]["error"]

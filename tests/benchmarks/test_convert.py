@@ -14,7 +14,7 @@ pytest.importorskip("ctranslate2", reason="no conversion without ctranslate2 (th
 NANO = Path(model_source("whisper-nano"))
 
 
-def test_a_clean_folder_gets_all_that_faster_whisper_loads(tmp_path: Path) -> None:
+def test_conversion_to_ctranslate2(tmp_path: Path) -> None:
     folder = convert.to_ctranslate2(NANO, tmp_path / "new" / "ctranslate2")
     names = {file.name for file in folder.iterdir()}
     assert {"model.bin", "config.json", "tokenizer.json"} <= names
@@ -22,7 +22,7 @@ def test_a_clean_folder_gets_all_that_faster_whisper_loads(tmp_path: Path) -> No
     assert [file.name for file in folder.parent.iterdir()] == ["ctranslate2"], "temporary files were left"
 
 
-def test_an_older_converter_leaves_the_vocabulary_to_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ctranslate2.converters import TransformersConverter
 
     def old_convert(self: TransformersConverter, folder: str) -> None:
@@ -34,7 +34,7 @@ def test_an_older_converter_leaves_the_vocabulary_to_us(tmp_path: Path, monkeypa
     assert (folder / "tokenizer.json").read_bytes() == (NANO / "tokenizer.json").read_bytes()
 
 
-def test_only_a_whole_conversion_of_the_same_files_is_used_again(tmp_path: Path) -> None:
+def test_complete_conversions_are_reused(tmp_path: Path) -> None:
     checkpoint, written = tmp_path / "checkpoint", []
     shutil.copytree(NANO, checkpoint)
     folder = tmp_path / "converted"
@@ -60,7 +60,7 @@ def test_only_a_whole_conversion_of_the_same_files_is_used_again(tmp_path: Path)
     assert written == ["broken off", "whole", "whole"]
 
 
-def test_openai_loads_its_conversion(tmp_path: Path) -> None:
+def test_conversion_to_openai(tmp_path: Path) -> None:
     whisper = pytest.importorskip("whisper", reason="no openai-whisper (the extra bench)")
     file = convert.to_openai(NANO, tmp_path / "openai")
     assert whisper.load_model(str(file), device="cpu").dims.n_text_layer > 0

@@ -8,7 +8,7 @@ from benchmarks import gpu
 from benchmarks.gpu import MAX_TOKENS, run, text_lengths
 
 
-def test_lengths_are_distributed_as_recorded() -> None:
+def test_distribution_of_text_lengths() -> None:
     lengths = text_lengths(2000)
     assert sum(lengths) / len(lengths) == pytest.approx(97, abs=2)
     assert lengths[:10] == text_lengths(10)
@@ -16,7 +16,7 @@ def test_lengths_are_distributed_as_recorded() -> None:
 
 
 @pytest.mark.slow
-def test_every_engine_writes_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_engines_generate_equal_numbers_of_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "text_lengths", lambda count: [5, 9, 7][:count])
     figures = run("tiny", "cpu", windows=3, rows=[2], repeats=1, folder=tmp_path)
     assert figures["tokens_per_window"] == 7

@@ -33,7 +33,7 @@ def test_score(language: str, right: int) -> None:
 
 
 @pytest.mark.parametrize("container", FORMATS)
-def test_recordings_say_their_truth(container: str, tmp_path: Path) -> None:
+def test_recordings_match_their_truth(container: str, tmp_path: Path) -> None:
     """The sound is loud inside the true words and quiet between utterances, in each format."""
     try:
         espeak()
@@ -57,7 +57,7 @@ def test_recordings_say_their_truth(container: str, tmp_path: Path) -> None:
         assert level(utterance.start - 0.15, utterance.start - 0.05) < 0.01 * level(utterance.start, utterance.end)
 
 
-def test_plan_covers_every_language_format_and_noise() -> None:
+def test_plan_covers_all_combinations() -> None:
     plan = list(heldout_set.plan(random.Random(1), 48, 0, 0))
     cells = {(p.language, p.format, p.snr_db is None) for p in plan}
     assert len(cells) == 24

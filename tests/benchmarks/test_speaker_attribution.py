@@ -9,19 +9,19 @@ def words_of(text: str, speakers: str) -> list[SpokenWord]:
     ]
 
 
-def test_speakers_go_by_other_names() -> None:
+def test_speaker_names_may_differ() -> None:
     assert score(words_of("one two three four", "aabb"), words_of("One, two three four.", "yyxx")) == Score(2, 4, 4, 4)
 
 
-def test_only_words_that_were_heard_count() -> None:
+def test_only_matching_words_count() -> None:
     assert score(words_of("one two three four", "aabb"), words_of("one six three", "xxx")) == Score(2, 4, 2, 1)
 
 
-def test_no_two_found_speakers_stand_for_one() -> None:
+def test_speakers_are_matched_one_to_one() -> None:
     hypothesis = score(words_of("one two three four", "aaab"), words_of("one two three four", "xxyz"))
     assert (hypothesis.recognised, hypothesis.right) == (4, 3)
 
 
-def test_nothing_heard() -> None:
+def test_empty_hypothesis() -> None:
     assert score(words_of("one two", "ab"), []) == Score(2, 2, 0, 0)
     assert shares([])["speaker_right"] == 0

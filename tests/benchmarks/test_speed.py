@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmark, and our engine through the same pipes as the others."""
+"""The arithmetic of the benchmark, and our engine in its worker process."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -42,33 +42,33 @@ def case(label: str, engine: str, tokens: list[int], seconds: list[float]) -> re
     }
 
 
-def test_engines_take_turns() -> None:
+def test_interleave() -> None:
     assert interleave(["a", "b", "c"], 2) == ["a", "b", "c", "a", "b", "c"]
 
 
-def test_every_engine_meets_both_layouts() -> None:
-    found = build_cases(("base", "nano", "slots", "batches"), ENGINES)
-    assert {case.engine for case in found["base"]} == {case.engine for case in found["nano"]} == set(ENGINES)
-    assert [case.config.static for case in found["slots"]] == [False, True]
-    assert [case.config.batch_size for case in found["batches nano"]] == list(BATCH_SIZES)
-    for cases in found.values():
+def test_build_cases() -> None:
+    result = build_cases(("base", "nano", "slots", "batches"), ENGINES)
+    assert {case.engine for case in result["base"]} == {case.engine for case in result["nano"]} == set(ENGINES)
+    assert [case.config.static for case in result["slots"]] == [False, True]
+    assert [case.config.batch_size for case in result["batches nano"]] == list(BATCH_SIZES)
+    for cases in result.values():
         assert len({case.label for case in cases}) == len(cases)
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
-def test_groups_hold_everything_in_order(items: list[int], size: int) -> None:
-    found = list(in_batches(items, size))
-    assert [item for group in found for item in group] == items
-    assert all(len(group) == size for group in found[:-1])
+def test_in_batches(items: list[int], size: int) -> None:
+    result = list(in_batches(items, size))
+    assert [item for group in result for item in group] == items
+    assert all(len(group) == size for group in result[:-1])
 
 
-def test_the_median_pass_counts() -> None:
+def test_speed_is_the_median_of_the_passes() -> None:
     measured = case("x", "ours", [30, 30], [3.0, 1.0, 2.0])
     assert report.speed(measured) == 30.0
     assert report.tokens_per_second(measured) == 30.0
 
 
-def test_table_has_the_fastest_first_with_its_spread() -> None:
+def test_table() -> None:
     table = report.table([case("slow", "openai", [30, 30], [6.0]), case("fast", "ours", [30, 30], [3.0, 1.0, 2.0])])
     first, second = table.splitlines()[2:4]
     assert first.startswith("| fast | 16 | 1 min | 3 | 30.0 (20.0–60.0) | 1.00 | 30 | 30.0 |")
@@ -76,26 +76,26 @@ def test_table_has_the_fastest_first_with_its_spread() -> None:
     assert "*" not in table
 
 
-def test_who_writes_less_than_ours_is_not_the_fastest_peer() -> None:
+def test_engines_with_fewer_tokens_are_not_compared() -> None:
     ours = case("ours", "ours", [50, 50], [2.0])
     equal, brief = case("equal", "ct2", [49, 50], [4.0]), case("brief", "ct2-int8", [40, 50], [1.0])
     loop = case("loop", "tutorial", [50, 50], [20.0])
-    found = report.ratios({"parts": {"nano": [ours, equal, brief, loop]}})
-    assert found == {
+    result = report.ratios({"parts": {"nano": [ours, equal, brief, loop]}})
+    assert result == {
         "nano: ours to the fastest other engine (equal)": 2.0,
         "nano: ours to the pipeline 30 s at a time": 10.0,
     }
     assert "45.0 *" in report.table([ours, equal, brief])
 
 
-def test_slots_are_compared_in_tokens_a_second() -> None:
+def test_slots_are_compared_by_tokens_per_second() -> None:
     slots, static = case("slots", "ours", [90], [2.0]), case("static batches", "ours", [90], [3.0])
     assert report.ratios({"parts": {"slots": [slots, static]}}) == {
         "slots to static batches, tokens a second": pytest.approx(1.5)
     }
 
 
-def test_mixed_lengths_are_those_of_clips_and_packed_windows() -> None:
+def test_mixed_traffic_lengths() -> None:
     lengths = mixed_traffic_lengths(4000)
     assert lengths == mixed_traffic_lengths(4000)
     assert min(lengths) == 4
@@ -103,7 +103,7 @@ def test_mixed_lengths_are_those_of_clips_and_packed_windows() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 3), st.floats(1, 20)), min_size=1, max_size=30))
-def test_windows_are_cut_in_pauses(steps: list[tuple[float, float]]) -> None:
+def test_pack_windows(steps: list[tuple[float, float]]) -> None:
     """For any utterances and pauses, every window has at most 30 s and only whole utterances."""
     spans, now = [], 0.0
     for pause, length in steps:
@@ -118,28 +118,28 @@ def test_windows_are_cut_in_pauses(steps: list[tuple[float, float]]) -> None:
         assert first < last
 
 
-def test_work_survives_its_file(tmp_path: Path) -> None:
+def test_workload_round_trip(tmp_path: Path) -> None:
     workload = Workload(np.arange(4 * SAMPLE_RATE, dtype=np.int16), (1.5, 4.0), (3, 5), ("one", "two three"), "de")
     workload.save(tmp_path / "work.npz")
-    again = Workload.load(tmp_path / "work.npz")
-    assert (again.ends, again.lengths, again.truth, again.language) == (
+    loaded = Workload.load(tmp_path / "work.npz")
+    assert (loaded.ends, loaded.lengths, loaded.truth, loaded.language) == (
         workload.ends,
         workload.lengths,
         workload.truth,
         "de",
     )
-    assert [len(window) for window in again.windows] == [24_000, 40_000]
-    assert again.first(1).duration == 1.5
-    assert np.array_equal(again.windows[1], workload.pcm[24_000:])
+    assert [len(window) for window in loaded.windows] == [24_000, 40_000]
+    assert loaded.first(1).duration == 1.5
+    assert np.array_equal(loaded.windows[1], workload.pcm[24_000:])
 
 
-def test_forced_windows_are_full_of_sound() -> None:
+def test_fixed_length_windows_contain_sound() -> None:
     workload = fixed_length_workload((97, 97))
     assert [len(window) / SAMPLE_RATE for window in workload.windows] == [WINDOW_S, WINDOW_S]
     assert all(np.abs(window).max() > 1000 for window in workload.windows)
 
 
-def test_digits_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_synthesisers_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install espeak-ng flite festival"):
         digits_workload(minutes=1)
@@ -156,12 +156,12 @@ def test_digits_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("model.decoder.embed_positions.weight", "decoder.positional_embedding"),
     ],
 )
-def test_weights_under_openai_names(name: str, expected: str) -> None:
+def test_openai_weight_names(name: str, expected: str) -> None:
     assert openai_name(name) == expected
 
 
 @pytest.mark.slow
-def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
+def test_worker_runs_our_engine(tmp_path: Path) -> None:
     """Forced windows yield exactly the requested tokens; others their text."""
     workload = fixed_length_workload((5, 9, 7))
     workload.save(tmp_path / "forced.npz")
@@ -180,17 +180,17 @@ def test_our_engine_through_the_pipe(tmp_path: Path) -> None:
         worker.close()
 
 
-def test_real_speech_is_searched_in_both_ways_with_fallback() -> None:
-    found = build_cases(("real",), ENGINES)
-    assert {name: {case.config.beam_size for case in cases} for name, cases in found.items()} == {
+def test_real_speech_cases() -> None:
+    result = build_cases(("real",), ENGINES)
+    assert {name: {case.config.beam_size for case in cases} for name, cases in result.items()} == {
         "real": {1},
         "real beam 5": {5},
     }
-    assert all(case.config.temperatures == TEMPERATURES for cases in found.values() for case in cases)
+    assert all(case.config.temperatures == TEMPERATURES for cases in result.values() for case in cases)
     assert RunConfig().temperatures == (0.0,)
 
 
-def test_recordings_are_whole_in_windows(tmp_path: Path) -> None:
+def test_real_speech_workload(tmp_path: Path) -> None:
     path = NANO.parents[2] / "tests" / "data" / "es.wav"
     workload = real_speech_workload([Recording(path, "es", "uno dos"), Recording(path, "es", "tres")], minutes=1)
     assert workload.language == "es"
@@ -201,7 +201,7 @@ def test_recordings_are_whole_in_windows(tmp_path: Path) -> None:
     assert texts.count("uno") == texts.count("dos") >= texts.count("tres") - 1 > 3
 
 
-def test_words_of_real_speech_are_compared_as_in_whispers_paper() -> None:
+def test_error_rate() -> None:
     pytest.importorskip("whisper", reason="no normaliser without openai-whisper (the extra bench)")
     assert error_rate("real", "Mr. Smith's twenty dogs", "mister smith's 20 dogs") == 0
     assert error_rate("nano", "one two", "one too") == 0.5

@@ -23,18 +23,18 @@ def outcome(**other: Any) -> Outcome:
     return Outcome(**{**fine, "killed": Counter(kind.name for kind in KINDS), **other})
 
 
-def test_a_run_in_which_nothing_was_lost_is_good() -> None:
+def test_no_problems() -> None:
     assert find_problems(outcome()) == []
 
 
-def test_webhooks_may_come_twice_under_one_id() -> None:
-    twice = outcome(submissions=[submission(events=[ACKNOWLEDGED, ACKNOWLEDGED])])
-    assert find_problems(twice) == []
-    assert "2 acknowledged, 1 of them repeated" in summarise(twice)["webhooks"]
+def test_repeated_webhooks_are_allowed() -> None:
+    repeated = outcome(submissions=[submission(events=[ACKNOWLEDGED, ACKNOWLEDGED])])
+    assert find_problems(repeated) == []
+    assert "2 acknowledged, 1 of them repeated" in summarise(repeated)["webhooks"]
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"),
+    ("changes", "expected"),
     [
         ({"job_id": None, "refused": "400 no"}, "was not accepted: 400 no"),
         ({"refused": "404 no"}, "was refused: 404 no"),
@@ -49,15 +49,15 @@ def test_webhooks_may_come_twice_under_one_id() -> None:
         ({"events": [ACKNOWLEDGED, replace(ACKNOWLEDGED, body=b"[]")]}, "differ under one id"),
     ],
 )
-def test_each_thing_that_goes_wrong_with_a_job_is_said(what: dict[str, Any], expected: str) -> None:
-    one = submission(**what)
+def test_problems_of_jobs(changes: dict[str, Any], expected: str) -> None:
+    one = submission(**changes)
     (problem,) = find_problems(outcome(submissions=[one], listed={one.job_id} - {None}))
     assert problem.startswith("job 0 (en.mp3, ")
     assert expected in problem
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"),
+    ("changes", "expected"),
     [
         ({"listed": {"a", "b"}}, "job b is a duplicate"),
         ({"listed": set()}, "job a is no longer listed"),
@@ -68,16 +68,16 @@ def test_each_thing_that_goes_wrong_with_a_job_is_said(what: dict[str, Any], exp
         ({"ended_early": "no job ended for 9 s"}, "ended early: no job ended for 9 s"),
     ],
 )
-def test_each_thing_that_goes_wrong_with_a_run_is_said(what: dict[str, Any], expected: str) -> None:
-    (problem,) = find_problems(outcome(**what))
+def test_problems_of_runs(changes: dict[str, Any], expected: str) -> None:
+    (problem,) = find_problems(outcome(**changes))
     assert expected in problem
 
 
-def test_the_figures() -> None:
-    lost = submission(job_id="b", status="failed", text=None, attempts=3, events=[])
-    shown = summarise(outcome(submissions=[submission(), lost], listed={"a", "b", "c"}))
-    assert shown["jobs"] == "2 submitted, 2 accepted, 1 right, 1 failed, 1 duplicates"
-    assert shown["attempts"] == "1 × 1, 3 × 1"
-    assert shown["webhooks"] == "2 valid, 0 invalid, 1 acknowledged, 0 of them repeated, 1 lost"
-    assert shown["whole cluster"] == "killed with 3 jobs open"
+def test_summary() -> None:
+    failed_submission = submission(job_id="b", status="failed", text=None, attempts=3, events=[])
+    summary = summarise(outcome(submissions=[submission(), failed_submission], listed={"a", "b", "c"}))
+    assert summary["jobs"] == "2 submitted, 2 accepted, 1 right, 1 failed, 1 duplicates"
+    assert summary["attempts"] == "1 × 1, 3 × 1"
+    assert summary["webhooks"] == "2 valid, 0 invalid, 1 acknowledged, 0 of them repeated, 1 lost"
+    assert summary["whole cluster"] == "killed with 3 jobs open"
     assert summarise(Outcome())["jobs"].startswith("0 submitted")

@@ -22,7 +22,7 @@ def headers(secret: str) -> dict[str, str]:
 
 
 async def call(url: str, secret: str) -> str:
-    """Return what a sender with a timeout of half a second receives."""
+    """Call the receiver with a timeout of half a second; return the answer or the error."""
     try:
         timeout = aiohttp.ClientTimeout(total=0.5)
         async with aiohttp.request("POST", url, data=BODY, headers=headers(secret), timeout=timeout) as response:
@@ -31,20 +31,20 @@ async def call(url: str, secret: str) -> str:
         return type(error).__name__
 
 
-async def test_it_fails_a_third_of_its_calls_and_remembers_all() -> None:
+async def test_share_of_failures() -> None:
     receiver = Receiver(SECRET, 0.5, random.Random(0))
     async with receiver.listening():
-        seen = Counter([await call(receiver.url, SECRET) for _ in range(90)])
-    failed = 90 - seen["200"]
+        answers = Counter([await call(receiver.url, SECRET) for _ in range(90)])
+    failed = 90 - answers["200"]
     assert abs(failed - 90 * FAILURE_SHARE) < 15
-    assert set(seen) == {"200", "500", "503 1", "ServerDisconnectedError", "TimeoutError"}
+    assert set(answers) == {"200", "500", "503 1", "ServerDisconnectedError", "TimeoutError"}
     assert len(receiver.responses) == 1 + len(FAILURES)
-    assert sum(event.acknowledged for event in receiver.events["a"]) == seen["200"] == receiver.responses["200"]
+    assert sum(event.acknowledged for event in receiver.events["a"]) == answers["200"] == receiver.responses["200"]
     assert {(event.id, event.type, event.text) for event in receiver.events["a"]} == {("msg_a", "job.completed", "one")}
     await receiver.wait_until_acknowledged("a")
 
 
-async def test_what_another_has_signed_is_refused_and_remembered() -> None:
+async def test_invalid_signature_is_recorded() -> None:
     receiver = Receiver(SECRET, 0.5, random.Random(0))
     async with receiver.listening():
         assert await call(receiver.url, OTHER) == "400"

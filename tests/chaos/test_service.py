@@ -16,13 +16,13 @@ launcher.wait()
 while not (found := service.killable_processes()):
     time.sleep(0.05)
 (again,) = service.killable_processes()
-assert again == found[0], "seen first at another time"
+assert again == found[0], "the time of the first sighting changed"
 print(again.kind.name, service.kill(), service.kill(), service.killable_processes())
 """
 
 
-def test_orphans_are_adopted_found_by_their_title_and_killed(tmp_path: Path) -> None:
-    outsider = subprocess.Popen(["ray::ServeReplica:whisper:Whisper", "1000"], executable="/bin/sleep")
+def test_adopted_orphans_are_killed(tmp_path: Path) -> None:
+    other_process = subprocess.Popen(["ray::ServeReplica:whisper:Whisper", "1000"], executable="/bin/sleep")
     launcher = (
         "import subprocess\n"
         "subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
@@ -32,7 +32,7 @@ def test_orphans_are_adopted_found_by_their_title_and_killed(tmp_path: Path) -> 
         command = [sys.executable, "-c", HARNESS, str(tmp_path), launcher]
         text = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
         assert text.stdout.split() == ["Whisper", "2", "0", "[]"]
-        assert outsider.poll() is None
+        assert other_process.poll() is None
     finally:
-        outsider.kill()
-        outsider.wait()
+        other_process.kill()
+        other_process.wait()

@@ -1,4 +1,4 @@
-"""The config files are what they claim to be."""
+"""The config files are valid, and differ only where they should."""
 
 import copy
 import json
@@ -26,27 +26,27 @@ def rayservice() -> Any:
 
 
 @pytest.mark.parametrize("name", ["serve_config.yaml", "configs/local.yaml", "configs/two-models.yaml"])
-def test_the_config_files_are_valid_strictly(name: str) -> None:
+def test_config_files_are_valid(name: str) -> None:
     load(ROOT / name)
 
 
-def test_what_the_production_config_leaves_out_would_be_valid() -> None:
+def test_commented_settings_are_valid() -> None:
     text = (ROOT / "serve_config.yaml").read_text()
-    bare = re.sub(r"^( +)# (diarization: \{|- name: |  )", r"\1\2", text, flags=re.MULTILINE)
-    (application,) = parse(yaml.safe_load(bare)).applications
+    uncommented = re.sub(r"^( +)# (diarization: \{|- name: |  )", r"\1\2", text, flags=re.MULTILINE)
+    (application,) = parse(yaml.safe_load(uncommented)).applications
     assert application.deployments[-1].name == "Diarizer"
     assert application.args["diarization"]["pipeline"]
-    assert text in textwrap.dedent(rayservice()["spec"]["serveConfigV2"]) + "\n", "comments too"
+    assert text in textwrap.dedent(rayservice()["spec"]["serveConfigV2"]) + "\n", "the manifest has the comments too"
 
 
-def test_the_local_service_is_private_and_production_is_guarded() -> None:
+def test_private_addresses_are_allowed_locally_only() -> None:
     local, production = load(ROOT / "configs/local.yaml"), load(ROOT / "serve_config.yaml")
     assert local.http_options.host == "127.0.0.1"
     assert local.applications[0].args["network"] == {"allow_private_addresses": True}
     assert "network" not in production.applications[0].args
 
 
-def test_only_the_local_service_makes_do_with_digits() -> None:
+def test_only_the_local_config_has_a_fallback_model() -> None:
     local, *others = (
         load(ROOT / name) for name in ("configs/local.yaml", "serve_config.yaml", "configs/two-models.yaml")
     )
@@ -54,7 +54,7 @@ def test_only_the_local_service_makes_do_with_digits() -> None:
     assert not any("model_fallback" in config.applications[0].args for config in others)
 
 
-def test_kubernetes_runs_the_same_application() -> None:
+def test_kubernetes_manifest_has_the_production_config() -> None:
     served = yaml.safe_load(rayservice()["spec"]["serveConfigV2"])
     parse(served)
     assert served == yaml.safe_load((ROOT / "serve_config.yaml").read_text())
@@ -74,12 +74,12 @@ def test_kubernetes_runs_the_same_application() -> None:
         (("applications", 0, "deployments", 2, "ray_actor_options"), "gpus"),
     ],
 )
-def test_an_unknown_key_is_refused_by_name(path: tuple[str | int, ...], key: str, tmp_path: Path) -> None:
+def test_unknown_keys_are_named(path: tuple[str | int, ...], key: str, tmp_path: Path) -> None:
     raw = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    place = raw
+    target = raw
     for step in path:
-        place = place[step]
-    place[key] = 1
+        target = target[step]
+    target[key] = 1
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(raw))
     with pytest.raises(ConfigError, match=key):
@@ -90,12 +90,12 @@ def two_models() -> Any:
     return yaml.safe_load((ROOT / "configs/two-models.yaml").read_text())
 
 
-def test_each_of_two_models_has_its_own_deployment() -> None:
+def test_two_models_have_two_deployments() -> None:
     (application,) = two_models()["applications"]
-    named = {deployment["name"]: deployment for deployment in application["deployments"]}
-    assert set(named) == set(deployment_names(AppSettings.model_validate(application["args"])))
-    assert "num_gpus" in named["Whisper"]["ray_actor_options"]
-    assert "num_gpus" not in named["Whisper-small"]["ray_actor_options"]
+    deployments = {deployment["name"]: deployment for deployment in application["deployments"]}
+    assert set(deployments) == set(deployment_names(AppSettings.model_validate(application["args"])))
+    assert "num_gpus" in deployments["Whisper"]["ray_actor_options"]
+    assert "num_gpus" not in deployments["Whisper-small"]["ray_actor_options"]
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,7 @@ def test_each_of_two_models_has_its_own_deployment() -> None:
         (3, {"user_config": {"max_batch_size": 0}}, "max_batch_size"),
     ],
 )
-def test_a_deployment_that_is_not_there_or_wrong_is_refused_by_name(
-    number: int, change: dict[str, Any], message: str
-) -> None:
+def test_invalid_deployments_are_named(number: int, change: dict[str, Any], message: str) -> None:
     raw = two_models()
     raw["applications"][0]["deployments"][number] |= change
     with pytest.raises(ValueError, match=message):
@@ -121,7 +119,7 @@ def test_a_deployment_that_is_not_there_or_wrong_is_refused_by_name(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "applications: 3"])
-def test_what_is_no_config_at_all_is_refused(text: str, tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load(tmp_path / "c.yaml")
@@ -132,31 +130,31 @@ def schema() -> Any:
     if not CRD.exists():
         pytest.skip(f"the RayService CRD is not at {CRD}")
     (version,) = [v for v in yaml.safe_load(CRD.read_text())["spec"]["versions"] if v["name"] == "v1"]
-    return _strict(version["schema"]["openAPIV3Schema"])
+    return with_closed_objects(version["schema"]["openAPIV3Schema"])
 
 
-class TestAgainstTheCustomResourceDefinition:
-    def test_the_manifest_is_valid_strictly(self, schema: Any) -> None:
+class TestCustomResourceDefinition:
+    def test_manifest_is_valid(self, schema: Any) -> None:
         jsonschema.validate(rayservice(), schema)
 
     @pytest.mark.parametrize(
         "path", [("spec",), ("spec", "rayClusterConfig"), ("spec", "rayClusterConfig", "headGroupSpec")]
     )
-    def test_an_unknown_field_would_be_seen(self, schema: Any, path: tuple[str, ...]) -> None:
+    def test_unknown_fields_are_rejected(self, schema: Any, path: tuple[str, ...]) -> None:
         manifest = copy.deepcopy(rayservice())
-        place = manifest
+        target = manifest
         for step in path:
-            place = place[step]
-        place["replicaz"] = 1
+            target = target[step]
+        target["replicaz"] = 1
         with pytest.raises(jsonschema.ValidationError, match="replicaz"):
             jsonschema.validate(manifest, schema)
 
 
-def _strict(schema: Any) -> Any:
+def with_closed_objects(schema: Any) -> Any:
     """Refuse unknown properties wherever the schema lists the known ones, as `kubectl --validate=strict` does."""
     if isinstance(schema, dict):
-        closed = {key: _strict(value) for key, value in schema.items()}
+        strict = {key: with_closed_objects(value) for key, value in schema.items()}
         if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            closed.setdefault("additionalProperties", False)
-        return closed
-    return [_strict(item) for item in schema] if isinstance(schema, list) else schema
+            strict.setdefault("additionalProperties", False)
+        return strict
+    return [with_closed_objects(item) for item in schema] if isinstance(schema, list) else schema

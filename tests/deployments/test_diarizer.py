@@ -1,4 +1,4 @@
-"""Who says what, across processes."""
+"""Diarization on the cluster."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deployments.test_service import job_ended, kill, minutes_of_speech, processes
+from tests.deployments.test_service import kill, minutes_of_speech, processes, wait_for_job
 
 DIARIZER = "ray::ServeReplica:whisper:Diarizer"
 
@@ -19,15 +19,15 @@ def submit(http: httpx.Client, sound: bytes) -> str:
     return str(answer.json()["id"])
 
 
-def result(http: httpx.Client, job_id: str) -> Any:
+def get_transcript(http: httpx.Client, job_id: str) -> Any:
     # pyannote.audio takes long to import in a process that takes over on a busy machine.
-    assert job_ended(http, job_id, within_s=200)["status"] == "succeeded"
+    assert wait_for_job(http, job_id, within_s=200)["status"] == "succeeded"
     return http.get(f"/v1/jobs/{job_id}/transcript", params={"format": "verbose_json"}).json()
 
 
-def test_a_job_comes_with_its_speakers(http: httpx.Client) -> None:
+def test_job_with_speakers(http: httpx.Client) -> None:
     job = submit(http, minutes_of_speech(1))
-    transcript = result(http, job)
+    transcript = get_transcript(http, job)
     assert transcript["text"]
     assert not transcript.get("warnings")
     assert all(segment["speaker"] for segment in transcript["segments"])
@@ -35,18 +35,18 @@ def test_a_job_comes_with_its_speakers(http: httpx.Client) -> None:
     assert turns.text.startswith("SPEAKER ")
 
 
-def test_a_killed_diarizer_costs_no_text(http: httpx.Client) -> None:
+def test_killed_diarizer_does_not_fail_the_job(http: httpx.Client) -> None:
     job = submit(http, minutes_of_speech(5))
     time.sleep(1)
-    killed = kill(DIARIZER)
-    transcript = result(http, job)
+    killed_pid = kill(DIARIZER)
+    transcript = get_transcript(http, job)
     assert transcript["text"]
     assert "speaker" in transcript["segments"][0] or "speakers" in transcript["warnings"][0]
-    assert killed not in processes(DIARIZER)
+    assert killed_pid not in processes(DIARIZER)
 
 
 @pytest.mark.slow
-def test_only_the_diarizer_needs_pyannote() -> None:
+def test_other_processes_do_not_import_pyannote() -> None:
     code = """
 import sys
 import deployments.app, serve_app.pipeline.transcribe, serve_app.asgi, serve_app.jobs.manager

@@ -1,4 +1,4 @@
-"""Jobs on the cluster: cancelled, followed, kept over a new deployment, seen from other drivers."""
+"""Jobs on the cluster: cancellation, a new deployment of the application, and other drivers."""
 
 import io
 import subprocess
@@ -28,8 +28,8 @@ CANCEL_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def hour() -> bytes:
-    """An hour of speech."""
+def hour_of_speech() -> bytes:
+    """Return an hour of speech."""
     pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     sound = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     long = io.BytesIO()
@@ -38,8 +38,8 @@ def hour() -> bytes:
 
 
 @contextmanager
-def receiving() -> Iterator[tuple[str, list[tuple[float, dict[str, str]]]]]:
-    """A receiver of webhooks: its URL, and when which headers came."""
+def run_receiver() -> Iterator[tuple[str, list[tuple[float, dict[str, str]]]]]:
+    """Run a receiver of webhooks; yield its URL, and the times and headers of its requests."""
     received: list[tuple[float, dict[str, str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -63,8 +63,8 @@ def receiving() -> Iterator[tuple[str, list[tuple[float, dict[str, str]]]]]:
         server.server_close()
 
 
-def until(condition: Any, within_s: float = 60.0) -> float:
-    """Wait until something holds: how long that took."""
+def wait_until(condition: Any, within_s: float = 60.0) -> float:
+    """Wait until a condition is true; return the seconds that took."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < within_s
@@ -72,27 +72,27 @@ def until(condition: Any, within_s: float = 60.0) -> float:
     return time.monotonic() - start
 
 
-def test_cancelling_an_hour_frees_its_rows(http: httpx.Client, hour: bytes) -> None:
+def test_cancelling_a_long_job_frees_its_rows(http: httpx.Client, hour_of_speech: bytes) -> None:
     whisper = serve.get_deployment_handle("Whisper", "whisper")
-    with receiving() as (url, received):
+    with run_receiver() as (url, received):
         form = {"webhook": f'{{"url": "{url}"}}'}
-        job = http.post("/v1/jobs", files={"file": hour}, data=form).json()
-        done = whisper.stats.remote().result().windows
-        until(lambda: whisper.stats.remote().result().windows > done + 20)
+        job = http.post("/v1/jobs", files={"file": hour_of_speech}, data=form).json()
+        windows_before = whisper.stats.remote().result().windows
+        wait_until(lambda: whisper.stats.remote().result().windows > windows_before + 20)
         assert whisper.stats.remote().result().decoding > 0
         start = time.monotonic()
         answer = http.delete(f"/v1/jobs/{job['id']}").json()
-        until(lambda: (stats := whisper.stats.remote().result()).decoding == stats.waiting == 0)
+        wait_until(lambda: (stats := whisper.stats.remote().result()).decoding == stats.waiting == 0)
         assert time.monotonic() - start < CANCEL_S
         assert answer["status"] == "cancelled"
-        until(lambda: received)
+        wait_until(lambda: received)
         assert received[0][0] - start < 2 * CANCEL_S
     steps = whisper.stats.remote().result().steps
     time.sleep(1)
     assert whisper.stats.remote().result().steps == steps
 
 
-def test_jobs_outlive_the_application(http: httpx.Client, running: Running) -> None:
+def test_jobs_survive_a_new_deployment(http: httpx.Client, running: Running) -> None:
     from deployments.launcher import deploy, wait_until_running
 
     file = {"file": (DATA / "de.opus").read_bytes()}
@@ -101,7 +101,7 @@ def test_jobs_outlive_the_application(http: httpx.Client, running: Running) -> N
     deploy(running.config)
     assert wait_until_running(running.config)
     for job in jobs:
-        until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded")  # noqa: B023
+        wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded")  # noqa: B023
         assert http.get(job["transcript_url"]).json()["text"] == "zwei sieben eins acht zwei acht"
 
 
@@ -122,12 +122,12 @@ asyncio.run(main())
 """
 
 
-def test_another_driver_reaches_the_same_jobs(http: httpx.Client) -> None:
+def test_jobs_from_another_driver(http: httpx.Client) -> None:
     address = ray.get_runtime_context().gcs_address
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", OTHER_DRIVER, address], check=True, capture_output=True, text=True, timeout=120
     ).stdout.split()
-    assert said[0] == "from-elsewhere"
-    assert 1 <= int(said[1]) <= 5
-    until(lambda: http.get("/v1/jobs/from-elsewhere").json()["status"] == "failed")
+    assert printed[0] == "from-elsewhere"
+    assert 1 <= int(printed[1]) <= 5
+    wait_until(lambda: http.get("/v1/jobs/from-elsewhere").json()["status"] == "failed")
     assert http.get("/v1/jobs/from-elsewhere").json()["error"]["param"] == "url"

@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deployments.proxy_errors import ProxyErrorMiddleware
 
 
-async def asked(app: ASGIApp, path: str = "/v1/jobs/a") -> httpx.Response:
+async def get(app: ASGIApp, path: str = "/v1/jobs/a") -> httpx.Response:
     transport = httpx.ASGITransport(ProxyErrorMiddleware(RequestIdMiddleware(app)))  # the order Serve puts them in
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         return await client.get(path)
 
 
-async def dies(scope: Scope, receive: Receive, send: Send) -> None:
-    """What Serve does when the replica is lost."""
+async def send_nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send nothing, as Serve does when the replica is lost."""
 
 
 @pytest.mark.parametrize(
@@ -24,16 +24,16 @@ async def dies(scope: Scope, receive: Receive, send: Send) -> None:
     [
         (PlainTextResponse("Path '/v1/jobs/a' not found.", 404), "starting"),
         (PlainTextResponse("Deployment is unavailable.", 503), "unavailable"),
-        (dies, "unavailable"),
+        (send_nothing, "unavailable"),
     ],
 )
-async def test_what_serve_answers_itself_is_to_be_tried_again(app: ASGIApp, code: str) -> None:
-    found = await asked(app)
-    assert found.status_code == 503
-    error = found.json()["error"]
+async def test_errors_of_serve_can_be_retried(app: ASGIApp, code: str) -> None:
+    answer = await get(app)
+    assert answer.status_code == 503
+    error = answer.json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("server_error", None, code)
-    assert found.headers["x-request-id"]
-    assert int(found.headers["retry-after"]) > 0
+    assert answer.headers["x-request-id"]
+    assert int(answer.headers["retry-after"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ async def test_what_serve_answers_itself_is_to_be_tried_again(app: ASGIApp, code
         JSONResponse({"error": {"code": "internal_error"}}, 500),
     ],
 )
-async def test_every_other_answer_is_left_as_it_is(response: Response) -> None:
-    found = await asked(response)
-    assert (found.status_code, found.content) == (response.status_code, response.body)
+async def test_other_answers_are_unchanged(response: Response) -> None:
+    answer = await get(response)
+    assert (answer.status_code, answer.content) == (response.status_code, response.body)
 
 
-async def test_serves_own_paths_are_left_as_they_are() -> None:
-    assert (await asked(PlainTextResponse("no routes", 503), "/-/healthz")).text == "no routes"
+async def test_paths_of_serve_are_unchanged() -> None:
+    assert (await get(PlainTextResponse("no routes", 503), "/-/healthz")).text == "no routes"

@@ -26,7 +26,7 @@ def transcript(texts: list[str]) -> Transcript:
 
 
 async def stream_of(texts: list[str], lost_after: int | None = None) -> TranscriptStream:
-    """A stream of these deltas, which breaks off after so many."""
+    """Yield these deltas and the transcript, or fail after `lost_after` deltas."""
     for text in texts[:lost_after]:
         yield TextDelta(text=text)
     if lost_after is not None:
@@ -35,10 +35,10 @@ async def stream_of(texts: list[str], lost_after: int | None = None) -> Transcri
 
 
 @given(st.lists(st.sampled_from(["one", " two", " three"]), max_size=8), st.lists(st.integers(0, 8), max_size=4))
-def test_however_often_a_stream_is_restarted_each_delta_is_sent_once(texts: list[str], losses: list[int]) -> None:
+def test_each_delta_is_sent_once(texts: list[str], lost_after_counts: list[int]) -> None:
     async def run() -> list[Any]:
         received, sent = [], []  # type: ignore[var-annotated]
-        for lost_after in [*(min(loss, len(texts)) for loss in losses), None]:
+        for lost_after in [*(min(count, len(texts)) for count in lost_after_counts), None]:
             try:
                 async for item in skip_sent_deltas(stream_of(texts, lost_after), sent):
                     received.append(item)
@@ -52,13 +52,13 @@ def test_however_often_a_stream_is_restarted_each_delta_is_sent_once(texts: list
 
 
 @pytest.mark.parametrize("texts", [["one", " too"], ["one"]], ids=["another text", "a shorter text"])
-async def test_a_restarted_stream_with_another_text_is_an_error(texts: list[str]) -> None:
+async def test_restarted_stream_with_another_text(texts: list[str]) -> None:
     with pytest.raises(Unavailable, match="differs"):
         await anext(skip_sent_deltas(stream_of(texts), ["one", " two"]))
 
 
 class Replicas:
-    """A deployment's handle: each call gets the next of some streams, or is never delivered."""
+    """A deployment's handle whose calls return the given streams or raise the given errors."""
 
     def __init__(self, *streams: TranscriptStream | Exception) -> None:
         self._streams = iter(streams)
@@ -95,7 +95,7 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.retry.wait_exponential_jitter", lambda **_: lambda state: 0.0)
 
 
-async def test_a_stream_goes_on_at_another_replica() -> None:
+async def test_stream_continues_on_another_replica() -> None:
     texts = ["one", " two", " three"]
     replicas = Replicas(stream_of(texts, 1), UNDELIVERED, stream_of(texts, 2), stream_of(texts))
     items = [item async for item in transcriber_client(replicas)(JOB, True)]
@@ -103,20 +103,20 @@ async def test_a_stream_goes_on_at_another_replica() -> None:
     assert (replicas.calls, replicas.cancelled) == (4, 0)
 
 
-async def test_a_job_that_takes_replicas_down_is_given_up() -> None:
+async def test_replica_failures_are_limited() -> None:
     replicas = Replicas(*(stream_of(["one"], 0) for _ in range(MAX_REPLICA_FAILURES)))
     with pytest.raises(Unavailable) as error:
         await anext(transcriber_client(replicas)(JOB))
     assert not isinstance(error.value, NotDelivered)
 
 
-async def test_a_job_that_reaches_no_replica_is_not_delivered() -> None:
+async def test_undelivered_job() -> None:
     replicas = Replicas(*(UNDELIVERED for _ in range(ATTEMPTS)))
     with pytest.raises(NotDelivered, match="the transcriber is unavailable"):
         await anext(transcriber_client(replicas)(JOB))
 
 
-async def test_an_error_of_the_callee_is_not_retried() -> None:
+async def test_errors_of_the_callee_are_not_retried() -> None:
     async def fail() -> None:
         nonlocal calls
         calls += 1
@@ -129,12 +129,12 @@ async def test_an_error_of_the_callee_is_not_retried() -> None:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-async def test_a_consumer_that_stops_cancels_the_call(closed: bool) -> None:
-    async def stuck() -> TranscriptStream:
+async def test_stopped_consumer_cancels_the_call(closed: bool) -> None:
+    async def hang() -> TranscriptStream:
         yield TextDelta(text="one")
         await asyncio.sleep(3600)
 
-    replicas = Replicas(stuck())
+    replicas = Replicas(hang())
     stream = transcriber_client(replicas)(JOB, True)
     assert await anext(stream) == TextDelta(text="one")
     if closed:

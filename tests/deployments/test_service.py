@@ -1,4 +1,4 @@
-"""The service as it is deployed: real Ray, real HTTP, real processes to kill."""
+"""The deployed service on a Ray cluster: requests over HTTP, killed processes and new settings."""
 
 import io
 import json
@@ -26,7 +26,7 @@ from serve_app.settings import LimitSettings
 from tests.cluster import Running
 
 DATA = Path(__file__).parent.parent / "data"
-SAID = {
+TEXTS = {
     "en.mp3": "three one four one five nine",
     "de.opus": "zwei sieben eins acht zwei acht",
     "fr.flac": "un quatre un quatre deux un",
@@ -49,8 +49,8 @@ def minutes_of_speech(count: float) -> bytes:
     return long.getvalue()
 
 
-def streamed(http: httpx.Client, sound: bytes) -> Iterator[dict[str, Any]]:
-    """The events of a text."""
+def stream_events(http: httpx.Client, sound: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the events of a streamed transcription."""
     data = {"model": "whisper-1", "stream": "true"}
     with http.stream("POST", "/v1/audio/transcriptions", files={"file": sound}, data=data) as answer:
         assert answer.status_code == 200
@@ -60,7 +60,7 @@ def streamed(http: httpx.Client, sound: bytes) -> Iterator[dict[str, Any]]:
                 yield json.loads(line.removeprefix("data: "))
 
 
-def job_ended(http: httpx.Client, job_id: str, within_s: float = 60) -> Any:
+def wait_for_job(http: httpx.Client, job_id: str, within_s: float = 60) -> Any:
     deadline = time.monotonic() + within_s
     while (job := http.get(f"/v1/jobs/{job_id}").json())["status"] in ("queued", "running"):
         assert time.monotonic() < deadline, job
@@ -69,7 +69,7 @@ def job_ended(http: httpx.Client, job_id: str, within_s: float = 60) -> Any:
 
 
 def processes(title: str) -> Iterator[int]:
-    """Ray names its processes after their actors; other clusters on this machine are none of ours."""
+    """Yield the ids of this cluster's processes whose command line contains `title`; Ray puts actor names there."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if title in " ".join(process.cmdline()):
@@ -77,7 +77,7 @@ def processes(title: str) -> Iterator[int]:
 
 
 def kill(title: str) -> int:
-    """SIGKILL the process of that title; its pid."""
+    """Kill the process with this title; return its id."""
     (pid,) = processes(title)
     os.kill(pid, signal.SIGKILL)
     return pid
@@ -89,7 +89,7 @@ def windows_done() -> int:
 
 
 def assert_cancelled(limit: int) -> None:
-    """Fail unless the Whisper replica soon has no more windows, before it has done so many."""
+    """Wait until the Whisper replica is idle; fail if it transcribes `limit` windows before."""
     whisper = serve.get_deployment_handle("Whisper", "whisper")
     idle_since = time.monotonic()
     while time.monotonic() < idle_since + 1:
@@ -100,22 +100,22 @@ def assert_cancelled(limit: int) -> None:
         time.sleep(0.05)
 
 
-def test_a_file_is_transcribed_and_its_job_is_listed(http: httpx.Client, running: Running) -> None:
-    assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
+def test_transcription(http: httpx.Client, running: Running) -> None:
+    assert transcribe(http, "en.mp3")["text"] == TEXTS["en.mp3"]
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert (job["mode"], job["status"]) == ("sync", "succeeded")
     assert not list((running.data_dir / "blobs").iterdir())
     assert not list((running.data_dir / "tmp").iterdir())
 
 
-def test_a_recording_is_brought_before_its_job(http: httpx.Client) -> None:
+def test_upload(http: httpx.Client) -> None:
     upload = http.post("/v1/uploads").json()
     assert httpx.put(upload["url"], content=(DATA / "fr.flac").read_bytes()).status_code == 200
-    job = job_ended(http, http.post("/v1/jobs", json={"upload_id": upload["id"]}).json()["id"])
-    assert http.get(job["transcript_url"], params={"format": "text"}).text.strip() == SAID["fr.flac"]
+    job = wait_for_job(http, http.post("/v1/jobs", json={"upload_id": upload["id"]}).json()["id"])
+    assert http.get(job["transcript_url"], params={"format": "text"}).text.strip() == TEXTS["fr.flac"]
 
 
-def test_health_and_request_ids(http: httpx.Client) -> None:
+def test_health(http: httpx.Client) -> None:
     for path in ("/health", "/healthz", "/readyz"):
         answer = http.get(path, headers={"x-request-id": "abc"})
         assert (answer.status_code, answer.json(), answer.headers["x-request-id"]) == (200, {"status": "ok"}, "abc")
@@ -131,58 +131,58 @@ def test_health_and_request_ids(http: httpx.Client) -> None:
         ("PUT", "/v1/models", 405),
     ],
 )
-def test_every_answer_has_a_request_id(http: httpx.Client, method: str, path: str, status: int) -> None:
+def test_request_ids(http: httpx.Client, method: str, path: str, status: int) -> None:
     answer = http.request(method, path)
     assert answer.status_code == status
     assert len(answer.headers.get_list("x-request-id")) == 1
 
 
-def test_errors_keep_their_status_and_field_across_processes(http: httpx.Client) -> None:
+def test_errors_across_processes(http: httpx.Client) -> None:
     answer = http.post("/v1/audio/transcriptions", files={"file": b"no sound"}, data={"model": "whisper-1"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_audio")
 
 
-def test_concurrent_requests_share_batches_and_keep_apart(http: httpx.Client) -> None:
+def test_concurrent_requests_share_batches(http: httpx.Client) -> None:
     whisper = serve.get_deployment_handle("Whisper", "whisper")
     before = whisper.stats.remote().result()
-    names = list(SAID) * 8
+    names = list(TEXTS) * 8
     with ThreadPoolExecutor(len(names)) as pool:
         texts = list(pool.map(lambda name: transcribe(http, name)["text"], names))
-    assert texts == [SAID[name] for name in names]
+    assert texts == [TEXTS[name] for name in names]
     after = whisper.stats.remote().result()
     mean_batch = (after.rows - before.rows) / (after.steps - before.steps)
     print(f"mean rows a step of {len(names)} concurrent windows: {mean_batch:.1f}")
     assert mean_batch > 4
 
 
-def test_a_killed_whisper_replica_costs_time_not_the_request(http: httpx.Client) -> None:
+def test_killed_whisper_replica(http: httpx.Client) -> None:
     whisper = serve.get_deployment_handle("Whisper", "whisper")
     done = whisper.stats.remote().result().windows
     with ThreadPoolExecutor(8) as pool:
-        requests = [pool.submit(transcribe, http, name) for name in list(SAID) * 2]
+        requests = [pool.submit(transcribe, http, name) for name in list(TEXTS) * 2]
         while whisper.stats.remote().result().windows == done:
             time.sleep(0.01)
         killed = kill("ray::ServeReplica:whisper:Whisper")
-        assert [request.result()["text"] for request in requests] == [*SAID.values()] * 2
+        assert [request.result()["text"] for request in requests] == [*TEXTS.values()] * 2
     assert killed not in processes("ray::ServeReplica:whisper:Whisper")
 
 
-def test_a_killed_transcriber_too(http: httpx.Client) -> None:
+def test_killed_transcriber(http: httpx.Client) -> None:
     with ThreadPoolExecutor(8) as pool:
-        requests = [pool.submit(transcribe, http, name) for name in list(SAID) * 2]
+        requests = [pool.submit(transcribe, http, name) for name in list(TEXTS) * 2]
         time.sleep(0.1)
         kill("ray::ServeReplica:whisper:Transcriber")
-        assert [request.result()["text"] for request in requests] == [*SAID.values()] * 2
+        assert [request.result()["text"] for request in requests] == [*TEXTS.values()] * 2
 
 
-def test_a_killed_job_manager_comes_back_with_its_jobs(http: httpx.Client) -> None:
+def test_killed_job_manager(http: httpx.Client) -> None:
     job = http.post("/v1/jobs", files={"file": (DATA / "de.opus").read_bytes()}).json()
     kill("ray::JobManagerActor")
-    assert job_ended(http, job["id"])["status"] == "succeeded"
-    assert http.get(job["transcript_url"]).json()["text"] == SAID["de.opus"]
+    assert wait_for_job(http, job["id"])["status"] == "succeeded"
+    assert http.get(job["transcript_url"]).json()["text"] == TEXTS["de.opus"]
 
 
-def test_tasks_are_all_jobs_and_can_be_cancelled(http: httpx.Client) -> None:
+def test_cancel_a_task(http: httpx.Client) -> None:
     long, done = (DATA / "en.mp3").read_bytes() * 500, windows_done()
     job = http.post("/v1/jobs", files={"file": long}).json()
     assert job["id"] in http.get("/tasks").json()["tasks"]
@@ -194,7 +194,7 @@ def test_tasks_are_all_jobs_and_can_be_cancelled(http: httpx.Client) -> None:
     assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, "managed_task_id")
 
 
-def test_preferences_and_inference_ids_pass_serves_proxy(http: httpx.Client) -> None:
+def test_headers_pass_the_proxy(http: httpx.Client) -> None:
     body = {"url": "http://127.0.0.1:9/a.mp3"}
     forgotten = http.post("/x/generate", json=body, headers={"Prefer": "respond-async-proxy"})
     assert (forgotten.status_code, forgotten.content) == (202, b"")
@@ -205,7 +205,7 @@ def test_preferences_and_inference_ids_pass_serves_proxy(http: httpx.Client) -> 
     assert http.get("/result/x", headers=own).json() == late.json()
 
 
-def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
+def test_disconnect_cancels_the_job(http: httpx.Client) -> None:
     with pytest.raises(httpx.ReadTimeout):
         http.post(
             "/v1/audio/transcriptions",
@@ -214,13 +214,13 @@ def test_a_client_that_disconnects_cancels_the_work(http: httpx.Client) -> None:
             timeout=httpx.Timeout(60, read=0.5),
         )
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
-    assert job_ended(http, job["id"])["status"] == "cancelled"
-    assert transcribe(http, "en.mp3")["text"] == SAID["en.mp3"]
+    assert wait_for_job(http, job["id"])["status"] == "cancelled"
+    assert transcribe(http, "en.mp3")["text"] == TEXTS["en.mp3"]
 
 
-def test_a_text_is_streamed_while_it_is_transcribed(http: httpx.Client) -> None:
-    begun = time.monotonic()
-    events = [(time.monotonic() - begun, event) for event in streamed(http, minutes_of_speech(5))]
+def test_deltas_are_streamed_during_transcription(http: httpx.Client) -> None:
+    start = time.monotonic()
+    events = [(time.monotonic() - start, event) for event in stream_events(http, minutes_of_speech(5))]
     (first, _), (last, done) = events[0], events[-1]
     print(f"5 minutes: the first delta after {first:.2f} s, the last word after {last:.2f} s")
     assert first < last / 2
@@ -232,43 +232,43 @@ def test_a_text_is_streamed_while_it_is_transcribed(http: httpx.Client) -> None:
     assert len(events) > 20
 
 
-def test_a_killed_transcriber_repeats_no_delta_of_a_stream(http: httpx.Client) -> None:
+def test_killed_transcriber_during_a_stream(http: httpx.Client) -> None:
     sound = minutes_of_speech(10)
     whole = http.post("/v1/audio/transcriptions", files={"file": sound}, data={"model": "whisper-1"}).json()["text"]
-    said, killed = "", False
-    for event in streamed(http, sound):
+    text, killed = "", False
+    for event in stream_events(http, sound):
         if event["type"] == "transcript.text.done":
-            assert said == event["text"] == whole
+            assert text == event["text"] == whole
             break
-        said += event["delta"]
-        if not killed and len(said) > 100:
+        text += event["delta"]
+        if not killed and len(text) > 100:
             kill("ray::ServeReplica:whisper:Transcriber")
             killed = True
     assert killed
     assert http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]["status"] == "succeeded"
 
 
-def test_a_client_that_leaves_a_stream_cancels_the_work(http: httpx.Client) -> None:
-    stream, done = streamed(http, minutes_of_speech(10)), windows_done()
+def test_closed_stream_cancels_the_job(http: httpx.Client) -> None:
+    stream, done = stream_events(http, minutes_of_speech(10)), windows_done()
     assert next(stream)["type"] == "transcript.text.delta"
     stream.close()
     job = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
-    assert job_ended(http, job["id"])["status"] == "cancelled"
+    assert wait_for_job(http, job["id"])["status"] == "cancelled"
     assert_cancelled(done + 50)
 
 
-def test_python_callers_hand_over_sound_bytes_or_a_url(running: Running) -> None:
+def test_audio_of_python_callers(running: Running) -> None:
     transcriber = serve.get_deployment_handle("Transcriber", "whisper")
     pcm = np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))
     segment = AudioSegment(pcm.tobytes(), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
     forced = TranscriptionOptions(language="es")
-    assert transcriber.transcribe_audio.remote(segment, forced).result().text == SAID["es.wav"]
-    assert transcriber.transcribe_audio.remote((DATA / "fr.flac").read_bytes()).result().text == SAID["fr.flac"]
+    assert transcriber.transcribe_audio.remote(segment, forced).result().text == TEXTS["es.wav"]
+    assert transcriber.transcribe_audio.remote((DATA / "fr.flac").read_bytes()).result().text == TEXTS["fr.flac"]
     with pytest.raises(AudioError, match="no connection"):
         transcriber.transcribe_audio.remote("http://127.0.0.1:9/a.mp3").result()
 
 
-def test_user_config_is_live(running: Running) -> None:
+def test_user_config_is_updated_without_a_restart(running: Running) -> None:
     from deployments.launcher import deploy, wait_until_running
 
     replicas = set(processes("ray::ServeReplica:whisper:Whisper"))
@@ -286,11 +286,11 @@ def test_user_config_is_live(running: Running) -> None:
     assert set(processes("ray::ServeReplica:whisper:Whisper")) == replicas, "the replica was restarted"
 
 
-def test_new_settings_replace_the_job_manager_and_keep_its_jobs(http: httpx.Client, running: Running) -> None:
+def test_new_settings_restart_the_job_manager(http: httpx.Client, running: Running) -> None:
     from deployments.launcher import deploy, wait_until_running
 
     job = http.post("/v1/jobs", files={"file": (DATA / "es.wav").read_bytes()}).json()
-    job_ended(http, job["id"])
+    wait_for_job(http, job["id"])
     (before,) = processes("ray::JobManagerActor")
     running.config.applications[0].args["model_aliases"] = ["whisper-1", "nano"]
     deploy(running.config)
@@ -300,7 +300,7 @@ def test_new_settings_replace_the_job_manager_and_keep_its_jobs(http: httpx.Clie
         time.sleep(0.2)
     assert wait_until_running(running.config)
     assert http.get("/v1/models/nano").status_code == 200
-    assert http.get(job["transcript_url"]).json()["text"] == SAID["es.wav"]
+    assert http.get(job["transcript_url"]).json()["text"] == TEXTS["es.wav"]
     (after,) = processes("ray::JobManagerActor")
     assert after != before
-    assert transcribe(http, "en.mp3", model="nano")["text"] == SAID["en.mp3"]
+    assert transcribe(http, "en.mp3", model="nano")["text"] == TEXTS["en.mp3"]

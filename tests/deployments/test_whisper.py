@@ -1,4 +1,4 @@
-"""A replica's process, without Ray: OpenMP says how it was set up when it is loaded."""
+"""OpenMP settings of a replica's process, without Ray."""
 
 import os
 import re
@@ -24,31 +24,33 @@ Diarizer(AppSettings.model_validate({"diarization": {"pipeline": "diarization-na
 }
 
 
-def openmp(code: str, **environment: str) -> dict[str, str]:
-    """The variables that GNU's OpenMP shows when a process loads it."""
+def openmp_variables(code: str, **environment: str) -> dict[str, str]:
+    """Return the variables that GNU's OpenMP prints when a process loads it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    # Whatever else the process imports, OpenMP comes with torch: no thread of the replica's may outlive this.
-    made = subprocess.run(
+    # End the process at once, because threads of the replica could keep it alive.
+    process = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport os; os._exit(0)"],
         env=inherited | {"OMP_DISPLAY_ENV": "VERBOSE"} | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    return dict(re.findall(r"^ *(?:\[.*\] )?(\w+) = '(.*)'$", made.stderr, re.MULTILINE))
+    return dict(re.findall(r"^ *(?:\[.*\] )?(\w+) = '(.*)'$", process.stderr, re.MULTILINE))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("deployment", LOAD)
-def test_openmp_spins_briefly(deployment: str) -> None:
-    assert openmp(LOAD[deployment])["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
+def test_openmp_spin_count(deployment: str) -> None:
+    assert openmp_variables(LOAD[deployment])["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP elsewhere")
 @pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
-def test_what_the_operator_says_stays(chosen: dict[str, str]) -> None:
-    shown = openmp("from serve_app.cores import limit_openmp_spinning; limit_openmp_spinning(); import torch", **chosen)
-    assert shown["GOMP_SPINCOUNT"] != str(SPIN_COUNT)
-    assert chosen.items() <= shown.items()
+def test_openmp_settings_of_the_operator(chosen: dict[str, str]) -> None:
+    variables = openmp_variables(
+        "from serve_app.cores import limit_openmp_spinning; limit_openmp_spinning(); import torch", **chosen
+    )
+    assert variables["GOMP_SPINCOUNT"] != str(SPIN_COUNT)
+    assert chosen.items() <= variables.items()

@@ -17,14 +17,14 @@ DATA = Path(__file__).parent.parent / "data"
 
 def conversation(seconds: float) -> NDArray[np.int16]:
     """Join recordings, with some overlaps and some long silences."""
-    voices = [np.concatenate(list(AudioDecoder(path, LimitSettings()))) for path in sorted(DATA.glob("*.[!m]*"))]
+    recordings = [np.concatenate(list(AudioDecoder(path, LimitSettings()))) for path in sorted(DATA.glob("*.[!m]*"))]
     chance = np.random.default_rng(0)
-    sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, voices)), np.int16)
+    sound = np.zeros(int(seconds * SAMPLE_RATE) + max(map(len, recordings)), np.int16)
     at, number = SAMPLE_RATE, 0
     while at < seconds * SAMPLE_RATE:
-        voice = voices[number % len(voices)]
-        sound[at : at + len(voice)] += voice // 2
-        at, number = at + len(voice) + int(chance.choice([-1.5, 0.3, 1.0, 14.0]) * SAMPLE_RATE), number + 1
+        recording = recordings[number % len(recordings)]
+        sound[at : at + len(recording)] += recording // 2
+        at, number = at + len(recording) + int(chance.choice([-1.5, 0.3, 1.0, 14.0]) * SAMPLE_RATE), number + 1
     return sound[: int(seconds * SAMPLE_RATE)]
 
 
@@ -44,10 +44,10 @@ def restless(folder: str = "diarization-nano") -> Any:
         weight /= hidden.std(0) + 1e-3
         net.classifier.weight.copy_(weight)
         net.classifier.bias.copy_(-(weight @ hidden.mean(0)))
-    heard = pipeline.get_segmentations
+    original_segmentations = pipeline.get_segmentations
 
     def get_segmentations(file: dict[str, Any], hook: Any = None) -> Any:
-        found = heard(file, hook=hook)
+        found = original_segmentations(file, hook=hook)
         for number, chunk in enumerate(found.data):
             start = round(found.sliding_window[number].start * SAMPLE_RATE)
             sound = file["waveform"][0, start : start + 160_000]

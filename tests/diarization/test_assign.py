@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serve_app.diarization.assign import assign
 from serve_app.schemas.transcript import Segment, TokenLogprob, Transcript, Turn, Word
 
-Said = tuple[float, float, str]
+TimedWord = tuple[float, float, str]
 
 
 def turn(start: float, end: float, speaker: str) -> Turn:
@@ -40,16 +40,16 @@ def transcript(*segments: Segment) -> Transcript:
     return Transcript(task="transcribe", language="en", duration=100, text=text, segments=segments)
 
 
-def spoken(*said: Said) -> Transcript:
+def spoken(*timed_words: TimedWord) -> Transcript:
     """Return one segment of words with two tokens each."""
     words = [
         Word(start=start, end=end, text=text, tokens=(2 * place, 2 * place + 1), probability=0.9)
-        for place, (start, end, text) in enumerate(said)
+        for place, (start, end, text) in enumerate(timed_words)
     ]
-    return transcript(segment(said[0][0], said[-1][1], "".join(word.text for word in words), words))
+    return transcript(segment(timed_words[0][0], timed_words[-1][1], "".join(word.text for word in words), words))
 
 
-def heard(of: Transcript) -> list[tuple[str | None, str]]:
+def speaker_texts(of: Transcript) -> list[tuple[str | None, str]]:
     return [(one.speaker, one.text) for one in of.segments]
 
 
@@ -81,19 +81,19 @@ def transcripts(draw: st.DrawFn) -> Transcript:
 
 
 @pytest.mark.parametrize(("first", "second", "speaker"), [(-20.0, -30.0, "A"), (-30.0, -20.0, "B"), (None, -20.0, "B")])
-def test_of_two_at_once_the_louder_one_is_understood(first: float | None, second: float, speaker: str) -> None:
+def test_louder_speaker_wins_an_overlap(first: float | None, second: float, speaker: str) -> None:
     turns = [
         turn(0, 1.3, "A").model_copy(update={"level": first}),
         turn(1, 3, "B").model_copy(update={"level": second}),
     ]
-    assert heard(assign(spoken((1.0, 1.5, " one")), turns)) == [(speaker, " one")]
+    assert speaker_texts(assign(spoken((1.0, 1.5, " one")), turns)) == [(speaker, " one")]
 
 
 @given(transcripts(), some_turns())
-def test_nothing_is_lost(said: Transcript, turns: list[Turn]) -> None:
-    found = assign(said, turns)
-    assert "".join(one.text for one in found.segments) == "".join(one.text for one in said.segments)
-    assert found.text == said.text
+def test_texts_words_and_tokens_are_kept(unassigned: Transcript, turns: list[Turn]) -> None:
+    found = assign(unassigned, turns)
+    assert "".join(one.text for one in found.segments) == "".join(one.text for one in unassigned.segments)
+    assert found.text == unassigned.text
 
     def tokens(of: Transcript) -> list[int]:
         return [token for one in of.segments for token in one.tokens]
@@ -105,14 +105,18 @@ def test_nothing_is_lost(said: Transcript, turns: list[Turn]) -> None:
         bare = {"speaker": None, "overlap": False}
         return [word.model_copy(update=bare) for one in of.segments for word in one.words or ()]
 
-    assert (tokens(found), logprobs(found), words(found)) == (tokens(said), logprobs(said), words(said))
+    assert (tokens(found), logprobs(found), words(found)) == (
+        tokens(unassigned),
+        logprobs(unassigned),
+        words(unassigned),
+    )
     assert all(one.logprobs is None or len(one.logprobs) == len(one.tokens) for one in found.segments)
     assert {one.seek for one in found.segments} <= {7}
 
 
 @given(transcripts(), some_turns())
-def test_whatever_is_said_has_a_speaker_out_of_the_turns(said: Transcript, turns: list[Turn]) -> None:
-    found = assign(said, turns)
+def test_all_segments_have_a_speaker(unassigned: Transcript, turns: list[Turn]) -> None:
+    found = assign(unassigned, turns)
     speakers = {one.speaker for one in turns if one.start < one.end} or {None}
     for one in found.segments:
         assert one.speaker in speakers
@@ -121,24 +125,24 @@ def test_whatever_is_said_has_a_speaker_out_of_the_turns(said: Transcript, turns
 
 
 @given(transcripts(), some_turns())
-def test_times_never_run_back(said: Transcript, turns: list[Turn]) -> None:
-    found = assign(said, turns)
+def test_times_never_decrease(unassigned: Transcript, turns: list[Turn]) -> None:
+    found = assign(unassigned, turns)
     times = [time for one in found.segments for time in (one.start, one.end)]
     assert times == sorted(times)
-    assert {one.start for one in said.segments} <= set(times)
-    assert {one.end for one in said.segments} <= set(times)
+    assert {one.start for one in unassigned.segments} <= set(times)
+    assert {one.end for one in unassigned.segments} <= set(times)
 
 
 @given(transcripts(), some_turns())
-def test_twice_is_once(said: Transcript, turns: list[Turn]) -> None:
-    once = assign(said, turns)
+def test_assign_is_idempotent(unassigned: Transcript, turns: list[Turn]) -> None:
+    once = assign(unassigned, turns)
     assert assign(once, turns) == once
     assert once.turns is not None
     assert assign(once, once.turns) == once
 
 
 @given(transcripts(), some_turns())
-def test_a_word_is_whose_turn_has_most_of_it(said: Transcript, turns: list[Turn]) -> None:
+def test_word_goes_to_the_longest_overlap(unassigned: Transcript, turns: list[Turn]) -> None:
     """Compare with a simple implementation in whole milliseconds."""
 
     def milliseconds(start: float, end: float) -> set[int]:
@@ -149,28 +153,28 @@ def test_a_word_is_whose_turn_has_most_of_it(said: Transcript, turns: list[Turn]
     for one in turns:
         if one.start < one.end:
             when[one.speaker] = when.get(one.speaker, set()) | milliseconds(one.start, one.end)
-    for word in (word for one in assign(said, turns).segments for word in one.words or ()):
+    for word in (word for one in assign(unassigned, turns).segments for word in one.words or ()):
         time = milliseconds(word.start, word.end)
-        share = {speaker: len(time & speaks) for speaker, speaks in when.items()}
+        share = {speaker: len(time & spoken_ms) for speaker, spoken_ms in when.items()}
         most = max(share.values(), default=0)
-        several = sum(sum(moment in speaks for speaks in when.values()) > 1 for moment in time)
+        several = sum(sum(moment in spoken_ms for spoken_ms in when.values()) > 1 for moment in time)
         assert word.overlap is (several > len(time) / 2)
         if most:
             assert share[str(word.speaker)] == most
         elif when:
             gaps = {
-                speaker: min(abs(a - b) for a in (min(time), max(time)) for b in speaks)
-                for speaker, speaks in when.items()
+                speaker: min(abs(a - b) for a in (min(time), max(time)) for b in spoken_ms)
+                for speaker, spoken_ms in when.items()
             }
-            assert gaps[str(word.speaker)] <= min(gaps.values()) + 1  # a turn ends before its last millisecond does
+            assert gaps[str(word.speaker)] <= min(gaps.values()) + 1  # the end of a turn is exclusive
 
 
-def test_a_segment_is_split_where_the_speaker_changes() -> None:
-    said = spoken(
+def test_segment_is_split_at_a_change_of_speaker() -> None:
+    unassigned = spoken(
         (0.2, 1.0, " how"), (1.0, 1.4, " are"), (1.4, 2.0, " you?"), (2.4, 3.0, " fine,"), (3.0, 3.5, " you?")
     )
-    found = assign(said, [turn(0, 2.1, "A"), turn(2.3, 4, "B")])
-    assert heard(found) == [("A", " how are you?"), ("B", " fine, you?")]
+    found = assign(unassigned, [turn(0, 2.1, "A"), turn(2.3, 4, "B")])
+    assert speaker_texts(found) == [("A", " how are you?"), ("B", " fine, you?")]
     assert [(one.start, one.end, one.tokens) for one in found.segments] == [
         (0.2, 2.0, (0, 1, 2, 3, 4, 5)),
         (2.4, 3.5, (6, 7, 8, 9)),
@@ -179,50 +183,54 @@ def test_a_segment_is_split_where_the_speaker_changes() -> None:
     assert [token.token for token in found.segments[1].logprobs or ()] == ["6", "7", "8", "9"]
 
 
-def test_a_word_nobody_speaks_in_is_of_the_nearest_turn() -> None:
+def test_word_outside_turns_goes_to_the_nearest() -> None:
     turns = [turn(1, 2, "A"), turn(5, 6, "B")]
-    said = spoken((0.0, 0.5, " a"), (2.5, 3.0, " b"), (4.0, 4.2, " c"), (7.0, 8.0, " d"))
-    assert heard(assign(said, turns)) == [("A", " a b"), ("B", " c d")]
+    unassigned = spoken((0.0, 0.5, " a"), (2.5, 3.0, " b"), (4.0, 4.2, " c"), (7.0, 8.0, " d"))
+    assert speaker_texts(assign(unassigned, turns)) == [("A", " a b"), ("B", " c d")]
 
 
-def test_a_word_in_two_turns_stays_with_who_spoke_before() -> None:
+def test_word_in_two_turns_keeps_the_previous_speaker() -> None:
     turns = [turn(0, 4, "A"), turn(1, 2, "B"), turn(3, 6, "B")]
-    said = spoken((0.0, 1.0, " a"), (1.0, 1.5, " b"), (2.0, 3.0, " c"), (3.2, 3.8, " d"), (4.0, 5.0, " e"))
-    found = assign(said, turns)
-    assert heard(found) == [("A", " a b c d"), ("B", " e")]
+    unassigned = spoken((0.0, 1.0, " a"), (1.0, 1.5, " b"), (2.0, 3.0, " c"), (3.2, 3.8, " d"), (4.0, 5.0, " e"))
+    found = assign(unassigned, turns)
+    assert speaker_texts(found) == [("A", " a b c d"), ("B", " e")]
     assert [word.overlap for one in found.segments for word in one.words or ()] == [False, True, False, True, False]
     assert [one.overlap for one in found.segments] == [False, False]
     assert assign(spoken((1.0, 1.8, " b")), turns).segments[0].overlap
-    assert not assign(spoken((0.5, 1.5, " b")), turns).segments[0].overlap, "half of it is not most of it"
+    assert not assign(spoken((0.5, 1.5, " b")), turns).segments[0].overlap, "half of a word is not most of it"
 
 
-def test_a_segment_without_words_has_one_speaker() -> None:
-    said = transcript(segment(0, 4, " a"), segment(4, 6, " b", ()), segment(8, 9, " c"))
-    found = assign(said, [turn(0, 1.5, "A"), turn(1.5, 6, "B"), turn(9.5, 10, "A")])
+def test_segment_without_words_has_one_speaker() -> None:
+    unassigned = transcript(segment(0, 4, " a"), segment(4, 6, " b", ()), segment(8, 9, " c"))
+    found = assign(unassigned, [turn(0, 1.5, "A"), turn(1.5, 6, "B"), turn(9.5, 10, "A")])
     assert [one.speaker for one in found.segments] == ["B", "B", "A"]
     assert [one.words for one in found.segments] == [None, (), None]
 
 
-def test_a_word_without_time_is_at_a_moment() -> None:
+def test_word_of_zero_length() -> None:
     turns = [turn(0, 1, "A"), turn(1, 2, "B")]
-    assert heard(assign(spoken((1.0, 1.0, " b")), turns)) == [("B", " b")]
-    assert heard(assign(spoken((2.0, 2.0, " b")), turns)) == [("B", " b")]
+    assert speaker_texts(assign(spoken((1.0, 1.0, " b")), turns)) == [("B", " b")]
+    assert speaker_texts(assign(spoken((2.0, 2.0, " b")), turns)) == [("B", " b")]
 
 
-def test_without_turns_nobody_spoke() -> None:
-    said = assign(spoken((0.0, 1.0, " a")), [turn(0, 1, "A")])
-    nobody = assign(said, [turn(1, 1, "A")])
-    assert (nobody.turns, heard(nobody), nobody.segments[0].overlap) == ((), [(None, " a")], False)
+def test_no_turns() -> None:
+    with_speaker = assign(spoken((0.0, 1.0, " a")), [turn(0, 1, "A")])
+    without_speaker = assign(with_speaker, [turn(1, 1, "A")])
+    assert (without_speaker.turns, speaker_texts(without_speaker), without_speaker.segments[0].overlap) == (
+        (),
+        [(None, " a")],
+        False,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [True, False])
-def test_four_hours_take_seconds(words: bool) -> None:
-    """40 000 words, 10 000 overlapping turns of 20 speakers."""
+def test_speed_on_four_hours(words: bool) -> None:
+    """Assign 40 000 words to 10 000 overlapping turns of 20 speakers."""
     pieces = [(0.36 * place, 0.36 * place + 0.3, " word") for place in range(40_000)]
-    stretches = (spoken(*pieces[at : at + 20]).segments[0] for at in range(0, len(pieces), 20))
-    said = transcript(*(one if words else one.model_copy(update={"words": None}) for one in stretches))
+    segments = (spoken(*pieces[at : at + 20]).segments[0] for at in range(0, len(pieces), 20))
+    unassigned = transcript(*(one if words else one.model_copy(update={"words": None}) for one in segments))
     turns = [turn(1.44 * place, 1.44 * place + 2, f"SPEAKER_{place % 20:02d}") for place in range(10_000)]
-    began = time.process_time()
-    assert len(assign(said, turns).segments) >= 2000
-    assert time.process_time() - began < 5
+    start = time.process_time()
+    assert len(assign(unassigned, turns).segments) >= 2000
+    assert time.process_time() - start < 5

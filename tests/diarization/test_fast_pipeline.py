@@ -44,15 +44,15 @@ def folder(path: Path, clustering: str, exclude_overlap: bool) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("clustering", "exclude_overlap", "wished"),
+    ("clustering", "exclude_overlap", "arguments"),
     [
         ("AgglomerativeClustering", True, {}),
         ("AgglomerativeClustering", False, {"num_speakers": 3}),
         ("VBxClustering", True, {}),
     ],
 )
-def test_the_result_is_the_same(
-    file: dict[str, Any], tmp_path: Path, clustering: str, exclude_overlap: bool, wished: dict[str, int]
+def test_results_are_identical(
+    file: dict[str, Any], tmp_path: Path, clustering: str, exclude_overlap: bool, arguments: dict[str, int]
 ) -> None:
     source = folder(tmp_path, clustering, exclude_overlap)
     theirs, ours = restless(source), restless(source)
@@ -63,7 +63,7 @@ def test_the_result_is_the_same(
     assert BatchedSpeakerDiarization.is_supported(ours)
     ours.__class__ = BatchedSpeakerDiarization
     ours.segmentation_batch_size = ours.embedding_batch_size = 8
-    expected, found = theirs.apply(dict(file), **wished), ours.apply(dict(file), **wished)
+    expected, found = theirs.apply(dict(file), **arguments), ours.apply(dict(file), **arguments)
     assert len(expected.speaker_diarization.labels()) > 1
     assert len(expected.speaker_diarization) > 20
     assert list(found.speaker_diarization.itertracks(yield_label=True)) == list(
@@ -74,7 +74,7 @@ def test_the_result_is_the_same(
 
 
 @pytest.mark.slow
-def test_what_was_learned_says_the_same_too(file: dict[str, Any]) -> None:
+def test_results_of_trained_networks_are_identical(file: dict[str, Any]) -> None:
     theirs = load_pyannote("diarization-nano", None)
     ours = SpeakerPipeline.load(
         DiarizationSettings(pipeline="diarization-nano", device="cpu", threads=1), VadSettings()
@@ -86,33 +86,31 @@ def test_what_was_learned_says_the_same_too(file: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_chunk_is_heard_once_and_only_if_somebody_speaks(
-    file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_chunks_with_speech_are_embedded(file: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ours = restless()
     from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization
 
     ours.__class__ = BatchedSpeakerDiarization
     speech = ours.get_segmentations(dict(file))
-    spoken = int((speech.data.sum(axis=(1, 2)) > 0).sum())
-    assert 0 < spoken < len(speech.data)
-    heard = 0
+    with_speech = int((speech.data.sum(axis=(1, 2)) > 0).sum())
+    assert 0 < with_speech < len(speech.data)
+    embedded = 0
     network = ours._embedding
 
-    def counted(waves: torch.Tensor, masks: torch.Tensor) -> Any:
-        nonlocal heard
-        heard += len(waves) if masks.any() else 0
+    def count_calls(waves: torch.Tensor, masks: torch.Tensor) -> Any:
+        nonlocal embedded
+        embedded += len(waves) if masks.any() else 0
         return network(waves, masks=masks)
 
-    least = network.min_num_samples  # which asks the network
-    monkeypatch.setattr(ours, "_embedding", counted)
-    counted.min_num_samples, counted.sample_rate = least, SAMPLE_RATE  # type: ignore[attr-defined]
+    least = network.min_num_samples  # computed with the network
+    monkeypatch.setattr(ours, "_embedding", count_calls)
+    count_calls.min_num_samples, count_calls.sample_rate = least, SAMPLE_RATE  # type: ignore[attr-defined]
     ours.get_embeddings(dict(file), speech, exclude_overlap=True)
-    assert heard == spoken
+    assert embedded == with_speech
 
 
 @pytest.mark.slow
-def test_what_takes_one_mask_only_keeps_the_librarys_way() -> None:
+def test_embedding_without_several_masks_is_unsupported() -> None:
     pipeline = restless()
     from serve_app.diarization.fast_pipeline import BatchedSpeakerDiarization
 

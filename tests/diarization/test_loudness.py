@@ -12,7 +12,7 @@ def turn(start: float, end: float, speaker: str) -> Turn:
     return Turn(start=start, end=end, speaker=speaker)
 
 
-def test_a_level_is_of_where_one_speaks_alone() -> None:
+def test_level_is_measured_where_one_speaker_is_alone() -> None:
     amplitude = np.repeat([0.5, 1.0, 0.05], SAMPLE_RATE)  # one, both, the other
     pcm = (amplitude * 32767 * np.where(np.arange(len(amplitude)) % 2, 1, -1)).astype(np.int16)
     turns = with_loudness([turn(0, 2, "A"), turn(1, 3, "B"), turn(1.2, 1.5, "C")], pcm)
@@ -21,6 +21,6 @@ def test_a_level_is_of_where_one_speaks_alone() -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 100, SAMPLE_RATE])
-def test_what_is_silent_or_beyond_the_end_has_no_level(samples: int) -> None:
+def test_no_level_in_silence(samples: int) -> None:
     assert with_loudness([turn(0, 9, "A")], np.zeros(samples, np.int16))[0].level is None
     assert with_loudness([], np.zeros(samples, np.int16)) == ()

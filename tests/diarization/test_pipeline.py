@@ -30,15 +30,15 @@ def test_silence_has_no_turns(nano: SpeakerPipeline) -> None:
 
 @pytest.mark.parametrize("samples", [1, 2, 500, 1000, 8000])
 @pytest.mark.parametrize("speakers", [None, 2])
-def test_very_short_recordings_are_fine(nano: SpeakerPipeline, samples: int, speakers: int | None) -> None:
+def test_very_short_recordings(nano: SpeakerPipeline, samples: int, speakers: int | None) -> None:
     sound = conversation(3)[SAMPLE_RATE : SAMPLE_RATE + samples]
-    known = (KnownSpeaker(name="Ann", reference=clip(conversation(3))),)
-    options = DiarizationOptions(num_speakers=speakers, known_speakers=known)
+    known_speakers = (KnownSpeaker(name="Ann", reference=clip(conversation(3))),)
+    options = DiarizationOptions(num_speakers=speakers, known_speakers=known_speakers)
     assert all(0 <= turn.start < turn.end <= samples / SAMPLE_RATE for turn in nano.diarize(sound, options))
 
 
 @pytest.mark.slow
-def test_turns_are_in_order_inside_the_recording_and_numbered_as_they_come() -> None:
+def test_order_and_numbering_of_turns() -> None:
     pipeline = SpeakerPipeline(restless(), SETTINGS, VadSettings())
     sound = conversation(61.234)
     turns = pipeline.diarize(sound, DiarizationOptions())
@@ -52,39 +52,42 @@ def test_turns_are_in_order_inside_the_recording_and_numbered_as_they_come() -> 
     assert {turn.speaker for turn in one} == {"SPEAKER_00"}
 
 
-def test_work_ends_at_a_step_when_it_is_told_to(nano: SpeakerPipeline) -> None:
-    beats = 0
+def test_heartbeat_can_stop_the_pipeline(nano: SpeakerPipeline) -> None:
+    heartbeats = 0
 
-    def beat() -> None:
-        nonlocal beats
-        beats += 1
-        if beats == 3:
+    def heartbeat() -> None:
+        nonlocal heartbeats
+        heartbeats += 1
+        if heartbeats == 3:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        nano.diarize(conversation(60), DiarizationOptions(), beat)
+        nano.diarize(conversation(60), DiarizationOptions(), heartbeat)
 
 
 def clip(sound: np.ndarray) -> str:  # type: ignore[type-arg]
     return b64encode(encode_flac(sound)).decode()
 
 
-def test_a_channel_is_a_speaker_and_known_ones_are_found(nano: SpeakerPipeline) -> None:
-    voices = [np.concatenate(list(AudioDecoder(DATA / name, LimitSettings()))) for name in ("en.mp3", "de.opus")]
+def test_channels_are_speakers(nano: SpeakerPipeline) -> None:
+    recordings = [np.concatenate(list(AudioDecoder(DATA / name, LimitSettings()))) for name in ("en.mp3", "de.opus")]
     sound = np.zeros((8 * SAMPLE_RATE, 2), np.int16)
-    sound[SAMPLE_RATE : SAMPLE_RATE + len(voices[0]), 0] = voices[0]
-    sound[4 * SAMPLE_RATE :, 1][: len(voices[1])] = voices[1][: 4 * SAMPLE_RATE]
+    sound[SAMPLE_RATE : SAMPLE_RATE + len(recordings[0]), 0] = recordings[0]
+    sound[4 * SAMPLE_RATE :, 1][: len(recordings[1])] = recordings[1][: 4 * SAMPLE_RATE]
     turns = nano.diarize(sound, DiarizationOptions(channels="separate"))
     assert list(dict.fromkeys(turn.speaker for turn in turns)) == ["CHANNEL_0", "CHANNEL_1"]
     assert all(turn.end <= 5 for turn in turns if turn.speaker == "CHANNEL_0")
     assert all(turn.start >= 3.9 for turn in turns if turn.speaker == "CHANNEL_1")
-    known = (KnownSpeaker(name="Dora", reference=clip(voices[1])), KnownSpeaker(name="Ed", reference=clip(voices[0])))
-    named = nano.diarize(sound, DiarizationOptions(channels="separate", known_speakers=known))
+    known_speakers = (
+        KnownSpeaker(name="Dora", reference=clip(recordings[1])),
+        KnownSpeaker(name="Ed", reference=clip(recordings[0])),
+    )
+    named = nano.diarize(sound, DiarizationOptions(channels="separate", known_speakers=known_speakers))
     assert list(dict.fromkeys(turn.speaker for turn in named)) == ["Ed", "Dora"]
 
 
 @pytest.mark.skipif(not RECORDING.exists(), reason=f"{RECORDING} is not there")
-def test_a_real_recording_of_two_channels(nano: SpeakerPipeline) -> None:
+def test_real_recording_of_two_channels(nano: SpeakerPipeline) -> None:
     sound = np.concatenate(list(AudioDecoder(RECORDING, LimitSettings(), separate_channels=True)))
     left, right = nano.diarize(sound, DiarizationOptions(channels="separate"))
     assert (left.speaker, right.speaker) == ("CHANNEL_0", "CHANNEL_1")
@@ -93,25 +96,25 @@ def test_a_real_recording_of_two_channels(nano: SpeakerPipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("/no/such/folder", "neither an existing folder nor a hub id"),
         ("nowhere", "neither an existing folder nor a hub id"),
         ("./nowhere/here", "neither an existing folder nor a hub id"),
     ],
 )
-def test_what_is_no_pipeline_is_said_to_be_none(name: str, said: str) -> None:
-    with pytest.raises(PipelineError, match=said):
+def test_unknown_pipeline(name: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
         SpeakerPipeline.load(DiarizationSettings(pipeline=name), VadSettings())
 
 
-def test_a_folder_without_a_pipeline_is_said_to_have_none(tmp_path: Path) -> None:
+def test_folder_without_a_pipeline(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="can't be loaded"):
         SpeakerPipeline.load(DiarizationSettings(pipeline=str(tmp_path)), VadSettings())
 
 
 @pytest.mark.slow
-def test_nothing_is_told_to_anybody() -> None:
+def test_no_telemetry_is_sent() -> None:
     """pyannote sends telemetry unless it is disabled before the import."""
     code = """
 import socket, sys

@@ -22,20 +22,20 @@ def settings(tmp_path: Path) -> AppSettings:
     return AppSettings(data_dir=tmp_path)
 
 
-def small(reference: str, settings: AppSettings) -> str:
+def normalize(reference: str, settings: AppSettings) -> str:
     (speaker,) = normalize_clips((KnownSpeaker(name="Ann", reference=reference),), settings)
     assert speaker.name == "Ann"
     return speaker.reference
 
 
 @pytest.mark.parametrize("name", ["en.mp3", "de.opus", "fr.flac", "es.wav"])
-def test_a_clip_becomes_16_khz_mono_flac(name: str, settings: AppSettings, tmp_path: Path) -> None:
+def test_clip_is_reencoded_as_16_khz_mono_flac(name: str, settings: AppSettings, tmp_path: Path) -> None:
     text = base64.b64encode((DATA / name).read_bytes()).decode()
-    found = base64.b64decode(small(f"data:audio/mpeg;base64,{text}", settings))
-    with av.open(io.BytesIO(found)) as container:
+    encoded = base64.b64decode(normalize(f"data:audio/mpeg;base64,{text}", settings))
+    with av.open(io.BytesIO(encoded)) as container:
         stream = container.streams.audio[0]
         assert (container.format.name, stream.rate, stream.channels) == ("flac", SAMPLE_RATE, 1)
-    (tmp_path / "found").write_bytes(found)
+    (tmp_path / "found").write_bytes(encoded)
     sound, same = (
         np.concatenate(list(AudioDecoder(path, LimitSettings()))) for path in (DATA / name, tmp_path / "found")
     )
@@ -43,22 +43,22 @@ def test_a_clip_becomes_16_khz_mono_flac(name: str, settings: AppSettings, tmp_p
     assert not list(settings.spool_dir.iterdir())
 
 
-def test_a_prepared_clip_stays_the_same_and_says_nothing_of_who_made_it(settings: AppSettings) -> None:
-    """Duplicate requests are found by their content, also with another version of FFmpeg."""
-    once = small(clip(4), settings)
-    assert small(once, settings) == once
-    assert b"Lavf" not in base64.b64decode(once)
+def test_normalization_is_idempotent(settings: AppSettings) -> None:
+    """Equal audio gives equal bytes with any FFmpeg version, so that duplicate requests are found."""
+    normalized = normalize(clip(4), settings)
+    assert normalize(normalized, settings) == normalized
+    assert b"Lavf" not in base64.b64decode(normalized)
 
 
-def test_ten_seconds_of_speech_are_small(settings: AppSettings) -> None:
-    given = clip(10, speech().set_frame_rate(48_000).set_channels(2))
-    found = small(given, settings)
-    assert (len(given) > 2_000_000, len(found) < 200_000) == (True, True), (len(given), len(found))
+def test_ten_seconds_of_speech_are_compressed(settings: AppSettings) -> None:
+    original = clip(10, speech().set_frame_rate(48_000).set_channels(2))
+    encoded = normalize(original, settings)
+    assert (len(original) > 2_000_000, len(encoded) < 200_000) == (True, True), (len(original), len(encoded))
 
 
 @pytest.mark.parametrize("seconds", [2, 9.96, 10.04])
-def test_the_shortest_and_the_longest_are_taken(seconds: float, settings: AppSettings) -> None:
-    assert small(clip(seconds), settings)
+def test_clip_length_limits_are_rounded(seconds: float, settings: AppSettings) -> None:
+    assert normalize(clip(seconds), settings)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_shortest_and_the_longest_are_taken(seconds: float, settings: AppSet
         (clip(9, speech().set_frame_rate(96_000).set_channels(2)), "clip_too_large"),
     ],
 )
-def test_what_is_no_clip_is_refused_by_its_field(reference: str, code: str, tmp_path: Path) -> None:
+def test_invalid_clip_is_named(reference: str, code: str, tmp_path: Path) -> None:
     settings = AppSettings(data_dir=tmp_path, limits={"max_clip_bytes": 3_000_000})
     good = KnownSpeaker(name="Ann", reference=clip(3))
     with pytest.raises(InvalidRequest) as refused:

@@ -7,85 +7,85 @@ import pytest
 
 from serve_app.diarization.worker import Worker
 
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 
 
-async def test_one_at_a_time_and_interactive_first() -> None:
-    begun: list[int] = []
-    worker = Worker(lambda: begun.append(threading.get_ident()), 60)
+async def test_interactive_tasks_run_first() -> None:
+    started_threads: list[int] = []
+    worker = Worker(lambda: started_threads.append(threading.get_ident()), 60)
     done: list[str] = []
-    go = threading.Event()
+    released = threading.Event()
 
-    def first(beat: Beat) -> str:
-        assert begun == [threading.get_ident()]
-        go.wait(10)
+    def first(heartbeat: Heartbeat) -> str:
+        assert started_threads == [threading.get_ident()]
+        released.wait(10)
         return "first"
 
     running = asyncio.create_task(worker.submit(first, False))
     await asyncio.sleep(0.05)
     others = [
-        asyncio.create_task(worker.submit(lambda beat, name=name: done.append(name), name == "interactive"))  # type: ignore[misc]
+        asyncio.create_task(worker.submit(lambda heartbeat, name=name: done.append(name), name == "interactive"))  # type: ignore[misc]
         for name in ("bulk", "more", "interactive")
     ]
     await asyncio.sleep(0.05)
     assert done == []
-    go.set()
+    released.set()
     await asyncio.gather(*others)
     assert await running == "first"
     assert done == ["interactive", "bulk", "more"]
 
 
-async def test_work_that_nobody_waits_for_ends_at_its_next_step() -> None:
+async def test_cancelled_task_stops_at_its_next_heartbeat() -> None:
     worker = Worker(lambda: None, 60)
     ended = threading.Event()
     steps = 0
 
-    def endless(beat: Beat) -> None:
+    def endless(heartbeat: Heartbeat) -> None:
         nonlocal steps
         try:
             while True:
-                beat()
+                heartbeat()
                 steps += 1
                 time.sleep(0.01)
         finally:
             ended.set()
 
     task = asyncio.create_task(worker.submit(endless, True))
-    waiting = asyncio.create_task(worker.submit(lambda beat: pytest.fail("it was cancelled"), True))
+    waiting = asyncio.create_task(worker.submit(lambda heartbeat: pytest.fail("it was cancelled"), True))
     await asyncio.sleep(0.1)
     waiting.cancel()
     task.cancel()
     assert await asyncio.to_thread(ended.wait, 5)
     assert steps
-    assert await worker.submit(lambda beat: "next", False) == "next"
+    assert await worker.submit(lambda heartbeat: "next", False) == "next"
 
 
-async def test_what_work_raises_is_raised() -> None:
+async def test_exceptions_are_raised() -> None:
     worker = Worker(lambda: None, 60)
     with pytest.raises(ZeroDivisionError):
-        await worker.submit(lambda beat: 1 / 0, True)
-    assert await worker.submit(lambda beat: 1, True) == 1
+        await worker.submit(lambda heartbeat: 1 / 0, True)
+    assert await worker.submit(lambda heartbeat: 1, True) == 1
 
 
-async def test_a_step_that_hangs_is_noticed_and_idling_is_not() -> None:
+async def test_hanging_task_is_unhealthy() -> None:
     worker = Worker(lambda: None, 0.2)
     await asyncio.sleep(0.4)
     worker.check_health()
-    go = threading.Event()
-    task = asyncio.create_task(worker.submit(lambda beat: go.wait(10), True))
+    released = threading.Event()
+    task = asyncio.create_task(worker.submit(lambda heartbeat: released.wait(10), True))
     await asyncio.sleep(0.05)
     worker.check_health()
     await asyncio.sleep(0.4)
     with pytest.raises(RuntimeError, match="has made no progress"):
         worker.check_health()
-    go.set()
+    released.set()
     await task
     await asyncio.sleep(0.05)
     worker.check_health()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_thread_that_could_not_begin_is_noticed() -> None:
+async def test_failed_start_is_unhealthy() -> None:
     def fail() -> None:
         raise SystemExit
 

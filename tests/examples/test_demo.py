@@ -20,11 +20,11 @@ TEXT = SENTENCES.read_text(encoding="utf-8")
         ("seven", "Words that differ: 96 of 96; the first: 'good morning"),
     ],
 )
-def test_the_demo_says_what_differs(text: str, expected: str) -> None:
+def test_compare_with_sample(text: str, expected: str) -> None:
     assert compare_with_sample(text).startswith(expected)
 
 
-def test_the_sample_is_decoded_whole() -> None:
+def test_sample_is_decoded_completely() -> None:
     decoding = AudioDecoder(SAMPLE, LimitSettings(), "file")
     for _ in decoding:
         pass

@@ -144,7 +144,7 @@ async def test_path_prefix(client: httpx.AsyncClient, service: Service) -> None:
     body = {"url": "http://127.0.0.1:1/a"}
     answer = await client.post("/toy/generate", json=body)
     assert (answer.status_code, set(answer.json())) == (404, {"broken"})
-    # Without the prefix it is a deployment of Verda's API, which finds the URL broken.
+    # Without the prefix the path is a deployment of Verda's API, which rejects the URL.
     fronts = [*FRONTS, replace(TOY, path_prefixes=())]
     transport = httpx.ASGITransport(create_app(service, fronts), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://service", headers=KEY, timeout=60) as other:

@@ -1,4 +1,4 @@
-"""What a request's head may be, and what reading text of users costs."""
+"""Limits of a request's head, and the time that parsing of user-supplied text takes."""
 
 import gc
 import time
@@ -38,7 +38,7 @@ REPEATED = [
 ENDS = ["", "@(", '"', "/", "\n"]
 
 
-class Id(BaseModel):
+class IdModel(BaseModel):
     value: str = Field(pattern=ID_PATTERN)
 
 
@@ -48,7 +48,7 @@ def transcript(text: str) -> Transcript:
     return Transcript(task="transcribe", language="en", duration=1, text=text, segments=(segment,))
 
 
-def webhook(url: str = "http://example.com", headers: dict[str, str] | None = None) -> None:
+def check_webhook_of(url: str = "http://example.com", headers: dict[str, str] | None = None) -> None:
     check_webhook(Webhook(url=url, headers=headers or {}))
 
 
@@ -56,42 +56,42 @@ READERS: dict[str, Callable[[str], object]] = {
     "Prefer": lambda text: parse_prefer([text]),
     "Content-Type": charset_of,
     "Retry-After": lambda text: retry_after(text, datetime.now(UTC)),
-    "id": lambda text: Id(value=text),
+    "id": lambda text: IdModel(value=text),
     "cursor": from_cursor,
     "language": language_code,
     "known speaker": lambda text: KnownSpeaker(name=text, reference="x"),
     "url": lambda text: check_url(text, "url"),
-    "webhook url": lambda text: webhook(url=text),
-    "webhook header": lambda text: webhook(headers={text: "x"}),
-    "webhook header value": lambda text: webhook(headers={"x": text}),
-    "letters": lambda text: openai_speaker_labels([Turn(start=0, end=1, speaker=text)]),
+    "webhook url": lambda text: check_webhook_of(url=text),
+    "webhook header": lambda text: check_webhook_of(headers={text: "x"}),
+    "webhook header value": lambda text: check_webhook_of(headers={"x": text}),
+    "speaker labels": lambda text: openai_speaker_labels([Turn(start=0, end=1, speaker=text)]),
     "rttm": lambda text: rttm([Turn(start=0, end=1, speaker=text)], "x"),
     "tsv": lambda text: tsv(transcript(text)),
 }
 
 
-def slowest(read: Callable[[str], object], characters: int = 2**14) -> tuple[float, str]:
-    """The CPU seconds of the text that takes longest to read, and that text's beginning."""
+def find_slowest(read: Callable[[str], object], characters: int = 2**14) -> tuple[float, str]:
+    """Return the CPU seconds of the text that takes longest to read, and the beginning of the text."""
     found = (0.0, "")
-    gc.disable()  # it would count as some text's time
+    gc.disable()  # a collection would count as the time of a text
     for start, repeated, end in product(STARTS, REPEATED, ENDS):
         text = start + repeated * (characters // len(repeated)) + end
-        began = time.thread_time()
+        start = time.thread_time()
         with suppress(InvalidRequest, ValueError):
             read(text)
-        found = max(found, (time.thread_time() - began, f"{text[:24]} … {end}"))
+        found = max(found, (time.thread_time() - start, f"{text[:24]} … {end}"))
     gc.enable()
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_no_text_takes_long_to_read(name: str) -> None:
-    seconds, text = slowest(READERS[name])
+def test_parsing_time_of_any_text(name: str) -> None:
+    seconds, text = find_slowest(READERS[name])
     assert seconds < 0.1, text
 
 
-async def test_no_path_takes_long_to_match(service: Service) -> None:
+async def test_matching_time_of_any_path(service: Service) -> None:
     app = create_app(service)
     formats = [error_format for front in FRONTS for error_format in front.error_formats]
 
@@ -104,31 +104,31 @@ async def test_no_path_takes_long_to_match(service: Service) -> None:
             error_format.matches(scope)
 
     match("/v1/jobs")
-    seconds, text = slowest(match)
+    seconds, text = find_slowest(match)
     assert seconds < 0.1, text
 
 
-async def test_no_url_takes_long_to_be_found_no_upload(service: Service) -> None:
+async def test_parsing_time_of_any_upload_url(service: Service) -> None:
     def read(url: str) -> None:
         check_url(url, "url")
         parse_upload_url(JobService(service, ""), url)
 
-    seconds, text = slowest(read, MAX_URL_CHARS - 20)
+    seconds, text = find_slowest(read, MAX_URL_CHARS - 20)
     assert seconds < 0.1, text
 
 
 @pytest.mark.parametrize("header", ["a/b;charset*" + "9" * 5000, "a/b;charset*=x''%ff", "a/b;charset", ";", ""])
-async def test_a_content_type_of_no_charset_is_utf_8(header: str) -> None:
+async def test_default_charset_is_utf_8(header: str) -> None:
     assert charset_of(header) == "utf-8"
 
 
 @pytest.mark.parametrize("header", ["a/b; CharSet=Latin-1", 'a/b;x=";";charset="latin-1"'])
-async def test_a_charset_is_found(header: str) -> None:
+async def test_charset(header: str) -> None:
     assert charset_of(header) == "latin-1"
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/generate", "/healthz", "/infer"])
-async def test_a_head_over_the_limit_is_a_431(client: httpx.AsyncClient, path: str) -> None:
+async def test_request_head_over_the_limit(client: httpx.AsyncClient, path: str) -> None:
     long = "a" * (MAX_HEAD_BYTES - 1000)
     for answer in (
         await client.post(path, headers={"Prefer": f"{long}{'a' * 1000}"}),

@@ -1,4 +1,4 @@
-"""`Prefer` headers: examples of RFC 7240, any text at all, and what every front makes of them."""
+"""`Prefer` headers: examples of RFC 7240, generated texts, and their effect in every front."""
 
 import asyncio
 import base64
@@ -41,7 +41,7 @@ EN = "three one four one five nine"
         ([], {}),
     ],
 )
-def test_headers(headers: list[str], found: dict[str, str]) -> None:
+def test_parse_examples(headers: list[str], found: dict[str, str]) -> None:
     assert parse_prefer(headers) == found
 
 
@@ -51,7 +51,7 @@ BLANKS = st.text(" \t", max_size=3)
 
 @st.composite
 def parts(draw: st.DrawFn, values: st.SearchStrategy[str]) -> tuple[str, str, str]:
-    """A name, its value, and both as a header may write them (RFC 7240, section 2)."""
+    """Return a name, its value, and a header that has both (RFC 7240, section 2)."""
     name, value = draw(TOKENS), draw(values)
     written = value
     if draw(st.booleans()) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*", value):
@@ -62,7 +62,7 @@ def parts(draw: st.DrawFn, values: st.SearchStrategy[str]) -> tuple[str, str, st
 
 
 @given(st.data())
-def test_what_is_written_is_read(data: st.DataObject) -> None:
+def test_parse_generated_headers(data: st.DataObject) -> None:
     values = TOKENS | st.text(
         st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=10
     )
@@ -83,8 +83,8 @@ def test_what_is_written_is_read(data: st.DataObject) -> None:
     "repeated",
     ["; ", ";", " ", ", ", "a;", "a=;", 'a="', '",', 'a="\\",', 'a;b=",";', '\\"', "a", "=", "a = ; ", " \t"],
 )
-def test_time_grows_with_the_length_at_most(repeated: str, end: str) -> None:
-    # As much as the header lines of one request may have by far: with a quadratic step it takes seconds.
+def test_parsing_time_is_linear(repeated: str, end: str) -> None:
+    # More than the headers of a request may have. A quadratic step would take seconds.
     text = f"a{repeated * (64 * 1024 // len(repeated))}{end}"
     start = time.process_time()
     parse_prefer([text])
@@ -92,38 +92,38 @@ def test_time_grows_with_the_length_at_most(repeated: str, end: str) -> None:
 
 
 @given(st.lists(st.text(max_size=50)))
-def test_any_text_is_read(headers: list[str]) -> None:
+def test_any_text_is_parsed(headers: list[str]) -> None:
     assert all(name == name.lower() for name in parse_prefer(headers))
 
 
 @given(st.lists(st.sampled_from(["respond-async", "wait=3", 'x="a,b"', "y;z=1"]), max_size=6))
-def test_one_header_or_many_is_the_same(words: list[str]) -> None:
-    assert parse_prefer(words) == parse_prefer([", ".join(words)])
+def test_joined_headers_are_equal(preferences: list[str]) -> None:
+    assert parse_prefer(preferences) == parse_prefer([", ".join(preferences)])
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A path that transcribes the recording behind a URL, and the `Location` of its 202 (or 201)."""
+    """A path that transcribes a recording, and the status and `Location` of its asynchronous answer."""
 
     path: str
     accepted: int
     location: str
     always: bool = False
-    """Whether it answers before there is a transcript without being asked to."""
+    """Whether it is asynchronous without `respond-async`."""
     key: str = "url"
 
     async def post(self, client: httpx.AsyncClient, url: str, prefer: str, **fields: Any) -> httpx.Response:
         if self.key == "file":
-            async with httpx.AsyncClient() as outside:
-                file = (await outside.get(url)).content
-            sent: dict[str, Any] = {"files": {"file": file}, "data": {"model": "whisper-1"} | fields}
+            async with httpx.AsyncClient() as http:
+                file = (await http.get(url)).content
+            request: dict[str, Any] = {"files": {"file": file}, "data": {"model": "whisper-1"} | fields}
         elif self.key == "audio":
-            async with httpx.AsyncClient() as outside:
-                audio = (await outside.get(url)).content
-            sent = {"json": {"audio": base64.b64encode(audio).decode()} | fields}
+            async with httpx.AsyncClient() as http:
+                audio = (await http.get(url)).content
+            request = {"json": {"audio": base64.b64encode(audio).decode()} | fields}
         else:
-            sent = {"json": {self.key: url} | fields}
-        return await client.post(self.path, headers={"Prefer": prefer}, **sent)
+            request = {"json": {self.key: url} | fields}
+        return await client.post(self.path, headers={"Prefer": prefer}, **request)
 
 
 ENDPOINTS = [
@@ -142,15 +142,15 @@ ENDPOINTS = [
         key="URL",
     ),
 ]
-endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
-waiting = pytest.mark.parametrize(
+all_endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+synchronous_endpoints = pytest.mark.parametrize(
     "endpoint", [f for f in ENDPOINTS if not f.always], ids=lambda endpoint: endpoint.path
 )
 
 
 @pytest.fixture
-async def outside() -> AsyncIterator[str]:
-    """Where a recording is, and something that is none."""
+async def site_url() -> AsyncIterator[str]:
+    """Run a web server with a recording and a text file; return its URL."""
 
     async def audio(_: web.Request) -> web.FileResponse:
         return web.FileResponse(DATA / "en.mp3")
@@ -165,92 +165,86 @@ async def outside() -> AsyncIterator[str]:
         yield str(server.make_url("")).rstrip("/")
 
 
-async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+async def wait_for_job(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while (job := (await client.get(f"/v1/jobs/{job_id}")).json())["status"] in ("queued", "running"):
             await asyncio.sleep(0.02)
     return dict(job)
 
 
-async def newest(client: httpx.AsyncClient) -> str:
+async def newest_job_id(client: httpx.AsyncClient) -> str:
     return str((await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]["id"])
 
 
-@endpoints
-async def test_respond_async_returns_the_location_of_the_transcript(
-    client: httpx.AsyncClient, outside: str, endpoint: Endpoint
-) -> None:
-    answer = await endpoint.post(client, f"{outside}/audio", "respond-async")
+@all_endpoints
+async def test_respond_async(client: httpx.AsyncClient, site_url: str, endpoint: Endpoint) -> None:
+    answer = await endpoint.post(client, f"{site_url}/audio", "respond-async")
     assert (answer.status_code, answer.headers["preference-applied"]) == (endpoint.accepted, "respond-async"), (
         answer.text
     )
     assert answer.headers["location"].startswith(endpoint.location)
-    job_id = await newest(client)
+    job_id = await newest_job_id(client)
     assert job_id in answer.text + answer.headers["location"]
-    assert (await ended(client, job_id))["mode"] == "async"
+    assert (await wait_for_job(client, job_id))["mode"] == "async"
     found = await client.get(
         answer.headers["location"], headers={"X-Inference-Id": job_id} if "result" in endpoint.location else {}
     )
     assert found.status_code in (200, 202), found.text
 
 
-@endpoints
-async def test_wait_returns_the_transcript_if_it_is_there_in_time(
-    client: httpx.AsyncClient, outside: str, endpoint: Endpoint
-) -> None:
+@all_endpoints
+async def test_wait(client: httpx.AsyncClient, site_url: str, endpoint: Endpoint) -> None:
     prefer = "wait=60" if endpoint.always else "respond-async, wait=60"
-    answer = await endpoint.post(client, f"{outside}/audio", prefer)
+    answer = await endpoint.post(client, f"{site_url}/audio", prefer)
     assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=60"), answer.text
-    assert (await client.get(f"/v1/jobs/{await newest(client)}")).json()["status"] == "succeeded"
+    assert (await client.get(f"/v1/jobs/{await newest_job_id(client)}")).json()["status"] == "succeeded"
     if not endpoint.always:
-        assert set(answer.json()) == set((await endpoint.post(client, f"{outside}/audio", "")).json())
+        assert set(answer.json()) == set((await endpoint.post(client, f"{site_url}/audio", "")).json())
         assert EN in answer.text
 
 
-@waiting
-async def test_a_failure_during_the_wait_is_the_same_error_as_without_it(
-    client: httpx.AsyncClient, outside: str, endpoint: Endpoint
-) -> None:
-    waited = await endpoint.post(client, f"{outside}/noise", "respond-async, wait=60")
-    at_once = await endpoint.post(client, f"{outside}/noise", "")
-    assert (waited.status_code, waited.json()) == (at_once.status_code, at_once.json())
-    assert waited.status_code == 400
+@synchronous_endpoints
+async def test_error_during_the_wait(client: httpx.AsyncClient, site_url: str, endpoint: Endpoint) -> None:
+    with_wait = await endpoint.post(client, f"{site_url}/noise", "respond-async, wait=60")
+    at_once = await endpoint.post(client, f"{site_url}/noise", "")
+    assert (with_wait.status_code, with_wait.json()) == (at_once.status_code, at_once.json())
+    assert with_wait.status_code == 400
 
 
-@endpoints
-async def test_other_preferences_are_ignored(client: httpx.AsyncClient, outside: str, endpoint: Endpoint) -> None:
-    answer = await endpoint.post(client, f"{outside}/audio", "handling=lenient, respond-asynchronously, wait=soon,")
+@all_endpoints
+async def test_other_preferences_are_ignored(client: httpx.AsyncClient, site_url: str, endpoint: Endpoint) -> None:
+    answer = await endpoint.post(client, f"{site_url}/audio", "handling=lenient, respond-asynchronously, wait=soon,")
     assert answer.status_code == (endpoint.accepted if endpoint.always else 200), answer.text
     assert "preference-applied" not in answer.headers
 
 
-@waiting
-async def test_wait_alone_does_not_respond_early(client: httpx.AsyncClient, outside: str, endpoint: Endpoint) -> None:
-    answer = await endpoint.post(client, f"{outside}/audio", "wait=0")
+@synchronous_endpoints
+async def test_wait_without_respond_async(client: httpx.AsyncClient, site_url: str, endpoint: Endpoint) -> None:
+    answer = await endpoint.post(client, f"{site_url}/audio", "wait=0")
     assert (answer.status_code, answer.headers.get("preference-applied")) == (200, None)
 
 
-async def test_wait_returns_the_requested_format(client: httpx.AsyncClient, outside: str) -> None:
-    answer = await ENDPOINTS[1].post(client, f"{outside}/audio", "respond-async, wait=60", response_format="srt")
+async def test_wait_returns_the_requested_format(client: httpx.AsyncClient, site_url: str) -> None:
+    answer = await ENDPOINTS[1].post(client, f"{site_url}/audio", "respond-async, wait=60", response_format="srt")
     assert answer.text.startswith("1\n00:00:0")
-    streamed = await ENDPOINTS[1].post(client, f"{outside}/audio", "respond-async", stream="true")
+    streamed = await ENDPOINTS[1].post(client, f"{site_url}/audio", "respond-async", stream="true")
     assert (streamed.status_code, "preference-applied" in streamed.headers) == (200, False)
     assert "transcript.text.done" in streamed.text
 
 
-async def test_a_finished_inference_has_its_result(client: httpx.AsyncClient, outside: str) -> None:
-    found = (await ENDPOINTS[-1].post(client, f"{outside}/audio", "wait=60")).json()["response"]
+async def test_wait_for_a_tiyaro_request(client: httpx.AsyncClient, site_url: str) -> None:
+    found = (await ENDPOINTS[-1].post(client, f"{site_url}/audio", "wait=60")).json()["response"]
     assert (found["status"], found["result"]["text"]) == ("success", EN)
     assert found["urls"]["GET"].endswith(found["id"])
-    failed = (await ENDPOINTS[-1].post(client, f"{outside}/noise", "wait=60")).json()["response"]
+    failed = (await ENDPOINTS[-1].post(client, f"{site_url}/noise", "wait=60")).json()["response"]
     assert (failed["status"], failed["error"]["code"]) == ("failed", 400)
 
 
-async def test_a_task_with_a_webhook_may_be_waited_for(client: httpx.AsyncClient, outside: str) -> None:
-    body = {"url": f"{outside}/audio", "is_async": True, "webhook": {"url": f"{outside}/hook"}}
+async def test_wait_for_a_task_with_a_webhook(client: httpx.AsyncClient, site_url: str) -> None:
+    body = {"url": f"{site_url}/audio", "is_async": True, "webhook": {"url": f"{site_url}/hook"}}
     answer = await client.post("/", json=body, headers={"Prefer": "wait=60"})
     assert (answer.status_code, answer.json()["output"]["text"]) == (200, EN)
     at_once = await client.post("/", json=body)
     assert (at_once.status_code, at_once.json()["status"]) == (200, "processing")
-    failed = await client.post("/", json=body | {"url": f"{outside}/noise"}, headers={"Prefer": "wait=60"})
+    failed = await client.post("/", json=body | {"url": f"{site_url}/noise"}, headers={"Prefer": "wait=60"})
     assert (failed.status_code, failed.json()["status"]) == (200, "error")

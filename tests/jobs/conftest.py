@@ -21,7 +21,7 @@ from serve_app.jobs.runner import RunJob
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
 from serve_app.storage.blobs import BlobStore
-from tests.jobs.helpers import SECRET, Managing, Receiver, receiving
+from tests.jobs.helpers import SECRET, OpenManager, Receiver, receiving
 from tests.jobs.postgres import MISSING, Server, binaries, server
 
 
@@ -71,7 +71,7 @@ async def postgres_url(postgres: Server) -> AsyncIterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A database of its own, empty."""
+    """Return the URL of a new, empty database."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
@@ -99,9 +99,9 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
-def managing(settings: AppSettings, database: Database, blobs: BlobStore) -> Managing:
+def open_manager(settings: AppSettings, database: Database, blobs: BlobStore) -> OpenManager:
     @asynccontextmanager
-    async def open_manager(
+    async def start(
         run: RunJob, settings: AppSettings = settings, lease_owner: str = "here", database: Database = database
     ) -> AsyncIterator[JobManager]:
         async with guarded_session(settings.network) as session:
@@ -112,7 +112,7 @@ def managing(settings: AppSettings, database: Database, blobs: BlobStore) -> Man
             finally:
                 await manager.close()
 
-    return open_manager
+    return start
 
 
 @pytest.fixture

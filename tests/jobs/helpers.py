@@ -1,4 +1,4 @@
-"""What the tests of jobs share: jobs, a transcript, runs that work or hold, a receiver of webhooks."""
+"""Jobs, a transcript, runs that succeed or block, and a receiver of webhooks, for tests of jobs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,13 +20,13 @@ from serve_app.schemas.transcript import Segment, Transcript
 from serve_app.settings import AppSettings
 from serve_app.storage.blobs import BlobStore
 
-Managing = Callable[..., AbstractAsyncContextManager[JobManager]]
-"""`async with managing(run) as manager`: started, and closed at the end. Again: a restart."""
+OpenManager = Callable[..., AbstractAsyncContextManager[JobManager]]
+"""`async with open_manager(run) as manager` starts a manager and closes it. The next call is a restart."""
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""A test to which the database makes no difference."""
+"""Runs a test that does not depend on the database with SQLite only."""
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -60,14 +60,14 @@ def request(
     return JobRequest(source=UrlSource(url=url), webhook=webhook, priority=priority)
 
 
-def queued(created_at: datetime = NOW, webhook: Webhook | None = None, **fields: Any) -> Job:
-    """A job to be added."""
-    made = {"id": uuid4().hex, "state": JobState.QUEUED, "mode": "async", "request": request(webhook)}
-    return Job(**made | {"created_at": created_at} | fields)
+def queued_job(created_at: datetime = NOW, webhook: Webhook | None = None, **fields: Any) -> Job:
+    """Return a job to add."""
+    defaults = {"id": uuid4().hex, "state": JobState.QUEUED, "mode": "async", "request": request(webhook)}
+    return Job(**defaults | {"created_at": created_at} | fields)
 
 
-async def claimed(runs: RunStore, lease_owner: str = "here", now: datetime = NOW) -> Job:
-    """The next job, set running."""
+async def claim_job(runs: RunStore, lease_owner: str = "here", now: datetime = NOW) -> Job:
+    """Claim the next job."""
     job = await runs.claim(lease_owner, now, now + LEASE)
     assert job is not None
     return job
@@ -92,48 +92,48 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
-    """Wait until a condition holds; a TimeoutError if it never does."""
+async def wait_until(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+    """Wait until a condition is true, or raise TimeoutError."""
     async with asyncio.timeout(within_s):
         while not await condition():
             await asyncio.sleep(0.005)
 
 
-async def ended(manager: JobManager, job: Job) -> Job:
-    """The job, once it has ended."""
+async def wait_for_job(manager: JobManager, job: Job) -> Job:
+    """Return the job once it has ended."""
 
     async def terminal() -> bool:
         return (await manager.get(job.id)).state.terminal
 
-    await eventually(terminal)
+    await wait_until(terminal)
     return await manager.get(job.id)
 
 
-async def reported(manager: JobManager, job: Job, state: str) -> None:
-    """Wait until the webhook of a job's end fares so."""
+async def wait_for_webhook(manager: JobManager, job: Job, state: str) -> None:
+    """Wait until the webhook of the job's end is in this state."""
 
     async def reached() -> bool:
         return (await manager.get(job.id)).webhook == state
 
-    await eventually(reached)
+    await wait_until(reached)
 
 
 async def succeed(job: Job) -> Transcript:
-    """A run that works."""
+    """Run a job successfully."""
     return TRANSCRIPT
 
 
 class Gate:
-    """A run that holds until it is opened, and knows what it began and what was cancelled."""
+    """Blocks runs until `opened` is set, and records which were started and cancelled."""
 
     def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
         self.transcript = transcript
-        self.begun: list[str] = []
+        self.started: list[str] = []
         self.cancelled: list[str] = []
         self.opened = asyncio.Event()
 
     async def __call__(self, job: Job) -> Transcript:
-        self.begun.append(job.id)
+        self.started.append(job.id)
         try:
             await self.opened.wait()
         except asyncio.CancelledError:
@@ -141,38 +141,38 @@ class Gate:
             raise
         return self.transcript
 
-    async def holds(self, count: int) -> None:
+    async def wait_for_runs(self, count: int) -> None:
         async def reached() -> bool:
-            return len(self.begun) >= count
+            return len(self.started) >= count
 
-        await eventually(reached)
+        await wait_until(reached)
 
 
 @dataclass
 class Receiver:
-    """An HTTP server that gives the scripted answers in turn, then 200, and keeps what it got."""
+    """An HTTP server that sends the given answers in turn, then 200, and records requests; it waits for `release`."""
 
     url: str = ""
     answers: list[web.Response] = field(default_factory=list)
     received: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    hold: asyncio.Event | None = None
+    release: asyncio.Event | None = None
 
     async def handle(self, incoming: web.Request) -> web.Response:
         self.received.append((dict(incoming.headers), await incoming.read()))
-        if self.hold is not None:
-            await self.hold.wait()
+        if self.release is not None:
+            await self.release.wait()
         return self.answers.pop(0) if self.answers else web.Response()
 
     async def got(self, count: int) -> None:
         async def reached() -> bool:
             return len(self.received) >= count
 
-        await eventually(reached)
+        await wait_until(reached)
 
 
 @asynccontextmanager
 async def receiving(address: str = "127.0.0.1") -> AsyncIterator[Receiver]:
-    """A receiver that listens on an address of the loopback network."""
+    """Run a receiver on an address of the loopback network."""
     receiver = Receiver()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", receiver.handle)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests, from the system's packages: its own cluster, on loopback, gone afterwards."""
+"""Temporary PostgreSQL servers on loopback, from the system's packages."""
 
 import os
 import shutil
@@ -15,15 +15,15 @@ MISSING = "no PostgreSQL server on this machine: apt-get install postgresql"
 
 
 def binaries() -> Path | None:
-    """The folder of `initdb`, where Debian keeps it out of the PATH; None: there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    named = shutil.which("initdb")
-    return found[-1].parent if found else Path(named).parent if named else None
+    """Return the folder of `initdb`, which Debian does not put into the PATH, or None."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    in_path = shutil.which("initdb")
+    return installed[-1].parent if installed else Path(in_path).parent if in_path else None
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, and the URL of its `postgres` database, without a driver."""
+    """A server, and the URL of its `postgres` database without a driver."""
 
     url: str
     start: Callable[[], None]
@@ -33,7 +33,7 @@ class Server:
 @contextmanager
 def server(bin_dir: Path) -> Iterator[Server]:
     folder = Path(mkdtemp(prefix="stt-pg-", dir="/tmp"))
-    user = "postgres" if os.geteuid() == 0 else None  # it refuses to be run by root
+    user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL does not run as root
     port = free_port()
     data = folder / "data"
 

@@ -12,26 +12,24 @@ IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True)
 
 
 @given(TIMES, IDS)
-def test_a_cursor_leads_back_to_its_position(created_at: datetime, job_id: str) -> None:
+def test_cursor_round_trip(created_at: datetime, job_id: str) -> None:
     assert from_cursor(to_cursor((created_at, job_id))) == (created_at, job_id)
 
 
 @given(TIMES, IDS)
-def test_a_cursor_needs_no_quoting_in_a_url(created_at: datetime, job_id: str) -> None:
+def test_cursor_needs_no_url_quoting(created_at: datetime, job_id: str) -> None:
     assert to_cursor((created_at, job_id)).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text())
-def test_any_other_text_is_refused_by_name(text: str) -> None:
+def test_invalid_cursor_is_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         from_cursor(text)
     assert refused.value.param == "cursor"
 
 
 @given(TIMES, IDS, st.integers(), st.text())
-def test_a_changed_cursor_is_refused_or_a_place_like_any_other(
-    created_at: datetime, job_id: str, cut: int, more: str
-) -> None:
+def test_modified_cursor_is_rejected_or_valid(created_at: datetime, job_id: str, cut: int, more: str) -> None:
     try:
         at, last = from_cursor(to_cursor((created_at, job_id))[:cut] + more)
     except InvalidRequest:

@@ -11,52 +11,52 @@ from serve_app.jobs.dispatcher import Dispatcher
 
 
 @dataclass(frozen=True)
-class Errand:
+class Item:
     id: str
 
 
-class Work:
-    """A queue of errands; each is held until it is let go, or cancelled."""
+class WorkQueue:
+    """A queue whose items run until they are released or cancelled."""
 
     def __init__(self, *ids: str) -> None:
-        self.due = [Errand(each) for each in ids]
-        self.broken = 0
-        self.let_go: dict[str, asyncio.Event] = {}
+        self.due = [Item(each) for each in ids]
+        self.failures = 0
+        self.released: dict[str, asyncio.Event] = {}
         self.completed: list[tuple[str, bool]] = []
         self.changed = asyncio.Condition()
 
-    async def acquire(self) -> Errand | None:
-        if self.broken:
-            self.broken -= 1
+    async def acquire(self) -> Item | None:
+        if self.failures:
+            self.failures -= 1
             raise OSError("database away")
         return self.due.pop(0) if self.due else None
 
-    async def execute(self, errand: Errand) -> str:
-        self.let_go[errand.id] = asyncio.Event()
-        await self.tell()
-        await self.let_go[errand.id].wait()
-        return errand.id
+    async def execute(self, item: Item) -> str:
+        self.released[item.id] = asyncio.Event()
+        await self.notify()
+        await self.released[item.id].wait()
+        return item.id
 
-    async def complete(self, errand: Errand, doing: Task[str]) -> None:
-        self.completed.append((errand.id, doing.cancelled()))
-        await self.tell()
+    async def complete(self, item: Item, task: Task[str]) -> None:
+        self.completed.append((item.id, task.cancelled()))
+        await self.notify()
 
-    async def tell(self) -> None:
+    async def notify(self) -> None:
         async with self.changed:
             self.changed.notify_all()
 
-    async def until_begun(self, count: int) -> None:
+    async def wait_until_started(self, count: int) -> None:
         async with self.changed, asyncio.timeout(10):
-            await self.changed.wait_for(lambda: len(self.let_go) == count)
+            await self.changed.wait_for(lambda: len(self.released) == count)
 
-    async def until_completed(self, count: int) -> None:
+    async def wait_until_completed(self, count: int) -> None:
         async with self.changed, asyncio.timeout(10):
             await self.changed.wait_for(lambda: len(self.completed) == count)
 
 
 @asynccontextmanager
-async def dispatching(work: Work, limit: int = 2) -> AsyncIterator[Dispatcher[Errand, str]]:
-    dispatcher = Dispatcher(work.acquire, work.execute, work.complete, limit)
+async def run_dispatcher(queue: WorkQueue, limit: int = 2) -> AsyncIterator[Dispatcher[Item, str]]:
+    dispatcher = Dispatcher(queue.acquire, queue.execute, queue.complete, limit)
     dispatcher.start()
     try:
         yield dispatcher
@@ -64,147 +64,147 @@ async def dispatching(work: Work, limit: int = 2) -> AsyncIterator[Dispatcher[Er
         await dispatcher.close()
 
 
-async def test_no_more_than_the_limit_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher_module, "POLL_S", 3600)  # a place that gets free is filled at once
-    work = Work("a", "b", "c")
-    async with dispatching(work) as dispatcher:
-        await work.until_begun(2)
+async def test_concurrency_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 3600)  # a free slot is filled without polling
+    queue = WorkQueue("a", "b", "c")
+    async with run_dispatcher(queue) as dispatcher:
+        await queue.wait_until_started(2)
         assert await dispatcher.ids() == {"a", "b"}
-        work.let_go["a"].set()
-        await work.until_begun(3)
+        queue.released["a"].set()
+        await queue.wait_until_started(3)
         assert await dispatcher.ids() == {"b", "c"}
-        assert work.completed == [("a", False)]
+        assert queue.completed == [("a", False)]
 
 
-async def test_stopping_one_cancels_only_it() -> None:
-    work = Work("a", "b")
-    async with dispatching(work) as dispatcher:
-        await work.until_begun(2)
+async def test_stop_cancels_one_item() -> None:
+    queue = WorkQueue("a", "b")
+    async with run_dispatcher(queue) as dispatcher:
+        await queue.wait_until_started(2)
         await dispatcher.stop("a")
         await dispatcher.stop("unknown")
-        await work.until_completed(1)
-        assert work.completed == [("a", True)]
+        await queue.wait_until_completed(1)
+        assert queue.completed == [("a", True)]
         assert await dispatcher.ids() == {"b"}
 
 
-async def test_stopping_waits_for_the_end() -> None:
-    class Slow(Work):
-        wound_up = False
+async def test_stop_waits_for_cleanup() -> None:
+    class SlowToStop(WorkQueue):
+        cleaned_up = False
 
-        async def execute(self, errand: Errand) -> str:
+        async def execute(self, item: Item) -> str:
             try:
-                return await super().execute(errand)
+                return await super().execute(item)
             finally:
                 await asyncio.sleep(0.05)
-                self.wound_up = True
+                self.cleaned_up = True
 
-    work = Slow("a")
-    async with dispatching(work) as dispatcher:
-        await work.until_begun(1)
+    queue = SlowToStop("a")
+    async with run_dispatcher(queue) as dispatcher:
+        await queue.wait_until_started(1)
         await dispatcher.stop("a")
-        assert work.wound_up
+        assert queue.cleaned_up
 
 
-async def test_an_item_that_is_being_acquired_can_be_stopped() -> None:
-    class Hesitant(Work):
+async def test_stop_while_acquiring() -> None:
+    class SlowToAcquire(WorkQueue):
         def __init__(self, *ids: str) -> None:
             super().__init__(*ids)
             self.acquiring = asyncio.Event()
 
-        async def acquire(self) -> Errand | None:
-            errand = await super().acquire()
+        async def acquire(self) -> Item | None:
+            item = await super().acquire()
             self.acquiring.set()
             await asyncio.sleep(0.05)
-            return errand
+            return item
 
-    work = Hesitant("a")
-    async with dispatching(work) as dispatcher:
-        await work.acquiring.wait()
+    queue = SlowToAcquire("a")
+    async with run_dispatcher(queue) as dispatcher:
+        await queue.acquiring.wait()
         await dispatcher.stop("a")
-        await work.until_completed(1)
-        assert work.completed == [("a", True)]
+        await queue.wait_until_completed(1)
+        assert queue.completed == [("a", True)]
 
 
-async def test_closing_completes_everything_and_acquires_no_more() -> None:
-    work = Work("a", "b", "c")
-    async with dispatching(work):
-        await work.until_begun(2)
-    assert sorted(work.completed) == [("a", True), ("b", True)]
-    assert work.due == [Errand("c")]
+async def test_close_completes_items_and_acquires_no_more() -> None:
+    queue = WorkQueue("a", "b", "c")
+    async with run_dispatcher(queue):
+        await queue.wait_until_started(2)
+    assert sorted(queue.completed) == [("a", True), ("b", True)]
+    assert queue.due == [Item("c")]
 
 
-async def test_an_item_added_without_waking_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_items_are_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
-    work = Work()
-    async with dispatching(work):
+    queue = WorkQueue()
+    async with run_dispatcher(queue):
         await asyncio.sleep(0.02)
-        work.due.append(Errand("a"))
-        await work.until_begun(1)
+        queue.due.append(Item("a"))
+        await queue.wait_until_started(1)
 
 
-async def test_waking_finds_it_before_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wake_acquires_before_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher_module, "POLL_S", 3600)
-    work = Work()
-    async with dispatching(work) as dispatcher:
+    queue = WorkQueue()
+    async with run_dispatcher(queue) as dispatcher:
         await asyncio.sleep(0.02)
-        work.due.append(Errand("a"))
+        queue.due.append(Item("a"))
         dispatcher.wake(0.01)
-        await work.until_begun(1)
+        await queue.wait_until_started(1)
 
 
-async def test_a_store_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_acquire_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
-    work = Work("a")
-    work.broken = 2
-    async with dispatching(work):
-        await work.until_begun(1)
+    queue = WorkQueue("a")
+    queue.failures = 2
+    async with run_dispatcher(queue):
+        await queue.wait_until_started(1)
 
 
-async def test_an_item_that_cannot_be_completed_frees_its_place() -> None:
-    class Uncompleted(Work):
-        async def complete(self, errand: Errand, doing: Task[str]) -> None:
-            await super().complete(errand, doing)
+async def test_failed_completion_frees_the_slot() -> None:
+    class FailsToComplete(WorkQueue):
+        async def complete(self, item: Item, task: Task[str]) -> None:
+            await super().complete(item, task)
             raise OSError("database away")
 
-    work = Uncompleted("a", "b")
-    async with dispatching(work, limit=1) as dispatcher:
-        await work.until_begun(1)
-        work.let_go["a"].set()
-        await work.until_begun(2)
+    queue = FailsToComplete("a", "b")
+    async with run_dispatcher(queue, limit=1) as dispatcher:
+        await queue.wait_until_started(1)
+        queue.released["a"].set()
+        await queue.wait_until_started(2)
         assert await dispatcher.ids() == {"b"}
 
 
-async def test_an_item_acquired_again_while_it_completes_stays_in_progress() -> None:
-    class Again(Work):
-        async def complete(self, errand: Errand, doing: Task[str]) -> None:
+async def test_item_acquired_again_during_its_completion() -> None:
+    class AcquiredAgain(WorkQueue):
+        async def complete(self, item: Item, task: Task[str]) -> None:
             if not self.completed:
                 # Due and acquired again before its first completion has returned.
-                self.let_go.clear()
-                self.due.append(errand)
+                self.released.clear()
+                self.due.append(item)
                 dispatcher.wake()
-                await self.until_begun(1)
-            await super().complete(errand, doing)
+                await self.wait_until_started(1)
+            await super().complete(item, task)
 
-    work = Again("a")
-    async with dispatching(work) as dispatcher:
-        await work.until_begun(1)
-        work.let_go["a"].set()
-        await work.until_completed(1)
+    queue = AcquiredAgain("a")
+    async with run_dispatcher(queue) as dispatcher:
+        await queue.wait_until_started(1)
+        queue.released["a"].set()
+        await queue.wait_until_completed(1)
         assert await dispatcher.ids() == {"a"}
         await dispatcher.stop("a")
-        await work.until_completed(2)
-        assert work.completed == [("a", False), ("a", True)]
+        await queue.wait_until_completed(2)
+        assert queue.completed == [("a", False), ("a", True)]
 
 
-async def test_an_item_lost_to_another_process_and_back_is_executed_once() -> None:
-    work = Work("a", "b")
-    async with dispatching(work, limit=3) as dispatcher:
-        await work.until_begun(2)
-        work.due.append(Errand("a"))  # another process acquired it, and lost it in turn
+async def test_item_acquired_again_during_its_execution() -> None:
+    queue = WorkQueue("a", "b")
+    async with run_dispatcher(queue, limit=3) as dispatcher:
+        await queue.wait_until_started(2)
+        queue.due.append(Item("a"))  # acquired by another process, and lost by it
         dispatcher.wake()
-        await work.until_completed(1)
-        assert work.completed == [("a", True)]
+        await queue.wait_until_completed(1)
+        assert queue.completed == [("a", True)]
         assert await dispatcher.ids() == {"a", "b"}
-        work.let_go["a"].set()
-        await work.until_completed(2)
-        assert work.completed == [("a", True), ("a", False)]
+        queue.released["a"].set()
+        await queue.wait_until_completed(2)
+        assert queue.completed == [("a", True), ("a", False)]

@@ -13,7 +13,7 @@ SINCE = st.integers(0, 5).map(lambda age: NOW + timedelta(seconds=age))
 
 
 @given(st.dictionaries(OWNERS, SINCE, min_size=1), st.dictionaries(OWNERS, st.integers(0, 5)))
-def test_who_has_least_is_next_then_who_waits_longest(waiting: dict[str, object], running: dict[str, int]) -> None:
+def test_fewest_running_jobs_then_longest_wait(waiting: dict[str, object], running: dict[str, int]) -> None:
     chosen = next_owner(waiting, running)
     assert chosen in waiting
     for other in waiting:
@@ -23,8 +23,8 @@ def test_who_has_least_is_next_then_who_waits_longest(waiting: dict[str, object]
 
 
 @given(st.lists(OWNERS, min_size=1, max_size=60), st.integers(1, 8), st.data())
-def test_nobody_waits_longer_than_for_the_jobs_that_run(queue: list[str], places: int, data: st.DataObject) -> None:
-    """Who has nothing running when a place gets free is passed over only for others who have nothing either."""
+def test_owners_without_running_jobs_go_first(queue: list[str], places: int, data: st.DataObject) -> None:
+    """An owner with no running job is passed over only for other owners with no running job."""
     waiting = [(owner, NOW + timedelta(seconds=age)) for age, owner in enumerate(queue)]
     running: list[str] = []
     while waiting:
@@ -38,6 +38,6 @@ def test_nobody_waits_longer_than_for_the_jobs_that_run(queue: list[str], places
         running.append(chosen)
 
 
-def test_nobody_waits() -> None:
+def test_empty_queue() -> None:
     with pytest.raises(ValueError, match="empty"):
         next_owner({}, {"a": 1})

@@ -1,4 +1,4 @@
-"""A job manager in a process of its own, for tests to kill, to stop and to wake."""
+"""A job manager in a process of its own, which tests kill, suspend and resume."""
 
 import asyncio
 import json
@@ -21,8 +21,8 @@ from tests.jobs.helpers import TRANSCRIPT, request
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the process is to do: submit so many jobs, and run the first so long, the second so long, …"""
+class WorkerConfig:
+    """How many jobs the process submits, how it runs them, and how long each run takes."""
 
     url: str
     folder: str
@@ -34,26 +34,26 @@ class Task:
 
 
 class Worker:
-    """The process, and what it says: `job ID`, `begun ID ATTEMPT`, `stopped ID ATTEMPT`."""
+    """A running process, which prints lines as `job ID`, `begun ID ATTEMPT` and `stopped ID ATTEMPT`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self._said: list[list[str]] = []
+        self._unread: list[list[str]] = []
 
-    async def says(self, word: str) -> list[str]:
-        """What follows the word in the next line that begins with it."""
+    async def read_line(self, word: str) -> list[str]:
+        """Return the rest of the next line that starts with this word."""
         assert self.process.stdout is not None
-        for line in self._said:
+        for line in self._unread:
             if line[0] == word:
-                self._said.remove(line)
+                self._unread.remove(line)
                 return line[1:]
         async with asyncio.timeout(30):
-            async for heard in self.process.stdout:
-                line = heard.decode().split()
+            async for raw in self.process.stdout:
+                line = raw.decode().split()
                 if line[0] == word:
                     return line[1:]
-                self._said.append(line)
-        raise AssertionError(f"the process ended before it said {word!r}")
+                self._unread.append(line)
+        raise AssertionError(f"the process ended before it printed {word!r}")
 
     async def kill(self) -> None:
         self.process.kill()
@@ -67,13 +67,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(task: Task) -> AsyncIterator[Worker]:
-    """The process, killed at the end at the latest."""
+async def run_worker(config: WorkerConfig) -> AsyncIterator[Worker]:
+    """Start a worker, and kill it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.jobs.worker",
-        json.dumps(asdict(task)),
+        json.dumps(asdict(config)),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
@@ -85,31 +85,31 @@ async def working(task: Task) -> AsyncIterator[Worker]:
             await worker.kill()
 
 
-async def main(task: Task) -> None:
-    lengths = iter(task.run_s)
+async def main(config: WorkerConfig) -> None:
+    durations = iter(config.run_s)
 
     async def run(job: Job) -> Transcript:
         print("begun", job.id, job.attempts, flush=True)
         try:
-            await asyncio.sleep(next(lengths, 3600))
+            await asyncio.sleep(next(durations, 3600))
         except asyncio.CancelledError:
             print("stopped", job.id, job.attempts, flush=True)
             raise
         print("done", job.id, job.attempts, flush=True)
         return TRANSCRIPT
 
-    jobs = JobSettings(max_running=task.max_running, lease_s=task.lease_s)
-    settings = AppSettings(data_dir=Path(task.folder), jobs=jobs)
-    database = await Database.open(task.url)
+    jobs = JobSettings(max_running=config.max_running, lease_s=config.lease_s)
+    settings = AppSettings(data_dir=Path(config.folder), jobs=jobs)
+    database = await Database.open(config.url)
     async with guarded_session(settings.network) as session:
         blobs = BlobStore(settings.blob_root)
-        manager = JobManager(settings, database, blobs, run, session, task.lease_owner, {})
+        manager = JobManager(settings, database, blobs, run, session, config.lease_owner, {})
         await manager.start()
-        for _ in range(task.submit):
+        for _ in range(config.submit):
             print("job", (await manager.submit(request())).id, flush=True)
         print("ready", flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Task(**json.loads(sys.argv[1]))))
+    asyncio.run(main(WorkerConfig(**json.loads(sys.argv[1]))))

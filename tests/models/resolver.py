@@ -1,6 +1,6 @@
-"""`python -m tests.models.resolver`: a process that needs a model; its stdin is JSON with an `entry` and `args`.
+"""`python -m tests.models.resolver`: resolve a model; stdin is JSON with an `entry` and `args`.
 
-It prints progress lines, then the model that would be served.
+Prints progress lines, then the model that would be served.
 """
 
 import json

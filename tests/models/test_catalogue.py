@@ -20,7 +20,7 @@ TINY_EN_WEIGHTS = "27e6cbbc03132b9e95bc2ff4fe1a8c4ccb207f77998cc7567a3945b626b73
 
 
 @pytest.mark.parametrize("model", CATALOGUE.values(), ids=list(CATALOGUE))
-def test_every_entry_says_what_must_be_known(model: CatalogueModel) -> None:
+def test_entries_are_complete(model: CatalogueModel) -> None:
     assert model.name not in EMBEDDED
     assert model.license == "MIT"
     assert [file.name for file in model.files] == ["model.bin", "config.json", "tokenizer.json"]
@@ -30,7 +30,7 @@ def test_every_entry_says_what_must_be_known(model: CatalogueModel) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_en(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Download the model again: 71 MB."""
+    """Download the model (71 MB), without the shared folder."""
     try:
         return Path(resolve_checkpoint("whisper-tiny.en", tmp_path_factory.mktemp("models")))
     except ModelUnavailable as error:
@@ -39,7 +39,7 @@ def tiny_en(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_real_model_is_fetched_and_converted(tiny_en: Path) -> None:
+def test_real_model_is_downloaded_and_converted(tiny_en: Path) -> None:
     source = (tiny_en / "source.json").read_text()
     weights = tiny_en / "model.safetensors"
     if "package index" in source:
@@ -49,13 +49,13 @@ def test_a_real_model_is_fetched_and_converted(tiny_en: Path) -> None:
 
     loaded, report = WhisperForConditionalGeneration.from_pretrained(tiny_en, output_loading_info=True)
     assert not any(report.values()), report
-    read = load_file(weights)
-    assert loaded.state_dict().keys() - {"proj_out.weight"} == read.keys()
-    assert all((loaded.state_dict()[name].numpy() == tensor).all() for name, tensor in read.items())
+    tensors = load_file(weights)
+    assert loaded.state_dict().keys() - {"proj_out.weight"} == tensors.keys()
+    assert all((loaded.state_dict()[name].numpy() == tensor).all() for name, tensor in tensors.items())
 
 
 @pytest.mark.timeout(600)
-def test_the_default_is_multilingual(whisper_base: Path) -> None:
+def test_default_model_is_multilingual(whisper_base: Path) -> None:
     assert all((whisper_base / name).is_file() for name in CHECKPOINT_FILES)
     model = WhisperModel.load(str(whisper_base), WhisperSettings(device="cpu", threads=1))
     assert len(model.card.languages) == 99

@@ -20,7 +20,7 @@ QUANTIZATIONS = {None: 0.0, "float16": 1e-3, "bfloat16": 1e-2, "int8": 1e-2, "in
 """The allowed error of a weight by type, as a share of the largest in its row."""
 
 
-def test_a_checkpoint_is_converted_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+def test_conversion_keeps_all_weights(tmp_path: Path) -> None:
     source, target = write_checkpoint(tmp_path / "ct2"), tmp_path / "hf"
     target.mkdir()
     convert(source, target)
@@ -33,7 +33,7 @@ def test_a_checkpoint_is_converted_and_nothing_of_it_is_lost(tmp_path: Path) -> 
         variables["decoder/layer_0/attention/linear_1/bias"][8:],
     )
     written = sum(value.size for value in variables.values() if value.ndim)
-    keys = 3 * 8  # their bias, of zeros, is not kept
+    keys = 3 * 8  # the zero bias of the keys is omitted
     assert sum(tensor.size for tensor in tensors.values()) == written - keys
 
     loaded, report = WhisperForConditionalGeneration.from_pretrained(target, output_loading_info=True)
@@ -44,25 +44,25 @@ def test_a_checkpoint_is_converted_and_nothing_of_it_is_lost(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_what_ctranslate2_made_of_a_model_is_that_model_again(
+def test_conversion_to_ctranslate2_and_back(
     tmp_path: Path, quantization: str | None, original: tuple[Path, dict[str, Tensor]]
 ) -> None:
     ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed (make bench installs it)")
     source, weights = original
-    made, target = tmp_path / "ct2", tmp_path / "hf"
+    converted, target = tmp_path / "ct2", tmp_path / "hf"
     converter = ctranslate2.converters.TransformersConverter(str(source), copy_files=["tokenizer.json"])
-    converter.convert(str(made), quantization=quantization)
+    converter.convert(str(converted), quantization=quantization)
     target.mkdir()
-    assert is_ctranslate2(made)
-    convert(made, target)
+    assert is_ctranslate2(converted)
+    convert(converted, target)
     loaded, report = WhisperForConditionalGeneration.from_pretrained(
         target, dtype=torch.float32, output_loading_info=True
     )
     assert not any(report.values()), report
     for name, tensor in loaded.state_dict().items():
         largest = weights[name].flatten(1).abs().amax(1) if weights[name].ndim > 1 else weights[name].abs().max()
-        far = (tensor - weights[name]).abs() / largest.clamp(min=1e-9).reshape(-1, *(1,) * (tensor.ndim - 1))
-        assert far.max() <= QUANTIZATIONS[quantization], name
+        error = (tensor - weights[name]).abs() / largest.clamp(min=1e-9).reshape(-1, *(1,) * (tensor.ndim - 1))
+        assert error.max() <= QUANTIZATIONS[quantization], name
     ours, theirs = ModelCard.load(str(target)), ModelCard.load(str(source))
     assert ours.tokens == theirs.tokens
     assert ours.alignment_heads == theirs.alignment_heads
@@ -80,13 +80,13 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     network = WhisperForConditionalGeneration(config)
     network.generation_config = GenerationConfig.from_pretrained(nano)
     network.generation_config.alignment_heads = [[0, 1], [1, 0]]
-    network.generation_config.max_initial_timestamp_index = 50  # as all of OpenAI's: the format has no place for it
+    network.generation_config.max_initial_timestamp_index = 50  # as in OpenAI's models; it is not stored
     network.save_pretrained(folder)
     WhisperTokenizer.from_pretrained(nano).save_pretrained(folder)
     return folder, network.state_dict()
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
+def test_missing_files_and_variables_are_named(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "ct2")
     (source / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"ct2 has no tokenizer\.json: copy the one of .*openai/whisper-tiny"):
@@ -112,14 +112,14 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         (b"\x06\0\0\0\x10\0TransformerSpec\0\x07\0\0\0", "'TransformerSpec' 7 in format 6, but"),
     ],
 )
-def test_a_file_of_another_format_is_refused(tmp_path: Path, start: bytes, message: str) -> None:
+def test_other_formats_are_rejected(tmp_path: Path, start: bytes, message: str) -> None:
     (tmp_path / "model.bin").write_bytes(start)
     with pytest.raises(CheckpointError, match=re.escape(message)):
         read_variables(tmp_path / "model.bin")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+def test_truncated_file_is_rejected(tmp_path: Path, share: float) -> None:
     path = write_checkpoint(tmp_path) / "model.bin"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -127,7 +127,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
         read_variables(path)
 
 
-def test_only_folders_without_other_weights_are_ctranslate2s(tmp_path: Path) -> None:
+def test_is_ctranslate2(tmp_path: Path) -> None:
     assert not is_ctranslate2(tmp_path)
     assert not is_ctranslate2(tmp_path / "none")
     write_checkpoint(tmp_path)

@@ -16,7 +16,7 @@ OPEN = NetworkSettings(allow_private_addresses=True)
 
 
 @asynccontextmanager
-async def serving(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
+async def run_server(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
     """Run a server on every IPv4 address of this machine; yield its port."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
@@ -51,7 +51,7 @@ async def hello(request: web.Request) -> web.Response:
         *("100::1", "5f00::1", "4000::1"),
     ],
 )
-def test_addresses_inside_are_refused(address: str) -> None:
+def test_private_addresses_are_not_public(address: str) -> None:
     assert not ssrf.is_public(address)
 
 
@@ -59,7 +59,7 @@ def test_addresses_inside_are_refused(address: str) -> None:
     "address",
     ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
-def test_public_addresses_are_allowed(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert ssrf.is_public(address)
 
 
@@ -70,14 +70,14 @@ def test_public_addresses_are_allowed(address: str) -> None:
         *("[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]", "①②⑦.0.0.1", "127.0.0.1."),
     ],
 )
-async def test_every_spelling_of_this_machine_is_refused(host: str) -> None:
+async def test_all_spellings_of_localhost_are_refused(host: str) -> None:
     reached = []
 
-    async def note(request: web.Request) -> web.Response:
+    async def record_request(request: web.Request) -> web.Response:
         reached.append(request.host)
         return web.Response()
 
-    async with serving(note) as port, ssrf.guarded_session(GUARDED) as session:
+    async with run_server(record_request) as port, ssrf.guarded_session(GUARDED) as session:
         with pytest.raises(aiohttp.ClientError) as caught:
             await session.get(f"http://{host}:{port}/")
     assert reached == []
@@ -85,12 +85,12 @@ async def test_every_spelling_of_this_machine_is_refused(host: str) -> None:
 
 
 async def test_private_addresses_can_be_allowed() -> None:
-    async with serving(hello) as port, ssrf.guarded_session(OPEN) as session:
+    async with run_server(hello) as port, ssrf.guarded_session(OPEN) as session:
         response = await session.get(f"http://127.0.0.1:{port}/")
         assert await response.text() == "hello"
 
 
-async def test_a_redirect_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redirect_to_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssrf, "is_public", lambda address: address == "127.0.0.1")
     reached = []
 
@@ -98,32 +98,32 @@ async def test_a_redirect_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None
         reached.append(request.host.split(":")[0])
         raise web.HTTPFound(f"http://127.0.0.2:{request.url.port}/")
 
-    async with serving(redirect) as port, ssrf.guarded_session(GUARDED) as session:
+    async with run_server(redirect) as port, ssrf.guarded_session(GUARDED) as session:
         with pytest.raises(aiohttp.ClientConnectorError) as caught:
             await session.get(f"http://127.0.0.1:{port}/")
     assert ssrf.was_refused(caught.value)
     assert reached == ["127.0.0.1"]
 
 
-async def test_no_cookies_are_kept() -> None:
-    seen = []
+async def test_cookies_are_not_stored() -> None:
+    cookies = []
 
     async def set_cookie(request: web.Request) -> web.Response:
-        seen.append(request.headers.get("Cookie"))
+        cookies.append(request.headers.get("Cookie"))
         response = web.Response()
         response.set_cookie("who", "alice")
         return response
 
-    async with serving(set_cookie) as port, ssrf.guarded_session(OPEN) as session:
+    async with run_server(set_cookie) as port, ssrf.guarded_session(OPEN) as session:
         for _ in range(2):
             async with session.get(f"http://localhost:{port}/"):
                 pass
-    assert seen == [None, None]
+    assert cookies == [None, None]
 
 
 async def test_no_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    async with serving(hello) as port, ssrf.guarded_session(OPEN) as session:
+    async with run_server(hello) as port, ssrf.guarded_session(OPEN) as session:
         response = await session.get(f"http://127.0.0.1:{port}/")
         assert await response.text() == "hello"
 
@@ -137,7 +137,7 @@ async def test_no_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
         "https://example.com/" + "a" * 8000,
     ],
 )
-def test_urls_that_pass(url: str) -> None:
+def test_valid_urls(url: str) -> None:
     ssrf.check_url(url, "url")
 
 
@@ -178,7 +178,7 @@ def test_urls_that_pass(url: str) -> None:
         ("https://example.com/" + "a" * 8192, "longer than 8192"),
     ],
 )
-def test_urls_that_are_refused(url: str, problem: str) -> None:
+def test_invalid_urls(url: str, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem) as caught:
         ssrf.check_url(url, "webhook.url")
     assert caught.value.param == "webhook.url"

@@ -6,7 +6,7 @@ import pytest
 from serve_app.pipeline.progress import ProgressReporter
 
 
-async def test_the_first_report_is_sent_at_once_and_then_the_latest() -> None:
+async def test_reports_are_throttled() -> None:
     sent: list[tuple[float, float]] = []
     clock = asyncio.get_running_loop().time
 
@@ -19,23 +19,23 @@ async def test_the_first_report_is_sent_at_once_and_then_the_latest() -> None:
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.25)
     assert sent[0][1] == 1 / 60
-    assert sent[-1][1] == 1.0, "the last one is kept"
+    assert sent[-1][1] == 1.0, "the latest report is sent"
     times = [time for time, _ in sent]
     assert all(later - earlier >= 0.099 for earlier, later in pairwise(times))
     assert len(sent) <= 2 + (times[-1] - times[0]) / 0.1
     report(0.5)
     await asyncio.sleep(0)
-    assert sent[-1][1] == 0.5, "after a rest at once again"
+    assert sent[-1][1] == 0.5, "a report after a pause is sent at once"
 
 
 @pytest.mark.parametrize("every_s", [0.0, 0.05])
-async def test_work_that_has_ended_reports_no_more(every_s: float) -> None:
+async def test_closed_reporter_sends_nothing(every_s: float) -> None:
     sent: list[float] = []
-    away = asyncio.Event()
+    released = asyncio.Event()
 
     async def send(progress: float) -> None:
         sent.append(progress)
-        await away.wait()
+        await released.wait()
 
     report = ProgressReporter(send, every_s)
     report.close()
@@ -43,6 +43,6 @@ async def test_work_that_has_ended_reports_no_more(every_s: float) -> None:
     await asyncio.sleep(0.01)
     report(0.2)
     report.close()
-    away.set()
+    released.set()
     await asyncio.sleep(0.1)
     assert sent == [0.1]

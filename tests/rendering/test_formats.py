@@ -21,20 +21,20 @@ SEGMENT = Segment(
 
 
 def transcript(**changes: Any) -> Transcript:
-    spoken = Transcript(task="transcribe", language="de", duration=2.2, text="eins zwei", segments=(SEGMENT,))
-    return spoken.model_copy(update=changes)
+    unchanged = Transcript(task="transcribe", language="de", duration=2.2, text="eins zwei", segments=(SEGMENT,))
+    return unchanged.model_copy(update=changes)
 
 
-def test_text_ends_its_line() -> None:
+def test_text_ends_with_a_newline() -> None:
     assert render(transcript(), "text") == "eins zwei\n"
     assert render(transcript(text="", segments=()), "text") == "\n"
 
 
-def test_json_says_what_was_used_in_whole_seconds() -> None:
+def test_json_usage_is_in_whole_seconds() -> None:
     assert render(transcript(), "json") == {"text": "eins zwei", "usage": {"type": "duration", "seconds": 3}}
 
 
-def test_verbose_json_numbers_its_segments() -> None:
+def test_verbose_json_segment_ids() -> None:
     body = render(transcript(segments=(SEGMENT, SEGMENT)), "verbose_json")
     assert isinstance(body, dict)
     assert [segment["id"] for segment in body["segments"]] == [0, 1]
@@ -50,16 +50,16 @@ def test_verbose_json_numbers_its_segments() -> None:
     ("changes", "language"),
     [({"task": "translate"}, "english"), ({"language": None}, "unknown"), ({"language": "fr"}, "french")],
 )
-def test_the_language_is_a_name_in_any_case(changes: dict[str, Any], language: str) -> None:
+def test_language_is_a_name(changes: dict[str, Any], language: str) -> None:
     body = render(transcript(**changes), "verbose_json")
     assert isinstance(body, dict)
     assert body["language"] == language
 
 
-def test_warnings_are_shown_where_there_are_any() -> None:
-    for form in ("json", "verbose_json"):
-        assert "warnings" not in render(transcript(), form)
-        body = render(transcript(warnings=("broke off",)), form)
+def test_warnings() -> None:
+    for name in ("json", "verbose_json"):
+        assert "warnings" not in render(transcript(), name)
+        body = render(transcript(warnings=("broke off",)), name)
         assert isinstance(body, dict)
         assert body["warnings"] == ["broke off"]
 
@@ -70,13 +70,13 @@ def test_chunks_are_segments_or_words() -> None:
         Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9),
         Word(start=1.0, end=1.5, text=" zwei", tokens=(8,), probability=0.9),
     )
-    spoken = SEGMENT.model_copy(update={"words": words})
+    with_words = SEGMENT.model_copy(update={"words": words})
     assert chunked(transcript(warnings=("broke off",))) == {
         "text": "eins zwei",
         "chunks": [{"timestamp": [0.5, 1.5], "text": " eins zwei"}],
         "warnings": ["broke off"],
     }
-    assert chunked(transcript(segments=(spoken, silent)))["chunks"] == [
+    assert chunked(transcript(segments=(with_words, silent)))["chunks"] == [
         {"timestamp": [0.5, 0.9], "text": " eins"},
         {"timestamp": [1.0, 1.5], "text": " zwei"},
         {"timestamp": [1.5, 2.2], "text": " ..."},
@@ -84,26 +84,26 @@ def test_chunks_are_segments_or_words() -> None:
     assert chunked(transcript(text="", segments=())) == {"text": "", "chunks": []}
 
 
-def test_words_and_tokens_are_shown_where_they_were_asked_for() -> None:
+def test_words_and_log_probabilities() -> None:
     words = tuple(Word(start=at, end=at + 1, text=f" w{at}", tokens=(at,), probability=0.9) for at in (0, 1))
     tokens = tuple(TokenLogprob(token=f" w{at}", logprob=-0.5, bytes=(32, 119, 48 + at)) for at in (0, 1))
-    spoken = transcript(segments=(SEGMENT.model_copy(update={"words": words, "logprobs": tokens}),))
-    body = render(spoken, "verbose_json")
+    with_words = transcript(segments=(SEGMENT.model_copy(update={"words": words, "logprobs": tokens}),))
+    body = render(with_words, "verbose_json")
     assert isinstance(body, dict)
     assert body["words"] == [{"word": "w0", "start": 0, "end": 1}, {"word": "w1", "start": 1, "end": 2}]
     assert body["logprobs"][1] == {"token": " w1", "logprob": -0.5, "bytes": (32, 119, 49)}
     assert not {"words", "logprobs"} & set(body["segments"][0])
-    assert "logprobs" in render(spoken, "json")
+    assert "logprobs" in render(with_words, "json")
     assert not {"words", "logprobs"} & set(render(transcript(), "verbose_json"))
 
 
-def test_whispers_own_shape_has_a_code_and_the_words_in_their_segments() -> None:
+def test_as_whisper() -> None:
     word = Word(start=0.5, end=0.9, text=" eins", tokens=(7,), probability=0.9)
-    spoken = as_whisper(transcript(segments=(SEGMENT, SEGMENT.model_copy(update={"words": (word,)}))))
-    assert (set(spoken), spoken["language"]) == ({"text", "segments", "language"}, "de")
-    assert [segment["id"] for segment in spoken["segments"]] == [0, 1]
-    assert "words" not in spoken["segments"][0]
-    assert spoken["segments"][1]["words"] == [{"word": " eins", "start": 0.5, "end": 0.9, "probability": 0.9}]
+    found = as_whisper(transcript(segments=(SEGMENT, SEGMENT.model_copy(update={"words": (word,)}))))
+    assert (set(found), found["language"]) == ({"text", "segments", "language"}, "de")
+    assert [segment["id"] for segment in found["segments"]] == [0, 1]
+    assert "words" not in found["segments"][0]
+    assert found["segments"][1]["words"] == [{"word": " eins", "start": 0.5, "end": 0.9, "probability": 0.9}]
     assert as_whisper(transcript(task="translate", language=None))["language"] is None
     assert as_whisper(transcript(warnings=("broke off",)))["warnings"] == ["broke off"]
 
@@ -113,7 +113,7 @@ WORDS = (
     Word(start=1.0, end=1.5, text=" zwei", tokens=(8,), probability=0.9, speaker="SPEAKER_00", overlap=True),
 )
 TURNS = (Turn(start=0.4, end=1.6, speaker="SPEAKER_00"), Turn(start=1.0, end=1.5, speaker="Ann"))
-TOLD = transcript(
+DIARIZED = transcript(
     segments=(
         SEGMENT.model_copy(update={"speaker": "SPEAKER_00", "words": WORDS}),
         SEGMENT.model_copy(update={"speaker": "Ann", "start": 1.5, "end": 2.0, "text": " drei"}),
@@ -123,8 +123,8 @@ TOLD = transcript(
 )
 
 
-def test_diarized_json_is_openais() -> None:
-    body = render(TOLD, "diarized_json")
+def test_diarized_json() -> None:
+    body = render(DIARIZED, "diarized_json")
     found = TranscriptionDiarized.model_validate(body, strict=True)
     assert (found.text, found.duration) == ("eins zwei drei", 2.2)
     assert [(one.speaker, one.text, one.start) for one in found.segments] == [
@@ -135,38 +135,38 @@ def test_diarized_json_is_openais() -> None:
     assert set(body) == {"task", "duration", "text", "segments", "usage"}
 
 
-def test_speakers_are_shown_where_they_were_told_apart() -> None:
-    body = render(TOLD, "verbose_json")
+def test_speakers_in_all_formats() -> None:
+    body = render(DIARIZED, "verbose_json")
     assert isinstance(body, dict)
     assert [one["speaker"] for one in body["segments"]] == ["SPEAKER_00", "Ann"]
     assert body["words"][1] == {"word": "zwei", "start": 1.0, "end": 1.5, "speaker": "SPEAKER_00", "overlap": True}
     assert "overlap" not in body["words"][0]
-    spoken = as_whisper(TOLD)["segments"][0]
-    assert (spoken["speaker"], spoken["words"][0]["speaker"]) == ("SPEAKER_00", "SPEAKER_00")
-    assert chunked(TOLD)["speakers"] == [
+    first = as_whisper(DIARIZED)["segments"][0]
+    assert (first["speaker"], first["words"][0]["speaker"]) == ("SPEAKER_00", "SPEAKER_00")
+    assert chunked(DIARIZED)["speakers"] == [
         {"speaker": "SPEAKER_00", "timestamp": [0.5, 0.9], "text": " eins"},
         {"speaker": "SPEAKER_00", "timestamp": [1.0, 1.5], "text": " zwei"},
         {"speaker": "Ann", "timestamp": [1.5, 2.0], "text": " drei"},
     ]
-    assert render(TOLD, "text") == "[SPEAKER_00]: eins zwei\n[Ann]: drei\n"
-    assert render(TOLD, "rttm", name="call-17") == (
+    assert render(DIARIZED, "text") == "[SPEAKER_00]: eins zwei\n[Ann]: drei\n"
+    assert render(DIARIZED, "rttm", name="call-17") == (
         "SPEAKER call-17 1 0.400 1.200 <NA> <NA> SPEAKER_00 <NA> <NA>\n"
         "SPEAKER call-17 1 1.000 0.500 <NA> <NA> Ann <NA> <NA>\n"
     )
     assert "speaker" not in str([render(transcript(), "verbose_json"), chunked(transcript()), as_whisper(transcript())])
 
 
-def test_formats_of_speakers_need_them() -> None:
-    for form in SPEAKERS:
-        check_speakers(TOLD, form)
-        check_speakers(transcript(turns=()), form)
+def test_speaker_formats_require_diarization() -> None:
+    for name in SPEAKERS:
+        check_speakers(DIARIZED, name)
+        check_speakers(transcript(turns=()), name)
         with pytest.raises(InvalidRequest, match="with diarization; it took too long") as refused:
-            check_speakers(transcript(warnings=("it took too long",)), form)
+            check_speakers(transcript(warnings=("it took too long",)), name)
         assert refused.value.param == "format"
     check_speakers(transcript(), "srt")
 
 
-def test_where_speakers_could_not_be_told_apart_nobody_is_known() -> None:
+def test_failed_diarization_has_unknown_speakers() -> None:
     body = render(transcript(warnings=("no speakers",)), "diarized_json")
     assert isinstance(body, dict)
     assert ([one["speaker"] for one in body["segments"]], body["warnings"]) == (["unknown"], ["no speakers"])

@@ -18,7 +18,7 @@ def turn(speaker: str, start: float = 0.0, end: float = 1.0) -> Turn:
     return Turn(start=start, end=end, speaker=speaker)
 
 
-def test_speakers_without_a_name_are_letters_in_order_of_appearance() -> None:
+def test_anonymous_speakers_get_letters_in_order() -> None:
     turns = [turn("SPEAKER_01"), turn("Ann"), turn("SPEAKER_00"), turn("SPEAKER_01")]
     assert openai_speaker_labels(turns) == {"SPEAKER_01": "A", "Ann": "Ann", "SPEAKER_00": "B"}
     assert openai_speaker_labels([turn("SPEAKER_00"), turn("A"), turn("SPEAKER_01")]) == {
@@ -31,10 +31,10 @@ def test_speakers_without_a_name_are_letters_in_order_of_appearance() -> None:
 
 
 @given(st.lists(NAMES))
-def test_no_two_speakers_are_called_alike(names: list[str]) -> None:
-    called = openai_speaker_labels([turn(name) for name in names])
-    assert set(called) == set(names)
-    assert len(set(called.values())) == len(called)
+def test_labels_are_unique(names: list[str]) -> None:
+    labels = openai_speaker_labels([turn(name) for name in names])
+    assert set(labels) == set(names)
+    assert len(set(labels.values())) == len(labels)
 
 
 def conversation(*texts: tuple[str | None, str], turns: bool = True) -> Transcript:
@@ -43,11 +43,11 @@ def conversation(*texts: tuple[str | None, str], turns: bool = True) -> Transcri
         segment(float(at), at + 1.0, text).model_copy(update={"speaker": speaker})
         for at, (speaker, text) in enumerate(texts)
     ]
-    told = tuple(turn(one.speaker, one.start, one.end) for one in segments if one.speaker)
-    return transcript(*segments).model_copy(update={"turns": told if turns else None})
+    all_turns = tuple(turn(one.speaker, one.start, one.end) for one in segments if one.speaker)
+    return transcript(*segments).model_copy(update={"turns": all_turns if turns else None})
 
 
-def test_a_script_has_a_line_for_whatever_one_says() -> None:
+def test_speaker_text() -> None:
     talk = conversation(("SPEAKER_00", " How are"), ("SPEAKER_00", " you?"), ("Ann", " Fine,\n[Bob]: thanks."))
     assert speaker_text(talk) == "[SPEAKER_00]: How are you?\n[Ann]: Fine, [Bob]: thanks."
     assert speaker_text(conversation((None, " How are"), (None, " you?"))) == "How are you?"
@@ -55,7 +55,7 @@ def test_a_script_has_a_line_for_whatever_one_says() -> None:
     assert speaker_text(conversation(("Ann", " a"), turns=False)) == "a"
 
 
-def test_segments_are_openais() -> None:
+def test_diarized_segments() -> None:
     found = diarized_segments(conversation(("SPEAKER_03", " How?"), ("Ann", " Fine."), (None, " No.")))
     for one in found:
         TranscriptionDiarizedSegment.model_validate(one, strict=True)
@@ -71,7 +71,7 @@ def test_segments_are_openais() -> None:
 
 
 @given(st.lists(st.tuples(NAMES, st.integers(0, 10**7), st.integers(1, 10**6)), min_size=1))
-def test_rttm_is_read_back(spans: list[tuple[str, int, int]]) -> None:
+def test_rttm_is_parsed_by_pyannote(spans: list[tuple[str, int, int]]) -> None:
     util = pytest.importorskip("pyannote.database.util", reason="pyannote.audio is not installed (extra diarization)")
     turns = [turn(name, start / 1000, (start + length) / 1000) for name, start, length in spans]
     found = util.load_rttm(io.StringIO(rttm(turns, "call-17.a")))
@@ -83,6 +83,6 @@ def test_rttm_is_read_back(spans: list[tuple[str, int, int]]) -> None:
     assert sorted(read) == sorted((name.replace(" ", "_"), start, start + length) for name, start, length in spans)
 
 
-def test_rttm_is_nists() -> None:
+def test_rttm_format() -> None:
     assert rttm([turn("Ann Lee", 1.5, 3.25)], "audio") == "SPEAKER audio 1 1.500 1.750 <NA> <NA> Ann_Lee <NA> <NA>\n"
     assert rttm([], "audio") == ""

@@ -20,7 +20,7 @@ from serve_app.schemas.transcript import Segment, Transcript, Turn, Word
 
 Cues = list[tuple[int, int, str]]
 
-# What a model may write: words, other scripts, markup, separators of lines and files, what means something to a parser.
+# Texts that a model may write: words, other scripts, markup, line and file separators, and syntax of the formats.
 TEXTS = st.text("ab1é你😀 <>&-:,\t\n\r\0\u2028\x1c", max_size=8) | st.sampled_from(
     [" -->", " 1\n2\n00:00:01,000 --> 00:00:02,000\nx", " <i>", "&amp;", "\n\n", " WEBVTT", " NOTE", " well,", " "]
 )
@@ -47,8 +47,8 @@ def transcript(*segments: Segment, duration: float = 100.0) -> Transcript:
 
 
 def spoken(*words: tuple[float, float, str]) -> Segment:
-    said = tuple(Word(start=start, end=end, text=text, tokens=(), probability=1.0) for start, end, text in words)
-    return segment(words[0][0], words[-1][1], "".join(text for _, _, text in words), said)
+    all_words = tuple(Word(start=start, end=end, text=text, tokens=(), probability=1.0) for start, end, text in words)
+    return segment(words[0][0], words[-1][1], "".join(text for _, _, text in words), all_words)
 
 
 @st.composite
@@ -96,7 +96,7 @@ def _ms(time: str) -> int:
     return round(1000 * (3600 * int(hours) + 60 * int(minutes) + float(seconds)))
 
 
-def letters(text: str) -> str:
+def normalized(text: str) -> str:
     """Remove everything from a text that a format may change."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]", "", UNDERLINE.sub("", text).replace("-->", "->"))
 
@@ -109,20 +109,22 @@ def check(cues: Cues, of: Transcript, layout: Layout) -> None:
     assert times == sorted(times), "cues overlap or run backwards"
     assert all(start < end for start, end, _ in cues)
     if of.duration:
-        shown = [letters(text) for _, _, text in cues]
-        distinct = [text for before, text in pairwise(["", *shown]) if not (layout.highlight_words and text == before)]
-        expected = letters(of.text)
+        cue_texts = [normalized(text) for _, _, text in cues]
+        distinct = [
+            text for before, text in pairwise(["", *cue_texts]) if not (layout.highlight_words and text == before)
+        ]
+        expected = normalized(of.text)
         # With highlighting, two equal consecutive cues may be one cue or two.
         assert "".join(distinct) == expected or (layout.highlight_words and set("".join(distinct)) == set(expected))
 
 
 @given(transcripts(), LAYOUTS)
-def test_srt_is_read_back(of: Transcript, layout: Layout) -> None:
+def test_srt_is_parsed(of: Transcript, layout: Layout) -> None:
     check(read_srt(subtitles.srt(of, layout)), of, layout)
 
 
 @given(transcripts(), LAYOUTS)
-def test_vtt_is_read_back(of: Transcript, layout: Layout) -> None:
+def test_vtt_is_parsed(of: Transcript, layout: Layout) -> None:
     check(read_vtt(subtitles.vtt(of, layout)), of, layout)
 
 
@@ -130,27 +132,27 @@ def with_speakers(of: Transcript, speakers: list[str]) -> Transcript:
     """Give the transcript's segments these speakers in turn."""
     segments = []
     for place, one in enumerate(of.segments):
-        whose = {"speaker": speakers[place % len(speakers)]}
-        words = tuple(word.model_copy(update=whose) for word in one.words or ())
-        segments.append(one.model_copy(update=whose | {"words": words}))
+        speaker_field = {"speaker": speakers[place % len(speakers)]}
+        words = tuple(word.model_copy(update=speaker_field) for word in one.words or ())
+        segments.append(one.model_copy(update=speaker_field | {"words": words}))
     turns = tuple(Turn(start=one.start, end=one.end, speaker=str(one.speaker)) for one in segments)
     return of.model_copy(update={"segments": tuple(segments), "turns": turns})
 
 
-# Of the texts none has a capital letter.
+# Upper case, which no text below has.
 SPEAKERS = st.lists(st.sampled_from(["ANN", "SPEAKER_00", "B & CO"]), min_size=1, max_size=3)
 PLAIN_TEXTS = st.sampled_from([" one", " two,", " three-four", "'s", " five.", " "])
 
 
 @given(transcripts(PLAIN_TEXTS), LAYOUTS, SPEAKERS)
-def test_speakers_are_read_back(of: Transcript, layout: Layout, speakers: list[str]) -> None:
+def test_speakers_are_parsed(of: Transcript, layout: Layout, speakers: list[str]) -> None:
     """Every line of a cue has the previous line's speaker or a label."""
-    told = with_speakers(of, speakers)
-    texts = {"srt": read_srt(subtitles.srt(told, layout)), "vtt": webvtt_voices(subtitles.vtt(told, layout))}
+    diarized = with_speakers(of, speakers)
+    texts = {"srt": read_srt(subtitles.srt(diarized, layout)), "vtt": webvtt_voices(subtitles.vtt(diarized, layout))}
     for cues in texts.values():
         plain = [(start, end, LABEL.sub("", text)) for start, end, text in cues]
         check(plain, of, layout)
-        said: dict[str, str] = {}
+        texts_by_speaker: dict[str, str] = {}
         seen = None
         for _, _, text in cues:
             text = UNDERLINE.sub("", text)
@@ -161,12 +163,12 @@ def test_speakers_are_read_back(of: Transcript, layout: Layout, speakers: list[s
             for line in text.split("\n"):
                 if label := LABEL.match(line):
                     speaker = label[1]
-                said[speaker] = said.get(speaker, "") + letters(LABEL.sub("", line))
+                texts_by_speaker[speaker] = texts_by_speaker.get(speaker, "") + normalized(LABEL.sub("", line))
         if of.duration and not layout.highlight_words:
-            assert said == {
+            assert texts_by_speaker == {
                 speaker: spoken
-                for speaker in dict.fromkeys(one.speaker for one in told.segments)
-                if (spoken := "".join(letters(one.text) for one in told.segments if one.speaker == speaker))
+                for speaker in dict.fromkeys(one.speaker for one in diarized.segments)
+                if (spoken := "".join(normalized(one.text) for one in diarized.segments if one.speaker == speaker))
             }
 
 
@@ -178,8 +180,8 @@ def webvtt_voices(text: str) -> Cues:
     """Return cues with voices written as in SubRip."""
     cues = webvtt.from_string(text, strict=True)
     assert all(cue.voice for cue in cues)
-    said = (VOICE.sub(r"[\1]: \2", UNDERLINE.sub("", cue.raw_text)) for cue in cues)
-    return [(_ms(cue.start), _ms(cue.end), html.unescape(one)) for cue, one in zip(cues, said, strict=True)]
+    texts = (VOICE.sub(r"[\1]: \2", UNDERLINE.sub("", cue.raw_text)) for cue in cues)
+    return [(_ms(cue.start), _ms(cue.end), html.unescape(one)) for cue, one in zip(cues, texts, strict=True)]
 
 
 TALK = with_speakers(
@@ -187,7 +189,7 @@ TALK = with_speakers(
 )
 
 
-def test_a_cue_says_who_speaks() -> None:
+def test_cues_have_speakers() -> None:
     assert subtitles.srt(TALK) == (
         "1\n00:00:00,000 --> 00:00:02,000\n[A<1>]: three one\n\n2\n00:00:02,000 --> 00:00:03,000\n[B]: four\n\n"
     )
@@ -197,13 +199,13 @@ def test_a_cue_says_who_speaks() -> None:
     assert subtitles.tsv(TALK) == "start\tend\ttext\tspeaker\n0\t2000\tthree one\tA<1>\n2000\t3000\tfour\tB\n"
 
 
-def test_who_speaks_takes_room_in_a_line_where_it_is_shown() -> None:
+def test_labels_count_towards_the_line_width() -> None:
     layout = Layout(max_line_width=16, max_line_count=2)
     assert [text for _, _, text in read_srt(subtitles.srt(TALK, layout))] == ["[A<1>]: three\none", "[B]: four"]
     assert "<v A&lt;1&gt;>three one</v>" in subtitles.vtt(TALK, layout)
 
 
-def test_a_text_without_a_time_keeps_its_speaker() -> None:
+def test_segment_of_zero_length_keeps_its_speaker() -> None:
     talk = with_speakers(transcript(segment(1, 2, " one"), segment(2, 2, " two"), duration=3), ["A", "B"])
     bare = talk.model_copy(update={"segments": tuple(s.model_copy(update={"words": None}) for s in talk.segments)})
     assert read_srt(subtitles.srt(bare)) == [(1000, 2000, "[A]: one"), (2000, 3000, "[B]: two")]
@@ -214,7 +216,7 @@ def test_a_text_without_a_time_keeps_its_speaker() -> None:
 
 
 @given(transcripts())
-def test_segments_without_words_are_read_back(of: Transcript) -> None:
+def test_segments_without_words_are_parsed(of: Transcript) -> None:
     bare = of.model_copy(update={"segments": tuple(s.model_copy(update={"words": None}) for s in of.segments)})
     check(read_srt(subtitles.srt(bare)), bare, subtitles.PLAIN)
     check(read_vtt(subtitles.vtt(bare)), bare, subtitles.PLAIN)
@@ -228,7 +230,7 @@ def test_segments_without_words_are_read_back(of: Transcript) -> None:
     transcripts(st.sampled_from([" one", " two,", " three-four", "'s", " five."]), least_ms=1),
     LAYOUTS.filter(lambda layout: layout.asked),
 )
-def test_the_layout_is_openai_whispers(of: Transcript, layout: Layout) -> None:
+def test_layout_equals_openai_whisper(of: Transcript, layout: Layout) -> None:
     utils = pytest.importorskip("whisper.utils", reason="openai-whisper is not installed (the extra bench)")
     result: dict[str, Any] = of.model_dump()
     for one in result["segments"]:
@@ -242,38 +244,38 @@ def test_the_layout_is_openai_whispers(of: Transcript, layout: Layout) -> None:
 WORDS = spoken((0.0, 0.5, " three"), (0.5, 0.9, " one"), (1.2, 1.5, " four"), (6.0, 6.4, " nine"))
 
 
-def test_lines_are_broken_where_they_are_full() -> None:
+def test_max_line_width_and_count() -> None:
     assert read_srt(subtitles.srt(transcript(WORDS), Layout(max_line_width=9))) == [(0, 6400, "three one\nfour nine")]
-    counted = Layout(max_line_width=9, max_line_count=1)
-    assert read_srt(subtitles.srt(transcript(WORDS), counted)) == [
+    layout = Layout(max_line_width=9, max_line_count=1)
+    assert read_srt(subtitles.srt(transcript(WORDS), layout)) == [
         (0, 900, "three one"),
         (1200, 1500, "four"),  # a long pause
         (6000, 6400, "nine"),
     ]
 
 
-def test_a_long_segment_is_cut_to_be_read_with_words_or_without() -> None:
+def test_long_segment_is_split_with_and_without_words() -> None:
     text = (
         " When the rain had stopped at last, the children ran out into the garden, and nobody could stop them."
         " They played until the evening came."
     )
     words = text.split()
-    timed = spoken(*((k * 0.5, k * 0.5 + 0.5, f" {word}") for k, word in enumerate(words)))
+    with_words = spoken(*((k * 0.5, k * 0.5 + 0.5, f" {word}") for k, word in enumerate(words)))
     expected = [
         "When the rain had stopped at last,",
         "the children ran out into the garden,\nand nobody could stop them.",
         "They played until the evening came.",
     ]
-    for one in (timed, segment(0, 0.5 * len(words), text)):
+    for one in (with_words, segment(0, 0.5 * len(words), text)):
         of = transcript(one)
         assert [text for _, _, text in read_srt(subtitles.srt(of))] == expected
         assert [text for _, _, text in read_vtt(subtitles.vtt(of))] == expected
-        assert len(subtitles.tsv(of).splitlines()) == 2, "a line a segment"
+        assert len(subtitles.tsv(of).splitlines()) == 2, "one line per segment"
 
 
-def test_words_are_underlined_one_after_the_other() -> None:
-    said = transcript(spoken((0.0, 0.5, " a<b"), (0.7, 0.9, " c")))
-    assert subtitles.vtt(said, Layout(highlight_words=True)) == (
+def test_highlight_words() -> None:
+    two_words = transcript(spoken((0.0, 0.5, " a<b"), (0.7, 0.9, " c")))
+    assert subtitles.vtt(two_words, Layout(highlight_words=True)) == (
         "WEBVTT\n\n"
         "00:00.000 --> 00:00.500\n<u>a&lt;b</u> c\n\n"
         "00:00.500 --> 00:00.700\na&lt;b c\n\n"
@@ -281,7 +283,7 @@ def test_words_are_underlined_one_after_the_other() -> None:
     )
 
 
-def test_a_text_without_a_time_is_shown_with_its_neighbour() -> None:
+def test_segment_of_zero_length_joins_its_neighbour() -> None:
     first, late = segment(1.0, 2.0, " one"), segment(2.0, 2.0, " two")
     assert read_srt(subtitles.srt(transcript(first, late))) == [(1000, 2000, "one two")]
     assert read_srt(subtitles.srt(transcript(late, segment(2.0, 3.0, " three")))) == [(2000, 3000, "two three")]
@@ -289,12 +291,12 @@ def test_a_text_without_a_time_is_shown_with_its_neighbour() -> None:
     assert read_srt(subtitles.srt(transcript(late, duration=2))) == [(0, 2000, "two")]
 
 
-def test_hours_are_written_where_there_are_any() -> None:
+def test_times_over_an_hour() -> None:
     assert "01:00:00.000 --> 01:00:01.500\n" in subtitles.vtt(transcript(segment(3600, 3601.5, "a"), duration=3700))
     assert "01:00:00,000 --> 01:00:01,500\n" in subtitles.srt(transcript(segment(3600, 3601.5, "a"), duration=3700))
 
 
-def test_nothing_said_is_no_cue() -> None:
+def test_empty_transcript() -> None:
     layout = Layout(max_line_width=20, highlight_words=True)
     assert subtitles.srt(transcript(), layout) == ""
     assert subtitles.vtt(transcript(), layout) == "WEBVTT\n\n"
@@ -309,7 +311,7 @@ def test_nothing_said_is_no_cue() -> None:
         ({"max_line_count": 2}, "max_line_count"),
     ],
 )
-def test_a_layout_needs_what_it_is_made_of(layout: dict[str, Any], field: str) -> None:
+def test_layout_requires_word_timestamps(layout: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         subtitles.srt(transcript(segment(0, 1, "a")), Layout(**layout))
     assert refused.value.param == field

@@ -4,7 +4,7 @@ from transformers.models.whisper import tokenization_whisper
 from serve_app.schemas.languages import LANGUAGE_ALIASES, LANGUAGES, language_code, language_name
 
 
-def test_languages_equal_whispers_tokenizer() -> None:
+def test_languages_equal_whisper_tokenizer() -> None:
     assert list(LANGUAGES.items()) == list(tokenization_whisper.LANGUAGES.items())
     assert {name: code for code, name in LANGUAGES.items()} | LANGUAGE_ALIASES == tokenization_whisper.TO_LANGUAGE_CODE
 

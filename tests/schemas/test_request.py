@@ -111,26 +111,26 @@ def test_diarization_requires_timestamps() -> None:
 def test_options_for_decoding_have_words_and_no_diarization() -> None:
     plain = TranscriptionOptions(language="en")
     assert plain.for_decoding == plain
-    told = TranscriptionOptions.model_validate({"language": "en", "diarization": {}})
-    assert told.for_decoding == TranscriptionOptions(language="en", timestamps="word")
+    options = TranscriptionOptions.model_validate({"language": "en", "diarization": {}})
+    assert options.for_decoding == TranscriptionOptions(language="en", timestamps="word")
 
 
 def test_reference_clips_are_stored_but_redacted() -> None:
-    told = TranscriptionOptions.model_validate({"diarization": {"known_speakers": [{"name": "Ann"} | CLIP]}})
-    assert told.diarization is not None
-    assert TranscriptionOptions.model_validate_json(told.model_dump_json()) == told
-    shown = told.redacted.model_dump(mode="json")
-    assert shown["diarization"]["known_speakers"] == [{"name": "Ann"}]
-    assert shown | {"diarization": None} == TranscriptionOptions().model_dump(mode="json")
+    options = TranscriptionOptions.model_validate({"diarization": {"known_speakers": [{"name": "Ann"} | CLIP]}})
+    assert options.diarization is not None
+    assert TranscriptionOptions.model_validate_json(options.model_dump_json()) == options
+    redacted = options.redacted.model_dump(mode="json")
+    assert redacted["diarization"]["known_speakers"] == [{"name": "Ann"}]
+    assert redacted | {"diarization": None} == TranscriptionOptions().model_dump(mode="json")
 
 
 def test_the_webhook_format_is_stored_under_its_old_name() -> None:
-    stored = {
+    old_request = {
         "source": {"kind": "url", "url": "https://example.com/a.mp3"},
         "webhook": {"url": "https://example.com/h"},
         "dialect": "insanely_fast",
     }
-    request = JobRequest.model_validate(stored)
+    request = JobRequest.model_validate(old_request)
     assert request.webhook_format == "insanely_fast"
     assert JobRequest.model_validate_json(request.model_dump_json()) == request
     # As the service computed it when the field was called so: a job that is submitted again is the same.

@@ -1,4 +1,4 @@
-"""The service as its callers see it: cheap checks before the audio is stored, and operations bound to an owner."""
+"""The service bound to an owner: requests are validated before audio is stored, and jobs of others are invisible."""
 
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,7 +31,7 @@ TEXT = "zwei sieben eins acht zwei acht"
 
 
 class Body:
-    """A request body, which counts how often it is read."""
+    """A request body that counts how often it is read."""
 
     def __init__(self, content: bytes = AUDIO) -> None:
         self.content = content
@@ -43,7 +43,7 @@ class Body:
 
 
 def blob_folder(service: Service) -> Path:
-    """The folder of blobs, which the first write creates."""
+    """Return the folder of blobs, which the first write creates."""
     return service.settings.data_dir / "blobs"
 
 
@@ -57,7 +57,7 @@ def request(webhook: str | None = None, **options: Any) -> JobRequest:
 
 @pytest.mark.parametrize("operation", ["submit", "transcribe"])
 @pytest.mark.parametrize(
-    ("refused", "status", "param"),
+    ("invalid_request", "status", "param"),
     [
         (request(model="whisper-huge"), 404, "model"),
         (request(max_new_tokens=10_000), 400, "max_new_tokens"),
@@ -65,16 +65,16 @@ def request(webhook: str | None = None, **options: Any) -> JobRequest:
         (request(webhook="ftp://example.com/done"), 400, "webhook.url"),
     ],
 )
-async def test_a_request_is_validated_before_its_body_is_read(
-    service: Service, operation: str, refused: JobRequest, status: int, param: str
+async def test_request_is_validated_before_its_body_is_read(
+    service: Service, operation: str, invalid_request: JobRequest, status: int, param: str
 ) -> None:
     diarization = service.settings.diarization.model_copy(update={"enabled": False})
     service.settings = service.settings.model_copy(update={"diarization": diarization})
     body = Body()
     caller = JobService(service, "")
     runs: dict[str, Callable[[], Awaitable[object]]] = {
-        "submit": lambda: caller.submit(refused, body=aiter(body)),
-        "transcribe": lambda: final_transcript(caller.transcribe(refused, body=aiter(body))),
+        "submit": lambda: caller.submit(invalid_request, body=aiter(body)),
+        "transcribe": lambda: final_transcript(caller.transcribe(invalid_request, body=aiter(body))),
     }
     with pytest.raises(ServiceError) as error:
         await runs[operation]()
@@ -94,7 +94,7 @@ async def test_a_request_is_validated_before_its_body_is_read(
         ("/infer", {"json": {"audio": base64.b64encode(AUDIO).decode(), "model": "whisper-huge"}}),
     ],
 )
-async def test_an_upload_for_an_unknown_model_is_never_stored(
+async def test_file_for_an_unknown_model_is_not_stored(
     client: httpx.AsyncClient, service: Service, path: str, content: dict[str, Any]
 ) -> None:
     answer = await client.post(path, **content)
@@ -103,7 +103,7 @@ async def test_an_upload_for_an_unknown_model_is_never_stored(
     assert not blob_folder(service).exists()
 
 
-async def test_a_body_becomes_the_blob_of_its_job_and_is_deleted_with_the_job_s_end(service: Service) -> None:
+async def test_body_is_stored_until_the_end_of_its_job(service: Service) -> None:
     caller, body = JobService(service, "alice"), Body()
     job = await caller.submit(request(), body=aiter(body))
     assert isinstance(job.request.source, BlobSource)
@@ -114,7 +114,7 @@ async def test_a_body_becomes_the_blob_of_its_job_and_is_deleted_with_the_job_s_
     assert list(blob_folder(service).iterdir()) == []
 
 
-async def test_the_body_of_a_refused_job_is_deleted(service: Service) -> None:
+async def test_body_of_a_rejected_job_is_deleted(service: Service) -> None:
     caller = JobService(service, "alice")
     job = await caller.submit(request(), "call-17", body=aiter(Body()))
     await caller.wait(job, 60)
@@ -125,7 +125,7 @@ async def test_the_body_of_a_refused_job_is_deleted(service: Service) -> None:
     assert list(blob_folder(service).iterdir()) == []
 
 
-async def test_a_condition_on_the_owner_in_one_place_protects_every_operation(
+async def test_visibility_condition_applies_to_all_operations(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = JobService(service, "alice"), JobService(service, "bob")
@@ -152,7 +152,7 @@ async def test_a_condition_on_the_owner_in_one_place_protects_every_operation(
         with pytest.raises(NotFound):
             await operation(bob)
     assert (await bob.list(None, 10, None)).data == ()
-    assert [each.id for each in (await alice.list(None, 10, None)).data] == [job.id]
+    assert [listed.id for listed in (await alice.list(None, 10, None)).data] == [job.id]
     running = await service.jobs.register_sync(job.request, "call-18", owner="alice")
     assert (await bob.list_active(), await alice.list_active()) == ((), (running.id,))
     await alice.delete(job.id)

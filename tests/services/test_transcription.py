@@ -17,7 +17,7 @@ TRANSCRIPT = Transcript(task="transcribe", language="en", duration=1, text="one"
 
 
 class Transcriber:
-    """Yields a delta, if asked for, waits until `done` is set, and yields the transcript."""
+    """Yields a delta if `stream`, waits until `done` is set, and yields the transcript."""
 
     def __init__(self, service: Service) -> None:
         self.done = asyncio.Event()
@@ -40,29 +40,29 @@ def transcriber(service: Service) -> Transcriber:
     return Transcriber(service)
 
 
-async def state(service: Service) -> JobState:
+async def get_state(service: Service) -> JobState:
     return (await service.jobs.list(None, 1, None, owner="")).data[0].state
 
 
-async def test_the_transcript_is_yielded_once_the_end_is_recorded(service: Service, transcriber: Transcriber) -> None:
+async def test_transcript_is_yielded_after_the_end_is_stored(service: Service, transcriber: Transcriber) -> None:
     stream = service.transcribe(REQUEST, stream=True)
     assert await anext(stream) == DELTA
-    assert await state(service) == "running"
+    assert await get_state(service) == "running"
     transcriber.done.set()
     assert await anext(stream) == TRANSCRIPT
-    assert await state(service) == "succeeded"
+    assert await get_state(service) == "succeeded"
     assert await anext(stream, None) is None
     assert not transcriber.cancelled
 
 
-async def test_a_job_that_has_ended_is_not_run_again(service: Service, transcriber: Transcriber) -> None:
+async def test_ended_job_is_not_run_again(service: Service, transcriber: Transcriber) -> None:
     transcriber.done.set()
     for _ in range(2):
         assert [item async for item in service.transcribe(REQUEST, job_id="mine")] == [TRANSCRIPT]
         transcriber.done.clear()
 
 
-async def test_a_consumer_that_is_cancelled_cancels_the_job(service: Service, transcriber: Transcriber) -> None:
+async def test_cancelled_consumer_cancels_the_job(service: Service, transcriber: Transcriber) -> None:
     stream = service.transcribe(REQUEST, stream=True)
     assert await anext(stream) == DELTA
     consumer = asyncio.ensure_future(anext(stream))
@@ -71,14 +71,14 @@ async def test_a_consumer_that_is_cancelled_cancels_the_job(service: Service, tr
     with pytest.raises(asyncio.CancelledError):
         await consumer
     assert transcriber.cancelled
-    assert await state(service) == "cancelled"
+    assert await get_state(service) == "cancelled"
 
 
-async def test_a_stream_that_is_closed_cancels_the_job(service: Service, transcriber: Transcriber) -> None:
+async def test_closed_stream_cancels_the_job(service: Service, transcriber: Transcriber) -> None:
     stream = service.transcribe(REQUEST, stream=True)
     assert await anext(stream) == DELTA
     await stream.aclose()
-    assert await state(service) == "cancelled"
+    assert await get_state(service) == "cancelled"
 
 
 class TestLimits:
@@ -86,11 +86,11 @@ class TestLimits:
     def args(self) -> dict[str, Any]:
         return {"network": {"allow_private_addresses": True}, "limits": {"request_timeout_s": 0.3}}
 
-    async def test_the_time_limit_is_the_whole_streams(self, service: Service, transcriber: Transcriber) -> None:
-        """Also where each item is awaited in a task of its own, as `kept_alive` does."""
+    async def test_time_limit_of_the_whole_stream(self, service: Service, transcriber: Transcriber) -> None:
+        """Each item is awaited in a task of its own, as `kept_alive` does."""
         stream = service.transcribe(REQUEST, stream=True)
         assert await asyncio.create_task(anext(stream)) == DELTA  # type: ignore[arg-type]
         with pytest.raises(RequestTimeout, match="not finished within"):
             await asyncio.create_task(anext(stream))  # type: ignore[arg-type]
         assert transcriber.cancelled
-        assert await state(service) == "failed"
+        assert await get_state(service) == "failed"

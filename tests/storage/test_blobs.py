@@ -1,4 +1,4 @@
-"""The same tests on a local folder and on S3."""
+"""Blobs in a local folder and on S3."""
 
 import asyncio
 import hashlib
@@ -29,12 +29,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def waiting(source: BlobSource, upload_id: str | None = None, expires_at: datetime | None = None) -> Upload:
+def new_upload(source: BlobSource, upload_id: str | None = None, expires_at: datetime | None = None) -> Upload:
     return Upload(id=upload_id or uuid4().hex, source=source, expires_at=expires_at or now() + HOUR)
 
 
-class Place:
-    """Where blobs are kept, looked at from outside."""
+class Storage:
+    """Direct access to the files of a blob store."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -47,18 +47,18 @@ class Place:
         self._fs.pipe_file(f"{self._root}/{name}", b"x")
 
     def unfinished(self) -> list[object]:
-        """Parts of objects that are not whole yet: S3 charges for them until someone sees to it."""
+        """Return unfinished multipart uploads, which S3 charges for until they are aborted."""
         return self._fs.list_multipart_uploads(self._root) if hasattr(self._fs, "list_multipart_uploads") else []
 
 
 @pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(f"{tmp_path}/blobs" if request.param == "local" else request.getfixturevalue("bucket"))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(f"{tmp_path}/blobs" if request.param == "local" else request.getfixturevalue("bucket"))
 
 
 @pytest.fixture
-def blobs(place: Place) -> BlobStore:
-    return BlobStore(place.url, max_bytes=10)
+def blobs(storage: Storage) -> BlobStore:
+    return BlobStore(storage.url, max_bytes=10)
 
 
 async def read(blobs: BlobStore, key: str, folder: Path) -> bytes:
@@ -66,7 +66,7 @@ async def read(blobs: BlobStore, key: str, folder: Path) -> bytes:
     return (folder / "copy").read_bytes()
 
 
-async def test_what_was_written_is_read(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_write_and_read(blobs: BlobStore, tmp_path: Path) -> None:
     source = await blobs.write(chunks(b"abc", b"", b"defghij"))
     assert source.digest == hashlib.sha256(b"abcdefghij").hexdigest()
     assert await read(blobs, source.key, tmp_path) == b"abcdefghij"
@@ -74,36 +74,36 @@ async def test_what_was_written_is_read(blobs: BlobStore, tmp_path: Path) -> Non
     assert (again.key != source.key, again.digest) == (True, source.digest)
 
 
-async def test_one_of_many_parts(place: Place, tmp_path: Path) -> None:
+async def test_blob_of_many_parts(storage: Storage, tmp_path: Path) -> None:
     content = b"0123456789abcdef" * (2 * blobs_module.PART_BYTES // 16) + b"end"
     parts = [content[start : start + 2**20] for start in range(0, len(content), 2**20)]
-    blobs = BlobStore(place.url)
+    blobs = BlobStore(storage.url)
     source = await blobs.write(chunks(*parts))
     assert await read(blobs, source.key, tmp_path) == content
 
 
-async def test_an_empty_one(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_empty_blob(blobs: BlobStore, tmp_path: Path) -> None:
     assert await read(blobs, (await blobs.write(chunks())).key, tmp_path) == b""
 
 
-async def test_a_blob_over_the_limit_is_refused_and_leaves_nothing(blobs: BlobStore, place: Place) -> None:
+async def test_blob_over_the_limit_leaves_no_files(blobs: BlobStore, storage: Storage) -> None:
     with pytest.raises(TooLarge, match="10 bytes"):
         await blobs.write(chunks(b"12345", b"678901"))
-    assert place.names() == set()
+    assert storage.names() == set()
 
 
-async def test_a_stream_that_breaks_off_leaves_nothing(place: Place) -> None:
+async def test_interrupted_stream_leaves_no_files(storage: Storage) -> None:
     async def breaking() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"x" * (blobs_module.PART_BYTES // 2)
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        await BlobStore(place.url).write(breaking())
-    assert (place.names(), place.unfinished()) == (set(), [])
+        await BlobStore(storage.url).write(breaking())
+    assert (storage.names(), storage.unfinished()) == (set(), [])
 
 
-async def test_a_cancelled_upload_leaves_nothing(blobs: BlobStore, place: Place) -> None:
+async def test_cancelled_write_leaves_no_files(blobs: BlobStore, storage: Storage) -> None:
     started = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -116,13 +116,13 @@ async def test_a_cancelled_upload_leaves_nothing(blobs: BlobStore, place: Place)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    assert (place.names(), place.unfinished()) == (set(), [])
+    assert (storage.names(), storage.unfinished()) == (set(), [])
 
 
-async def test_a_deleted_blob_is_gone_and_may_be_deleted_again(blobs: BlobStore, place: Place, tmp_path: Path) -> None:
+async def test_delete(blobs: BlobStore, storage: Storage, tmp_path: Path) -> None:
     source = await blobs.write(chunks(b"abc"))
     await blobs.delete(source.key)
-    assert place.names() == set()
+    assert storage.names() == set()
     await blobs.delete(source.key)
     with pytest.raises(NotFound):
         await blobs.copy(source.key, tmp_path / "copy")
@@ -131,7 +131,7 @@ async def test_a_deleted_blob_is_gone_and_may_be_deleted_again(blobs: BlobStore,
 @given(
     key=st.text() | st.sampled_from(["../secret", "/etc/passwd", "", ".", "0" * 32 + "\n", "0" * 32 + "/../../secret"])
 )
-async def test_no_key_leads_out_of_the_folder(key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_keys_cannot_leave_the_folder(key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("blobs", numbered=True)
     (root / "secret").write_text("secret")
     (root / "secret.upload").write_text("{}")
@@ -144,53 +144,53 @@ async def test_no_key_leads_out_of_the_folder(key: str, tmp_path_factory: pytest
     assert sorted(path.name for path in root.iterdir()) == ["blobs", "secret", "secret.upload"]
 
 
-async def test_an_upload_is_claimed_once(blobs: BlobStore, place: Place, tmp_path: Path) -> None:
-    upload = waiting(await blobs.write(chunks(b"abc")))
+async def test_upload_is_claimed_once(blobs: BlobStore, storage: Storage, tmp_path: Path) -> None:
+    upload = new_upload(await blobs.write(chunks(b"abc")))
     assert await blobs.claim(upload.id) is None
     await blobs.make_available(upload)
     assert await blobs.claim(upload.id) == upload
     assert await blobs.claim(upload.id) is None
     assert await read(blobs, upload.source.key, tmp_path) == b"abc"
-    assert place.names() == {upload.source.key}
+    assert storage.names() == {upload.source.key}
 
 
-async def test_of_many_that_claim_at_once_one_gets_it(tmp_path: Path) -> None:
+async def test_concurrent_claims(tmp_path: Path) -> None:
     stores = [BlobStore(f"{tmp_path}/blobs") for _ in range(8)]
     for _ in range(25):
-        upload = waiting(await stores[0].write(chunks(b"abc")))
+        upload = new_upload(await stores[0].write(chunks(b"abc")))
         await stores[0].make_available(upload)
-        claimed = await asyncio.gather(*(store.claim(upload.id) for store in stores))
-        assert [one for one in claimed if one] == [upload]
+        results = await asyncio.gather(*(store.claim(upload.id) for store in stores))
+        assert [one for one in results if one] == [upload]
 
 
 @pytest.mark.parametrize("later", [0, 1])
-async def test_of_two_offered_the_one_that_expires_later_stays(blobs: BlobStore, place: Place, later: int) -> None:
+async def test_upload_that_expires_later_replaces_the_other(blobs: BlobStore, storage: Storage, later: int) -> None:
     ends = [now() + HOUR, now() + 2 * HOUR]
-    first = waiting(await blobs.write(chunks(b"1")), expires_at=ends[1 - later])
-    second = waiting(await blobs.write(chunks(b"2")), first.id, expires_at=ends[later])
+    first = new_upload(await blobs.write(chunks(b"1")), expires_at=ends[1 - later])
+    second = new_upload(await blobs.write(chunks(b"2")), first.id, expires_at=ends[later])
     await blobs.make_available(first)
     await blobs.make_available(second)
-    stays = (first, second)[later]
-    assert place.names() == {stays.source.key, f"{first.id}.upload"}
-    assert await blobs.claim(first.id) == stays
+    expected = (first, second)[later]
+    assert storage.names() == {expected.source.key, f"{first.id}.upload"}
+    assert await blobs.claim(first.id) == expected
 
 
-async def test_the_old_that_no_job_needs_is_swept(blobs: BlobStore, place: Place) -> None:
+async def test_sweep(blobs: BlobStore, storage: Storage) -> None:
     old = [await blobs.write(chunks(b"old")) for _ in range(3)]
-    await blobs.make_available(waiting(old[0]))
-    place.put(f"{uuid4().hex}.claimed")
-    place.put("somebody-elses")
-    await asyncio.sleep(1.1)  # S3 tells time in seconds
+    await blobs.make_available(new_upload(old[0]))
+    storage.put(f"{uuid4().hex}.claimed")
+    storage.put("somebody-elses")
+    await asyncio.sleep(1.1)  # S3 has times in whole seconds
     before = now()
     await asyncio.sleep(1.1)
-    young = waiting(await blobs.write(chunks(b"young")))
+    young = new_upload(await blobs.write(chunks(b"young")))
     await blobs.make_available(young)
     assert await blobs.sweep(before, [old[1].key]) == 4
-    assert place.names() == {old[1].key, young.source.key, f"{young.id}.upload", "somebody-elses"}
+    assert storage.names() == {old[1].key, young.source.key, f"{young.id}.upload", "somebody-elses"}
     assert await blobs.sweep(before, [old[1].key]) == 0
-    place.put(f"{uuid4().hex}.claimed")  # by another process, after this one has listed what is there
+    storage.put(f"{uuid4().hex}.claimed")  # by another process, after this one has listed the files
     assert await blobs.sweep(now() + HOUR, [old[1].key, young.source.key, young.id]) == 1
 
 
-async def test_nothing_to_sweep_where_nothing_was_written(blobs: BlobStore) -> None:
+async def test_sweep_of_an_empty_store(blobs: BlobStore) -> None:
     assert await blobs.sweep(now(), []) == 0

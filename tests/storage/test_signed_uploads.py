@@ -11,13 +11,13 @@ from serve_app.storage import signed_uploads as uploads_module
 from serve_app.storage.signed_uploads import signing_key
 
 
-def test_a_configured_key_is_used_and_none_made(tmp_path: Path) -> None:
+def test_configured_key_is_used(tmp_path: Path) -> None:
     settings = AppSettings.model_validate({"data_dir": tmp_path, "uploads": {"signing_key": "k" * 32}})
     assert signing_key(settings) == b"k" * 32
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_is_made_once_for_this_user_only(tmp_path: Path) -> None:
+def test_key_is_created_once_and_private(tmp_path: Path) -> None:
     settings = AppSettings(data_dir=tmp_path / "data")
     key = signing_key(settings)
     (path,) = (tmp_path / "data").iterdir()
@@ -26,15 +26,15 @@ def test_a_key_is_made_once_for_this_user_only(tmp_path: Path) -> None:
     assert signing_key(AppSettings(data_dir=tmp_path / "other")) != key
 
 
-def test_replicas_that_start_together_get_the_same_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_replicas_create_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = AppSettings(data_dir=tmp_path)
-    together = Barrier(8)
+    all_replicas = Barrier(8)
 
-    def random(count: int) -> bytes:
-        together.wait(10)  # every replica has found that there is no key
+    def random_bytes(count: int) -> bytes:
+        all_replicas.wait(10)  # every replica has found no key
         return os.urandom(count)
 
-    monkeypatch.setattr(uploads_module.secrets, "token_bytes", random)
+    monkeypatch.setattr(uploads_module.secrets, "token_bytes", random_bytes)
     with ThreadPoolExecutor(8) as pool:
         keys = set(pool.map(lambda _: signing_key(settings), range(8)))
     assert (len(keys), len(list(tmp_path.iterdir()))) == (1, 1)

@@ -23,7 +23,7 @@ def level(sound: Sound) -> float:
     return float(20 * np.log10(np.sqrt(np.mean(np.square(sound.pcm / 32768)))))
 
 
-def test_every_sound_has_both_lengths(sounds: list[Sound]) -> None:
+def test_lengths_of_all_sounds(sounds: list[Sound]) -> None:
     names = [sound.name.rsplit(",", 1)[0] for sound in sounds]
     assert len({sound.name for sound in sounds}) == len(sounds) == 2 * len(set(names))
     assert {len(sound.pcm) / SAMPLE_RATE for sound in sounds} == set(LENGTHS_S)
@@ -38,18 +38,18 @@ def test_levels_are_those_in_the_names(sounds: list[Sound]) -> None:
     assert all(quiet < loud - 10 for quiet, loud in pairwise(levels))
 
 
-def test_all_but_silence_sounds_throughout(sounds: list[Sound]) -> None:
+def test_sounds_have_no_gaps(sounds: list[Sound]) -> None:
     for sound in sounds:
         if not sound.name.startswith("silence"):
             assert all(part.any() for part in np.array_split(sound.pcm, 4)), sound.name
 
 
-def test_the_same_every_time(sounds: list[Sound]) -> None:
+def test_sounds_are_reproducible(sounds: list[Sound]) -> None:
     for one, other in zip(sounds, non_speech(), strict=True):
         assert np.array_equal(one.pcm, other.pcm), one.name
 
 
-def test_files_hold_the_samples(sounds: list[Sound], tmp_path: Path) -> None:
+def test_files_have_the_samples(sounds: list[Sound], tmp_path: Path) -> None:
     paths = write(tmp_path)
     assert [path.stem for path in paths] == [sound.name for sound in sounds]
     with wave.open(str(paths[-1])) as file:

@@ -12,7 +12,7 @@ from training.whisper_nano.tokenizer import build_tokenizer
 from training.whisper_nano.train import Trainer
 
 
-def test_a_step_is_always_the_same(small_dataset: SpeechDataset) -> None:
+def test_batches_are_reproducible(small_dataset: SpeechDataset) -> None:
     batches = Batches(small_dataset, build_tokenizer(), 100, seed=3)
     late, again = batches[70], (batches[10], batches[70])[1]
     assert torch.equal(late.features, again.features)
@@ -28,7 +28,7 @@ def test_steps_and_seeds_differ(small_dataset: SpeechDataset) -> None:
     assert not torch.equal(long[0].tokens, Batches(small_dataset, tokenizer, 10**6, seed=4)[0].tokens)
 
 
-def test_windows_grow() -> None:
+def test_window_lengths_grow() -> None:
     rng = random.Random(1)
     early, late = ([curriculum(rng, progress).shapes[0].frames for _ in range(200)] for progress in (0.02, 0.9))
     assert max(early) == 400
@@ -42,19 +42,19 @@ def test_learns_and_resumes(small_dataset: SpeechDataset, tmp_path: Path) -> Non
     whole_batch = Batches(small_dataset, build_tokenizer(), 1000, seed=1)[0]
     batch = Batch(*(part[:2] for part in vars(whole_batch).values()))
 
-    def steps(trainer: Trainer, count: int) -> list[float]:
+    def run_steps(trainer: Trainer, count: int) -> list[float]:
         return [float(trainer.step(batch).total(1.0).detach()) for _ in range(count)]
 
     whole = Trainer(tmp_path, 1000, 3e-3, seed=1)
-    totals = steps(whole, 4)
+    totals = run_steps(whole, 4)
     assert totals[-1] < totals[0]
     half = Trainer(tmp_path, 1000, 3e-3, seed=1)
-    steps(half, 2)
+    run_steps(half, 2)
     half.save()
     resumed = Trainer(tmp_path, 1000, 3e-3, seed=1)
     resumed.resume()
     assert resumed.done == 2
-    steps(resumed, 2)
+    run_steps(resumed, 2)
     for ours, theirs in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
 

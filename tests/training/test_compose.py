@@ -43,17 +43,17 @@ def test_same_seed_same_window(small_dataset: SpeechDataset) -> None:
     assert not np.array_equal(first.features, other.features)
 
 
-def test_words_are_where_they_sound(small_dataset: SpeechDataset) -> None:
+def test_word_times_match_the_sound(small_dataset: SpeechDataset) -> None:
     """The loud frames of a window are those of its words, except about two in a hundred."""
     agreement = []
     for seed in range(60):
         window = Composer(small_dataset, seed).window(Shape(800, 800, 99, 0.0))
         if window.words:
-            said = np.zeros(800, bool)
+            in_a_word = np.zeros(800, bool)
             for word in window.words:
-                said[round(word.start) : round(word.end)] = True
+                in_a_word[round(word.start) : round(word.end)] = True
             energy = window.features.mean(0)
-            agreement.append(np.mean(said == (energy > (energy.max() + energy.min()) / 2)))
+            agreement.append(np.mean(in_a_word == (energy > (energy.max() + energy.min()) / 2)))
     assert np.median(agreement) > 0.97
 
 
@@ -63,7 +63,7 @@ def test_some_windows_are_silent(small_dataset: SpeechDataset) -> None:
 
 
 @pytest.mark.parametrize(("pause", "count"), [(50.0, 1), (50.5, 2)])
-def test_a_pause_of_more_than_half_a_second_parts_segments(pause: float, count: int) -> None:
+def test_long_pause_separates_segments(pause: float, count: int) -> None:
     assert len(segments([Word(1, 0, 20), Word(2, 20 + pause, 60 + pause)])) == count
 
 

@@ -21,13 +21,13 @@ def test_known_sequences() -> None:
 
 
 @given(seed=st.integers(0, 10_000), reserved=st.booleans())
-def test_random_digits_keep_to_their_side(seed: int, reserved: bool) -> None:
+def test_random_digits_are_reserved_or_not(seed: int, reserved: bool) -> None:
     digits = random_digits(random.Random(seed), reserved=reserved)
     assert is_reserved(digits) == reserved
     assert 1 <= len(digits) <= 8
 
 
-def test_an_eighth_is_reserved() -> None:
+def test_share_of_reserved_sequences() -> None:
     rng = random.Random(1)
     shares = [is_reserved([rng.randrange(10) for _ in range(6)]) for _ in range(8000)]
     assert 0.11 < sum(shares) / len(shares) < 0.14

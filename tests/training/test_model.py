@@ -56,7 +56,7 @@ def test_same_logits_as_transformers(model: TrainedWhisper, batch: Batch) -> Non
 
 
 @torch.no_grad()
-def test_encoder_heads_begin_at_their_distance(model: TrainedWhisper) -> None:
+def test_initial_offsets_of_encoder_heads(model: TrainedWhisper) -> None:
     """Between position embeddings alone, a head's scores are highest at its offset."""
     encoder = model.whisper.model.encoder
     positions = encoder.embed_positions.weight[None]
@@ -68,7 +68,7 @@ def test_encoder_heads_begin_at_their_distance(model: TrainedWhisper) -> None:
             assert abs(looked.float().median().item() - distance) <= 2
 
 
-def test_every_weight_but_unused_ones_learns(model: TrainedWhisper, batch: Batch) -> None:
+def test_all_used_weights_have_gradients(model: TrainedWhisper, batch: Batch) -> None:
     model.zero_grad()
     losses(model(batch), batch, FIRST_TIMESTAMP).total(1.0).backward()
     still = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -76,7 +76,7 @@ def test_every_weight_but_unused_ones_learns(model: TrainedWhisper, batch: Batch
 
 
 @torch.no_grad()
-def test_guidance_is_least_inside_the_spans(model: TrainedWhisper, batch: Batch) -> None:
+def test_guidance_loss_is_zero_inside_the_spans(model: TrainedWhisper, batch: Batch) -> None:
     outputs = model(batch)
     for head, span in (((1, 0), 0), ((1, 1), 1), ((2, 0), 2), ((2, 1), 1), ((2, 2), 0)):
         first, last = batch.spans[:, span].unsqueeze(-1).unbind(2)
@@ -85,7 +85,7 @@ def test_guidance_is_least_inside_the_spans(model: TrainedWhisper, batch: Batch)
     assert guided_attention(outputs, batch).item() == pytest.approx(0, abs=1e-3)
 
 
-def test_features_are_whispers() -> None:
+def test_features_equal_whisper() -> None:
     samples = noise.make(np.random.default_rng(1), "pink", 16000 * 30)
     samples[16000 * 10 : 16000 * 20] = 0
     ours = whisper_features(mel_power(samples)).T

@@ -14,7 +14,7 @@ from training.whisper_nano.espeak import espeak
 from training.whisper_nano.speech import Clip, UnusableSpeechError, espeak_clip, festival_clip, flite_clip
 
 
-def usable(make: Callable[[], Clip]) -> Clip:
+def make_usable(make: Callable[[], Clip]) -> Clip:
     while True:
         try:
             return make()
@@ -22,7 +22,7 @@ def usable(make: Callable[[], Clip]) -> Clip:
             continue
 
 
-def check(clip: Clip) -> None:
+def check_clip(clip: Clip) -> None:
     assert len(clip.words) == len(clip.digits)
     assert clip.samples.dtype == np.float32
     assert all(0 <= start < end <= len(clip.samples) / 16000 + 0.011 for start, end in clip.words)
@@ -39,23 +39,23 @@ def test_espeak(language: str, reserved: bool) -> None:
         espeak()
     except OSError as error:
         pytest.skip(str(error))
-    clip = usable(lambda: espeak_clip(random.Random(3), language, reserved=reserved))
-    check(clip)
+    clip = make_usable(lambda: espeak_clip(random.Random(3), language, reserved=reserved))
+    check_clip(clip)
     assert is_reserved(clip.digits) == reserved
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 def test_flite() -> None:
     rng = random.Random(3)
-    check(usable(lambda: flite_clip(rng, reserved=False)))
-    assert usable(lambda: flite_clip(rng, reserved=True)).voice == "flite-kal16"
+    check_clip(make_usable(lambda: flite_clip(rng, reserved=False)))
+    assert make_usable(lambda: flite_clip(rng, reserved=True)).voice == "flite-kal16"
 
 
 @pytest.mark.skipif(shutil.which("festival") is None, reason="festival is not installed")
 def test_festival() -> None:
     rng = random.Random(3)
-    clip = usable(lambda: festival_clip(rng))
-    check(clip)
+    clip = make_usable(lambda: festival_clip(rng))
+    check_clip(clip)
     assert is_reserved(clip.digits)
 
 

@@ -22,8 +22,8 @@ def tokenizer() -> WhisperTokenizer:
     return TOKENIZER
 
 
-def written(dataset: SpeechDataset, seed: int, prompted: float = 0.0) -> tuple[Window, Sequence, list[int]]:
-    """A window, its sequence, and the tokens after its task."""
+def build_sequence(dataset: SpeechDataset, seed: int, prompted: float = 0.0) -> tuple[Window, Sequence, list[int]]:
+    """Return a window, its sequence, and the tokens after its task."""
     composer = Composer(dataset, seed)
     window = composer.window(Shape(1200, 1000, 99, 0.5))
     sequence = TARGETS.sequence(composer, window, 100, prompted)
@@ -32,8 +32,8 @@ def written(dataset: SpeechDataset, seed: int, prompted: float = 0.0) -> tuple[W
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_the_text_is_what_is_said(small_dataset: SpeechDataset, seed: int) -> None:
-    window, sequence, tokens = written(small_dataset, seed)
+def test_text_tokens_match_the_words(small_dataset: SpeechDataset, seed: int) -> None:
+    window, sequence, tokens = build_sequence(small_dataset, seed)
     language = "en" if TARGETS.translate in sequence.tokens else window.language
     assert TOKENIZER.decode(tokens, skip_special_tokens=True).split() == spell(
         language, [word.digit for word in window.words]
@@ -43,8 +43,8 @@ def test_the_text_is_what_is_said(small_dataset: SpeechDataset, seed: int) -> No
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_timestamps_to_learn_are_the_segments_edges(small_dataset: SpeechDataset, seed: int) -> None:
-    window, sequence, tokens = written(small_dataset, seed)
+def test_timestamp_labels_are_the_segment_edges(small_dataset: SpeechDataset, seed: int) -> None:
+    window, sequence, tokens = build_sequence(small_dataset, seed)
     times = [label for label in sequence.labels if label >= TARGETS.first_timestamp]
     if tokens[0] == TARGETS.no_timestamps or not window.segments:
         assert not times
@@ -56,8 +56,8 @@ def test_timestamps_to_learn_are_the_segments_edges(small_dataset: SpeechDataset
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_a_prompt_is_read_and_not_learnt(small_dataset: SpeechDataset, seed: int) -> None:
-    _, sequence, _ = written(small_dataset, seed, prompted=1.0)
+def test_prompt_is_not_in_the_labels(small_dataset: SpeechDataset, seed: int) -> None:
+    _, sequence, _ = build_sequence(small_dataset, seed, prompted=1.0)
     start = sequence.tokens.index(TARGETS.start)
     assert sequence.tokens[0] == TARGETS.previous
     assert 1 <= start <= 224
@@ -67,9 +67,9 @@ def test_a_prompt_is_read_and_not_learnt(small_dataset: SpeechDataset, seed: int
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_every_position_belongs_to_one_row(small_dataset: SpeechDataset, seed: int) -> None:
+def test_alignment_spans_cover_all_positions(small_dataset: SpeechDataset, seed: int) -> None:
     """The alignment head's spans follow one another without gap or overlap, from the first word to the end."""
-    window, sequence, _ = written(small_dataset, seed)
+    window, sequence, _ = build_sequence(small_dataset, seed)
     spans = [(first, last) for first, last in sequence.spans()[2].tolist() if last > first]
     if not window.words:
         assert not spans
@@ -80,7 +80,7 @@ def test_every_position_belongs_to_one_row(small_dataset: SpeechDataset, seed: i
 
 
 def test_silence_is_labelled_no_speech(small_dataset: SpeechDataset) -> None:
-    silent = next(found for seed in range(500) if not (found := written(small_dataset, seed))[0].words)
+    silent = next(found for seed in range(500) if not (found := build_sequence(small_dataset, seed))[0].words)
     sequence = silent[1]
     assert sequence.labels[1] == TARGETS.no_speech
     assert sequence.tokens[1] == TARGETS.languages[silent[0].language]
@@ -88,7 +88,7 @@ def test_silence_is_labelled_no_speech(small_dataset: SpeechDataset) -> None:
 
 
 def test_position_labels_name_the_neighbours(small_dataset: SpeechDataset) -> None:
-    window = next(w for seed in range(50) if len((w := written(small_dataset, seed)[0]).words) >= 3)
+    window = next(w for seed in range(50) if len((w := build_sequence(small_dataset, seed)[0]).words) >= 3)
     labels = position_labels(window)
     numbers = [LANGUAGES.index(window.language) * 10 + word.digit for word in window.words]
     middle = int((window.words[1].start + window.words[1].end) / 4)

@@ -9,7 +9,7 @@ from serve_app.models import model_source
 from training.whisper_nano.tokenizer import build_config, build_generation_config, build_processor
 
 SHIPPED = Path(model_source("whisper-nano"))
-OF_THE_LOADER = {"is_local", "local_files_only", "architectures", "dtype", "transformers_version"}
+LOADER_KEYS = {"is_local", "local_files_only", "architectures", "dtype", "transformers_version"}
 """Keys that transformers adds when it loads or saves a whole model."""
 
 
@@ -27,9 +27,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name",
     ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "config.json", "generation_config.json"],
 )
-def test_equals_the_shipped_one(built: Path, name: str) -> None:
+def test_built_processor_equals_the_shipped_one(built: Path, name: str) -> None:
     ours, theirs = (json.loads((folder / name).read_text()) for folder in (built, SHIPPED))
-    for key in OF_THE_LOADER:
+    for key in LOADER_KEYS:
         ours.pop(key, None)
         theirs.pop(key, None)
     assert ours == theirs

@@ -16,7 +16,7 @@ from serve_app.settings import WhisperSettings
 from serve_app.whisper.model.whisper_model import WhisperModel
 
 DATA = Path(__file__).parent.parent / "data"
-SAID = {
+TRANSCRIPTS = {
     "en.mp3": ("en", "three one four one five nine"),
     "de.opus": ("de", "zwei sieben eins acht zwei acht"),
     "fr.flac": ("fr", "un quatre un quatre deux un"),
@@ -32,15 +32,15 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def said() -> dict[str, tuple[str, str]]:
-    """The language and the words of each recording of tests/data."""
-    return SAID
+def transcripts() -> dict[str, tuple[str, str]]:
+    """Return the language and the text of each recording of tests/data."""
+    return TRANSCRIPTS
 
 
 @pytest.fixture(scope="session")
 def windows() -> dict[str, NDArray[np.int16]]:
     """The recordings of tests/data as 16 kHz windows."""
-    return {name: _decode(DATA / name) for name in SAID}
+    return {name: _decode(DATA / name) for name in TRANSCRIPTS}
 
 
 def _decode(path: Path) -> NDArray[np.int16]:

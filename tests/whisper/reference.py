@@ -1,4 +1,4 @@
-"""What the engine is held against: transformers' own Whisper, with a model's weights."""
+"""transformers' own Whisper with a model's weights, which the engine is compared with."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 
 
 def reference(model: WhisperModel, attention: str = "sdpa") -> WhisperForConditionalGeneration:
-    """The same checkpoint in float32, loaded once; eager attention says where it looks."""
+    """Return the same checkpoint in float32, loaded once; eager attention returns its weights."""
     return _loaded(model.card.source, attention)
 
 

@@ -70,10 +70,10 @@ async def test_no_speech_is_left_out_or_repeated(engine: Engine, options: dict[s
     for block in blocks(AudioDecoder(SPEECH / EARLY, LimitSettings())):
         pairs += await decoded(engine, block, **options)
     assert total_length(speech_without_text(pairs)) <= 16_000
-    said = words(" ".join(segment.text for _, text in pairs for segment, _ in text.timed_segments))
+    spoken_words = words(" ".join(segment.text for _, text in pairs for segment, _ in text.timed_segments))
     truth = {entry["file"]: entry["text"] for entry in json.loads((SPEECH / "truth.json").read_text())}
-    assert len(set(said) & set(words(truth[EARLY]))) > 0.8 * len(set(words(truth[EARLY])))
-    triples = [tuple(said[place : place + 3]) for place in range(len(said) - 2)]
+    assert len(set(spoken_words) & set(words(truth[EARLY]))) > 0.8 * len(set(words(truth[EARLY])))
+    triples = [tuple(spoken_words[place : place + 3]) for place in range(len(spoken_words) - 2)]
     assert not [triple for triple, later in zip(triples, triples[3:], strict=False) if triple == later]
     for _, text in pairs:
         segments = [segment for segment, _ in text.timed_segments]

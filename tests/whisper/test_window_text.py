@@ -77,7 +77,7 @@ def test_compression_ratio_equals_whispers() -> None:
     assert compression_ratio("é") == 2 / len(zlib.compress("é".encode()))
 
 
-def test_the_texts_of_a_windows_clips_are_one_text_that_can_be_serialized() -> None:
+def test_combined_text_of_clips_is_serializable() -> None:
     def part(start: float, temperature: float, *segments: tuple[float, float, str]) -> WindowText:
         return WindowText(
             language="en",

@@ -37,12 +37,12 @@ words = st.lists(st.sampled_from(["a", "b", "c"]), max_size=12)
         ("No idea", None, ["no", "idea"]),
     ],
 )
-def test_texts_are_compared_as_in_whispers_paper(text: str, language: str | None, expected: list[str]) -> None:
+def test_normalise(text: str, language: str | None, expected: list[str]) -> None:
     pytest.importorskip("whisper", reason="no normaliser without openai-whisper (the extra bench)")
     assert normalise(text, language) == expected
 
 
-def test_wrong_missing_and_needless_words_count() -> None:
+def test_word_and_character_errors() -> None:
     reference = words_of("one two three four")
     assert word_errors(reference, reference) == Errors(0, 4)
     assert word_errors(reference, words_of("one too three")) == Errors(2, 4)
@@ -52,12 +52,12 @@ def test_wrong_missing_and_needless_words_count() -> None:
     assert character_errors(["ab", "c"], ["a", "bd"]) == Errors(1, 3)
 
 
-def test_errors_of_several_recordings_are_over_all_their_words() -> None:
+def test_error_rate_of_several_recordings() -> None:
     assert (Errors(1, 2) + Errors(0, 8)).rate == 0.1
     assert Errors(3, 0).rate == 3
 
 
-def test_a_run_that_follows_itself_is_doubled() -> None:
+def test_repeated_runs() -> None:
     assert repeated_runs(words_of("a b c a b c d")) == [("a", "b", "c")]
     assert repeated_runs(words_of("x a b c d a b c d a b c d")) == [("a", "b", "c", "d")] * 2
     assert repeated_runs(words_of("no no no no no no")) == [("no", "no", "no")]
@@ -65,14 +65,14 @@ def test_a_run_that_follows_itself_is_doubled() -> None:
     assert repeated_runs(words_of("a b c d a b c")) == []
 
 
-def test_what_the_speaker_repeats_is_no_fault() -> None:
+def test_repetitions_of_the_speaker_do_not_count() -> None:
     twice = words_of("ring the bell ring the bell")
     assert repeated_words(twice, twice) == 0
     assert repeated_words(words_of("ring the bell"), twice) == 3
 
 
 @given(words, words)
-def test_nothing_is_doubled_beyond_what_is_there(reference: list[str], hypothesis: list[str]) -> None:
+def test_repeated_words_are_bounded(reference: list[str], hypothesis: list[str]) -> None:
     assert 0 <= repeated_words(reference, hypothesis) <= len(hypothesis) / 2 + 1
     assert repeated_words(hypothesis, hypothesis) == 0
 
@@ -81,14 +81,14 @@ def segments(*spans: tuple[float, float]) -> list[TimedText]:
     return [TimedText("", *span) for span in spans]
 
 
-def test_speech_that_no_segment_covers_is_lost() -> None:
+def test_uncovered_speech() -> None:
     speech = [(1.0, 4.0), (6.0, 9.0)]
     assert uncovered_speech(speech, segments((0, 10))) == []
     assert uncovered_speech(speech, []) == speech
     assert uncovered_speech(speech, segments((0, 2), (3, 7))) == [(2, 3), (7, 9)]
     assert uncovered_speech(speech, segments((3, 7), (0, 3))) == [(7, 9)]
     assert uncovered_speech(speech, segments((0, 8), (2, 3))) == [(8, 9)], "a segment within another"
-    assert uncovered_speech(speech, segments((1.2, 3.8), (6.1, 9.1))) == [], "edges of segments are no holes"
+    assert uncovered_speech(speech, segments((1.2, 3.8), (6.1, 9.1))) == [], "short gaps at the edges do not count"
     assert lost_s(speech, segments((0, 2), (3, 7))) == 3
 
 
@@ -96,7 +96,7 @@ _spans = st.lists(st.tuples(st.floats(0, 20), st.floats(0.5, 5)).map(lambda s: (
 
 
 @given(_spans, _spans)
-def test_holes_lie_in_speech_and_outside_segments(
+def test_uncovered_speech_is_outside_segments(
     speech: list[tuple[float, float]], hypothesis: list[tuple[float, float]]
 ) -> None:
     for start, end in uncovered_speech(speech, segments(*hypothesis)):
@@ -104,12 +104,12 @@ def test_holes_lie_in_speech_and_outside_segments(
         assert not any(left < end and start < right for left, right in hypothesis)
 
 
-def test_boundaries_are_the_first_start_and_the_last_end() -> None:
+def test_boundary_errors() -> None:
     assert boundary_errors([(1, 2), (3, 4)], segments((3.5, 4.5), (0.5, 2))) == (0.5, 0.5)
     assert boundary_errors([], segments((0, 1))) is boundary_errors([(0, 1)], []) is None
 
 
-def test_times_are_compared_of_words_that_both_heard() -> None:
+def test_time_differences_of_matching_words() -> None:
     reference = [TimedText(" One,", 0, 1), TimedText(" two", 1, 2), TimedText(" three.", 2, 3)]
     hypothesis = [
         TimedText("one", 0.5, 1.25),

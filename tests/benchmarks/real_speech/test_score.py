@@ -35,36 +35,41 @@ def engine(name: str, *rows: score.Row, **figures: Any) -> report.Engine:
     return {"engine": name, "label": f"engine {name}", "rows": list(rows), **figures}
 
 
-def test_a_row_holds_figures_and_no_text() -> None:
+def test_row_has_figures_and_no_text() -> None:
     pytest.importorskip("whisper", reason="no normaliser without openai-whisper (the extra bench)")
     recording = Recording(DATA / "es.wav", "es", "uno dos tres")
     start, end = recording.speech[0][0], recording.speech[-1][1]
-    found = score.row(
+    result = score.row(
         recording, EngineTranscript("Uno, dos.", "es", (TimedText("Uno, dos.", start, end),), seconds=1.0)
     )
-    assert (found["words"], found["characters"], found["lost_s"], found["repeated_words"]) == ([1, 3], [4, 10], 0, 0)
-    assert found["boundaries_s"] == [0, 0]
-    assert "dos" not in json.dumps(found)
+    assert (result["words"], result["characters"], result["lost_s"], result["repeated_words"]) == (
+        [1, 3],
+        [4, 10],
+        0,
+        0,
+    )
+    assert result["boundaries_s"] == [0, 0]
+    assert "dos" not in json.dumps(result)
     nothing = score.row(recording, EngineTranscript("", "es", ()))
     assert nothing["lost_s"] > 1
     assert nothing["boundaries_s"] is None
     assert score.row(Recording(DATA / "es.wav", None, None), EngineTranscript("uno", "es", ()))["words"] is None
 
 
-def test_rates_are_over_all_words_and_recordings_without_text_do_not_count() -> None:
+def test_summary() -> None:
     rows = [
         row(),
         row(words=[4, 30], detected_language="de", lost_s=1.5),
         row("b.wav", words=None, characters=None, language=None),
     ]
-    found = score.summary(rows)
-    assert (found["wer"], found["language_right"], found["speed"]) == (5 / 40, 0.5, 5)
-    assert found["with_uncovered_speech"] == ["a.wav"]
+    result = score.summary(rows)
+    assert (result["wer"], result["language_right"], result["speed"]) == (5 / 40, 0.5, 5)
+    assert result["with_uncovered_speech"] == ["a.wav"]
     assert score.by_language(rows)["en"]["recordings"] == 2
     assert score.summary([row(words=None)])["wer"] is None
 
 
-def test_recordings_where_a_peer_is_better_are_named() -> None:
+def test_worse_than_baselines() -> None:
     rows = {
         "ours": [row(words=[3, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
         "openai": [row(words=[5, 10]), row("b.wav"), row("c.wav", words=None), row("d.wav", words=[9, 10])],
@@ -79,22 +84,22 @@ def test_recordings_where_a_peer_is_better_are_named() -> None:
     assert score.worse_than_baselines(rows, "ours") == [("a.wav", 0.3, 0.2), ("b.wav", 0.1, 0.0)]
 
 
-def test_words_times_are_summed_up() -> None:
+def test_word_times() -> None:
     reference = {"a": EngineTranscript("", "en", (), (TimedText("one", 0, 1), TimedText("two", 1, 2)))}
     transcript = {"a": EngineTranscript("", "en", (), (TimedText("one", 0.1, 1), TimedText("two", 1.3, 2)))}
-    found = score.word_times(reference, transcript)
-    assert found is not None
-    assert (found["words"], found["start_median_s"], found["end_median_s"]) == (2, 0.2, 0)
+    result = score.word_times(reference, transcript)
+    assert result is not None
+    assert (result["words"], result["start_median_s"], result["end_median_s"]) == (2, 0.2, 0)
     assert score.word_times(reference, {"a": EngineTranscript("", "en", ())}) is None
 
 
-def test_the_tables_show_every_engine() -> None:
+def test_tables_of_all_engines() -> None:
     ours = engine("ours", row(lost_s=1.5), hallucinations={"hum": 3}, sounds=8, long=row(audio_s=600.0))
     times = {"words": 9, "start_median_s": 0.02, "start_p90_s": 0.1, "end_median_s": 0.03, "end_p90_s": 0.2}
     other = engine("faster", row(words=[0, 10]), word_times=times)
     text = report.text({"engines": [ours, other], "long_minutes": 10.0})
     assert "| engine ours | 10.0% | 2.5% | 1.50 (1) | 0 | 1 of 8 | 100.0% | 0.10 / 0.30 | 5.0 |" in text
-    assert text.index("| engine faster | 0.0%") < text.index("| engine ours | 10.0%"), "the best comes first"
+    assert text.index("| engine faster | 0.0%") < text.index("| engine ours | 10.0%"), "the best engine comes first"
     assert "| a.wav, 10 s | 10.0% lost 1.50 s | 0.0% |" in text
     assert "- engine ours: a.wav 10.0%, best other engine 0.0%" in text
     assert "| engine faster | 9 | 20 | 100 | 30 | 200 |" in text
@@ -102,14 +107,14 @@ def test_the_tables_show_every_engine() -> None:
     assert "| engine ours | 10.0% | 0.00 | 0 | 0.30 | 300.0 |" in text
 
 
-def test_a_part_that_was_not_measured_has_no_table() -> None:
+def test_no_table_of_unmeasured_parts() -> None:
     text = report.text({"engines": [engine("ours", hallucinations={}, sounds=8)], "long_minutes": None})
     assert "0 of 8" in text
     assert "WER |\n" not in text
     assert "By recording" not in text
 
 
-def test_answers_are_kept_part_by_part_and_file_by_file(tmp_path: Path) -> None:
+def test_transcript_cache(tmp_path: Path) -> None:
     transcript = EngineTranscript("one", "en", (TimedText("one", 0, 1),), (TimedText("one", 0.1, 0.9),), 2.5)
     path = tmp_path / "new" / "ours.json"
     transcript_cache.save(path, {"speech": {"a.wav": transcript, "b.wav": transcript}})
@@ -124,7 +129,7 @@ def test_answers_are_kept_part_by_part_and_file_by_file(tmp_path: Path) -> None:
         cached.transcribe("words", [Path("c.wav")])
 
 
-def test_recordings_come_from_a_folder(tmp_path: Path) -> None:
+def test_load_recordings(tmp_path: Path) -> None:
     folder = tmp_path / "speech"
     folder.mkdir()
     (tmp_path / "jfk.flac").touch()
@@ -133,19 +138,19 @@ def test_recordings_come_from_a_folder(tmp_path: Path) -> None:
     assert [(one.path.name, one.language) for one in load_extra(folder)] == [("jfk.flac", "en")]
 
 
-def test_speech_is_where_the_detector_hears_it() -> None:
+def test_detected_speech() -> None:
     recording = Recording(DATA / "es.wav", "es", None)
     assert recording.speech
     assert 0 <= recording.speech[0][0] < recording.speech[-1][1] <= recording.duration
 
 
-def test_a_synthesiser_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_synthesiser_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install espeak-ng"):
         synthesise_sentences(tmp_path / "spoken")
 
 
-def test_joined_recordings_fill_the_time_with_all_texts(tmp_path: Path) -> None:
+def test_join_recordings(tmp_path: Path) -> None:
     parts = []
     for number, seconds in enumerate((2, 3)):
         path = tmp_path / f"{number}.wav"

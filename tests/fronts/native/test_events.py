@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 DATA = Path(__file__).parents[2] / "data"
 
 
-def parsed(stream: str) -> list[dict[str, Any]]:
-    """Server-sent events as `{event, id, data}`."""
+def parse_events(stream: str) -> list[dict[str, Any]]:
+    """Parse server-sent events into `{event, id, data}`."""
     found = []
     for block in stream.replace("\r\n", "\n").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
@@ -24,31 +24,29 @@ def parsed(stream: str) -> list[dict[str, Any]]:
     return found
 
 
-async def submitted(client: httpx.AsyncClient, **fields: str) -> str:
+async def submit(client: httpx.AsyncClient, **fields: str) -> str:
     answer = await client.post("/v1/jobs", files={"file": (DATA / "en.mp3").read_bytes()}, data=fields)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
 
-async def test_events_come_until_the_end_and_again_from_where_one_was(client: httpx.AsyncClient) -> None:
-    job_id = await submitted(client)
+async def test_events_are_streamed_and_resumed(client: httpx.AsyncClient) -> None:
+    job_id = await submit(client)
     stream = await client.get(f"/v1/jobs/{job_id}/events")
     assert stream.headers["content-type"].startswith("text/event-stream")
-    events = parsed(stream.text)
+    events = parse_events(stream.text)
     assert [event["id"] for event in events] == [str(number) for number in range(1, len(events) + 1)]
     types = [event["event"] for event in events if event["event"] != "progress"]
     assert types == ["queued", "started", "completed"]
     assert (events[-1]["data"]["status"], events[-1]["data"]["progress"]) == ("succeeded", 1.0)
     rest = await client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": "1"})
-    assert parsed(rest.text) == events[1:]
+    assert parse_events(rest.text) == events[1:]
     nothing = await client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": str(len(events))})
-    assert (nothing.status_code, parsed(nothing.text)) == (200, [])
+    assert (nothing.status_code, parse_events(nothing.text)) == (200, [])
 
 
-async def test_a_comment_comes_where_nothing_happens(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that no proxy cuts the stream: FastAPI sends them."""
+async def test_idle_stream_sends_comments(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI sends them, so that no proxy closes the stream."""
     monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.05)
 
     async def slow(_: web.Request) -> web.FileResponse:
@@ -61,20 +59,20 @@ async def test_a_comment_comes_where_nothing_happens(
         job_id = (await client.post("/v1/jobs", json={"url": str(server.make_url("/audio"))})).json()["id"]
         stream = (await client.get(f"/v1/jobs/{job_id}/events")).text
     assert stream.count(": ping\n\n") >= 3
-    events = parsed(stream)
+    events = parse_events(stream)
     assert [event["id"] for event in events] == [str(number) for number in range(1, len(events) + 1)]
     assert events[-1]["event"] == "completed"
 
 
 @pytest.mark.parametrize("wrong", ["-1", "x", "1159695443188421115248640"])
-async def test_wrong_requests_for_events(client: httpx.AsyncClient, wrong: str) -> None:
+async def test_invalid_event_requests(client: httpx.AsyncClient, wrong: str) -> None:
     assert (await client.get("/v1/jobs/unknown/events")).status_code == 404
-    job_id = await submitted(client)
+    job_id = await submit(client)
     refused = await client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": wrong})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "Last-Event-ID")
 
 
-async def test_deliveries_are_listed_and_sent_again(client: httpx.AsyncClient) -> None:
+async def test_deliveries_are_listed_and_redelivered(client: httpx.AsyncClient) -> None:
     received: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     answers = [410]
 
@@ -86,7 +84,7 @@ async def test_deliveries_are_listed_and_sent_again(client: httpx.AsyncClient) -
     app.router.add_post("/hook", hook)
     async with TestServer(app, host="127.0.0.1") as server:
         webhook = {"url": str(server.make_url("/hook")), "events": ["completed"]}
-        job_id = await submitted(client, webhook=json.dumps(webhook))
+        job_id = await submit(client, webhook=json.dumps(webhook))
         first = await asyncio.wait_for(received.get(), 60)
         assert first[1] == "job.completed"
         await client.get(f"/v1/jobs/{job_id}/events")

@@ -3,42 +3,22 @@ import base64
 import json
 import re
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from serve_app.services.transcription import Service
-
-DATA = Path(__file__).parents[2] / "data"
-EN = "three one four one five nine"
+from tests.fronts.helpers import DATA, EN, serve, wait_for_job
 
 
-async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(60):
-        while (job := (await client.get(f"/v1/jobs/{job_id}")).json())["status"] in ("queued", "running"):
-            await asyncio.sleep(0.02)
-    return job
-
-
-async def serve(handlers: dict[str, Any]) -> TestServer:
-    app = web.Application()
-    for path, handler in handlers.items():
-        app.router.add_route("*", path, handler)
-    server = TestServer(app, host="127.0.0.1")
-    await server.start_server()
-    return server
-
-
-async def test_a_file_becomes_a_job_with_a_transcript(client: httpx.AsyncClient, service: Service) -> None:
+async def test_upload_is_transcribed(client: httpx.AsyncClient, service: Service) -> None:
     answer = await client.post("/v1/jobs", files={"file": (DATA / "en.mp3").read_bytes()}, data={"language": "english"})
     submitted = answer.json()
     assert (answer.status_code, submitted["status"]) == (202, "queued")
     assert answer.headers["location"] == f"/v1/jobs/{submitted['id']}"
-    job = await ended(client, submitted["id"])
+    job = await wait_for_job(client, submitted["id"])
     assert (job["status"], job["progress"], job["options"]["language"]) == ("succeeded", 1.0, "en")
     assert set(job["timings"]) == {"fetch", "transcribe"}
     assert (await client.get(job["transcript_url"])).json()["text"] == EN
@@ -46,7 +26,7 @@ async def test_a_file_becomes_a_job_with_a_transcript(client: httpx.AsyncClient,
     assert not list(service.settings.data_dir.glob("blobs/*"))
 
 
-async def test_a_url_with_a_webhook(client: httpx.AsyncClient) -> None:
+async def test_url_with_webhook(client: httpx.AsyncClient) -> None:
     received: asyncio.Queue[tuple[dict[str, Any], Any]] = asyncio.Queue()
 
     async def audio(_: web.Request) -> web.FileResponse:
@@ -71,17 +51,17 @@ async def test_a_url_with_a_webhook(client: httpx.AsyncClient) -> None:
     await server.close()
 
 
-async def test_base64_bare_and_as_a_data_url(client: httpx.AsyncClient) -> None:
+async def test_base64_audio(client: httpx.AsyncClient) -> None:
     text = base64.b64encode((DATA / "fr.flac").read_bytes()).decode()
     for audio in (text, f"data:audio/flac;base64,{text}"):
-        job = await ended(client, (await client.post("/v1/jobs", json={"audio": audio})).json()["id"])
+        job = await wait_for_job(client, (await client.post("/v1/jobs", json={"audio": audio})).json()["id"])
         assert job["status"] == "succeeded", job["error"]
 
 
-async def test_a_job_that_fails_says_why(client: httpx.AsyncClient) -> None:
+async def test_failed_job_has_an_error(client: httpx.AsyncClient) -> None:
     server = await serve({})
     url = str(server.make_url("/none.mp3"))
-    job = await ended(client, (await client.post("/v1/jobs", json={"url": url})).json()["id"])
+    job = await wait_for_job(client, (await client.post("/v1/jobs", json={"url": url})).json()["id"])
     assert (job["status"], job["error"]["param"]) == ("failed", "url")
     assert "404" in job["error"]["message"]
     answer = await client.get(f"/v1/jobs/{job['id']}/transcript")
@@ -89,20 +69,20 @@ async def test_a_job_that_fails_says_why(client: httpx.AsyncClient) -> None:
     await server.close()
 
 
-async def test_subtitles_are_laid_out_as_asked(client: httpx.AsyncClient) -> None:
-    async def submitted(**fields: str) -> str:
+async def test_subtitle_layout(client: httpx.AsyncClient) -> None:
+    async def submit(**fields: str) -> str:
         answer = await client.post("/v1/jobs", files={"file": (DATA / "en.mp3").read_bytes()}, data=fields)
-        job = await ended(client, answer.json()["id"])
+        job = await wait_for_job(client, answer.json()["id"])
         return str(job["transcript_url"])
 
-    url = await submitted(timestamps="word", vad='{"pad_ms": 100}')
+    url = await submit(timestamps="word", vad='{"pad_ms": 100}')
     answer = await client.get(url, params={"format": "srt", "max_line_width": 10, "max_line_count": 1})
     assert [line for line in answer.text.splitlines() if line.isascii() and line[:1].isalpha()] == [
         *("three one", "four one", "five nine")
     ]
     answer = await client.get(url, params={"format": "vtt", "highlight_words": "true"})
     assert "<u>three</u> one four" in answer.text
-    bare = await submitted()
+    bare = await submit()
     for target, query in (
         (bare, {"format": "srt", "max_line_width": 20}),
         (bare, {"format": "vtt", "highlight_words": "true"}),
@@ -153,7 +133,7 @@ async def test_subtitles_are_laid_out_as_asked(client: httpx.AsyncClient) -> Non
         ),
     ],
 )
-async def test_bad_bodies_name_their_field(
+async def test_invalid_fields_are_named(
     client: httpx.AsyncClient, body: dict[str, Any], param: str | None, status: int
 ) -> None:
     answer = await client.post("/v1/jobs", json=body)
@@ -163,7 +143,7 @@ async def test_bad_bodies_name_their_field(
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null", b"[" * 5000, b'{"url": "http://x/\\ud800"}']
 )
-async def test_bodies_that_are_no_job_at_all(client: httpx.AsyncClient, raw: bytes) -> None:
+async def test_invalid_bodies_are_rejected(client: httpx.AsyncClient, raw: bytes) -> None:
     answer = await client.post("/v1/jobs", content=raw, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
@@ -183,18 +163,20 @@ async def test_bodies_that_are_no_job_at_all(client: httpx.AsyncClient, raw: byt
         {"id": "a/b"},
     ],
 )
-async def test_bad_form_fields_are_named(client: httpx.AsyncClient, service: Service, fields: dict[str, str]) -> None:
+async def test_invalid_form_fields_are_named(
+    client: httpx.AsyncClient, service: Service, fields: dict[str, str]
+) -> None:
     answer = await client.post("/v1/jobs", files={"file": b"x"}, data=fields)
     assert (answer.status_code, answer.json()["error"]["param"].split(".")[0]) == (400, next(iter(fields)))
     assert not list(service.settings.data_dir.glob("blobs/*"))
 
 
-async def test_another_content_type_is_a_415(client: httpx.AsyncClient) -> None:
+async def test_unsupported_content_type(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/jobs", content=b"x", headers={"content-type": "audio/mpeg"})
     assert answer.status_code == 415
 
 
-async def test_listing_cancelling_and_forgetting(client: httpx.AsyncClient) -> None:
+async def test_list_cancel_and_delete(client: httpx.AsyncClient) -> None:
     release = asyncio.Event()
 
     async def slow(_: web.Request) -> web.Response:
@@ -219,7 +201,7 @@ async def test_listing_cancelling_and_forgetting(client: httpx.AsyncClient) -> N
     await server.close()
 
 
-async def test_a_repeated_form_field_is_named(client: httpx.AsyncClient) -> None:
+async def test_repeated_form_field_is_named(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/jobs", files={"file": b"x"}, data={"language": ["en", "de"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "language")
 
@@ -227,29 +209,29 @@ async def test_a_repeated_form_field_is_named(client: httpx.AsyncClient) -> None
 @pytest.mark.parametrize(
     "query", [{"limit": "0"}, {"limit": "x"}, {"cursor": "%%%"}, {"status": "asleep"}, {"state": "queued"}]
 )
-async def test_bad_queries_name_their_field(client: httpx.AsyncClient, query: dict[str, str]) -> None:
+async def test_invalid_query_parameters_are_named(client: httpx.AsyncClient, query: dict[str, str]) -> None:
     answer = await client.get("/v1/jobs", params=query)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(query)))
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/nope", "/v1/jobs/nope/transcript", "/nowhere", "/v1/nowhere"])
-async def test_what_is_not_there_is_a_404_in_the_same_shape(client: httpx.AsyncClient, path: str) -> None:
+async def test_not_found(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert (answer.status_code, set(answer.json()["error"])) == (404, {"message", "type", "param", "code"})
 
 
-async def test_the_openapi_document_is_served(client: httpx.AsyncClient) -> None:
+async def test_openapi_document(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     paths = document["paths"]
     assert set(paths["/v1/jobs"]["post"]["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     for speech in ("/v1/audio/transcriptions", "/v1/audio/translations"):
         assert set(paths[speech]["post"]["requestBody"]["content"]) == {"multipart/form-data"}
     for reference in set(re.findall(r'"\$ref": "#/([^"]*)"', json.dumps(document))):
-        reduce(lambda part, name: part[name], reference.split("/"), document)  # it leads somewhere
+        reduce(lambda part, name: part[name], reference.split("/"), document)  # raises KeyError for a broken reference
     assert (await client.get("/docs")).status_code == 200
 
 
-async def test_the_same_key_and_request_is_the_same_job(client: httpx.AsyncClient) -> None:
+async def test_same_idempotency_key_is_same_job(client: httpx.AsyncClient) -> None:
     key, body = {"Idempotency-Key": "order 7"}, {"audio": base64.b64encode((DATA / "en.mp3").read_bytes()).decode()}
     first = await client.post("/v1/jobs", json=body, headers=key)
     again = await client.post("/v1/jobs", json=body, headers=key)
@@ -263,10 +245,10 @@ async def test_the_same_key_and_request_is_the_same_job(client: httpx.AsyncClien
     )
     too_long = await client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k" * 256})
     assert (too_long.status_code, too_long.json()["error"]["param"]) == (400, "Idempotency-Key")
-    assert (await ended(client, first.json()["id"]))["status"] == "succeeded"
+    assert (await wait_for_job(client, first.json()["id"]))["status"] == "succeeded"
 
 
-async def test_a_client_may_choose_the_id(client: httpx.AsyncClient) -> None:
+async def test_id_chosen_by_the_client(client: httpx.AsyncClient) -> None:
     file = {"file": (DATA / "en.mp3").read_bytes()}
     first = await client.post("/v1/jobs", files=file, data={"id": "call-17.a", "priority": "high"})
     assert (first.status_code, first.json()["id"], first.json()["priority"]) == (202, "call-17.a", "high")
@@ -275,12 +257,12 @@ async def test_a_client_may_choose_the_id(client: httpx.AsyncClient) -> None:
     for wrong in ("", "a/b", "-a", "x" * 129, "ä"):
         refused = await client.post("/v1/jobs", files=file, data={"id": wrong})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "id"), wrong
-    assert (await ended(client, "call-17.a"))["status"] == "succeeded"
+    assert (await wait_for_job(client, "call-17.a"))["status"] == "succeeded"
     listed = (await client.get("/v1/jobs", params={"limit": 1})).json()["data"]
     assert [job["id"] for job in listed] == ["call-17.a"]
 
 
-async def test_a_client_may_wait_a_while(client: httpx.AsyncClient) -> None:
+async def test_prefer_wait(client: httpx.AsyncClient) -> None:
     file = {"file": (DATA / "en.mp3").read_bytes()}
     answer = await client.post("/v1/jobs", files=file, headers={"Prefer": "wait=60"})
     assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")

@@ -1,4 +1,4 @@
-"""What a user of `octoai-sdk` writes: run with the service's URL and a recording's path, prints what came as JSON."""
+"""A program as a user of `octoai-sdk` writes it: takes the service's URL, a recording's path and a key, prints JSON."""
 
 import json
 import sys

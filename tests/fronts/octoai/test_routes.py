@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from serve_app.services.transcription import Service
-from tests.fronts.native.test_jobs import DATA, EN, ended, serve
+from tests.fronts.helpers import DATA, EN, serve, wait_for_job
 
 SDK = Path(sys.prefix) / "octoai-sdk"
 AUDIO = base64.b64encode((DATA / "en.mp3").read_bytes()).decode()
@@ -19,7 +19,7 @@ KEY = "one key"
 IN_BACKGROUND = {"X-OctoAI-Async": "1"}
 
 
-async def finished(client: httpx.AsyncClient, poll_url: str) -> dict[str, Any]:
+async def wait_until_ready(client: httpx.AsyncClient, poll_url: str) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while (answer := await client.get(poll_url)).status_code == 202:
             assert answer.json()["status"] in ("pending", "running")
@@ -29,8 +29,8 @@ async def finished(client: httpx.AsyncClient, poll_url: str) -> dict[str, Any]:
     return body
 
 
-def detail(answer: httpx.Response) -> str:
-    """The message of an error, whose shape must be right."""
+def error_message(answer: httpx.Response) -> str:
+    """Return the message of an error, after checking the error's format."""
     assert set(answer.json()) == {"detail"}, answer.text
     assert answer.headers["x-user-request-id"]
     message: str = answer.json()["detail"]
@@ -40,7 +40,7 @@ def detail(answer: httpx.Response) -> str:
 @pytest.mark.parametrize(
     "audio", [AUDIO, f"data:audio/mpeg;base64,{AUDIO}", {"data": AUDIO}], ids=["base64", "data URL", "the SDK's Audio"]
 )
-async def test_a_recording_is_transcribed_at_once(client: httpx.AsyncClient, audio: Any) -> None:
+async def test_synchronous_request(client: httpx.AsyncClient, audio: Any) -> None:
     answer = await client.post("/infer", json={"audio": audio, "language": "en", "task": "transcribe"})
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -53,7 +53,7 @@ async def test_a_recording_is_transcribed_at_once(client: httpx.AsyncClient, aud
     assert (job["mode"], job["status"]) == ("sync", "succeeded")
 
 
-async def test_a_url_is_fetched(client: httpx.AsyncClient) -> None:
+async def test_audio_by_url(client: httpx.AsyncClient) -> None:
     async def audio(_: web.Request) -> web.FileResponse:
         return web.FileResponse(DATA / "de.opus")
 
@@ -65,7 +65,7 @@ async def test_a_url_is_fetched(client: httpx.AsyncClient) -> None:
     await server.close()
 
 
-async def test_words_and_log_probabilities_when_asked_for(client: httpx.AsyncClient) -> None:
+async def test_words_and_log_probabilities(client: httpx.AsyncClient) -> None:
     answer = await client.post("/infer", json={"audio": AUDIO, "timestamps": "word", "logprobs": True})
     response = answer.json()["response"]
     words = [word for segment in response["segments"] for word in segment["words"]]
@@ -74,13 +74,13 @@ async def test_words_and_log_probabilities_when_asked_for(client: httpx.AsyncCli
     assert "".join(token["token"] for token in response["logprobs"]).strip() == EN
 
 
-async def test_a_request_in_the_background_is_polled_for(client: httpx.AsyncClient) -> None:
+async def test_asynchronous_request(client: httpx.AsyncClient) -> None:
     submitted = await client.post("/infer", json={"audio": AUDIO}, headers=IN_BACKGROUND)
     future = submitted.json()
     assert (submitted.status_code, set(future)) == (201, {"response_id", "poll_url"})
     assert future["poll_url"] == f"http://service/v1/requests/{future['response_id']}"
     assert submitted.headers["x-user-request-id"] == future["response_id"]
-    progress = await finished(client, future["poll_url"])
+    progress = await wait_until_ready(client, future["poll_url"])
     assert progress["status"] == "completed"
     assert progress["response_url"] == f"http://service/v1/responses/{future['response_id']}"
     result = (await client.get(progress["response_url"])).json()
@@ -89,22 +89,22 @@ async def test_a_request_in_the_background_is_polled_for(client: httpx.AsyncClie
     assert result | {"prediction_time_ms": 0} == at_once | {"prediction_time_ms": 0}
 
 
-async def test_a_request_that_fails_says_why(client: httpx.AsyncClient) -> None:
-    noise = base64.b64encode(b"no sound at all").decode()
-    at_once = await client.post("/infer", json={"audio": noise})
+async def test_failed_request_has_an_error(client: httpx.AsyncClient) -> None:
+    invalid_audio = base64.b64encode(b"no sound at all").decode()
+    at_once = await client.post("/infer", json={"audio": invalid_audio})
     assert at_once.status_code == 400
     job = (await client.get(f"/v1/jobs/{at_once.headers['x-user-request-id']}")).json()
-    assert (job["status"], job["error"]["message"] in detail(at_once)) == ("failed", True)
+    assert (job["status"], job["error"]["message"] in error_message(at_once)) == ("failed", True)
 
-    future = (await client.post("/infer", json={"audio": noise}, headers=IN_BACKGROUND)).json()
-    progress = await finished(client, future["poll_url"])
-    assert (progress["status"], progress["detail"]) == ("failed", detail(at_once))
+    future = (await client.post("/infer", json={"audio": invalid_audio}, headers=IN_BACKGROUND)).json()
+    progress = await wait_until_ready(client, future["poll_url"])
+    assert (progress["status"], progress["detail"]) == ("failed", error_message(at_once))
     answer = await client.get(progress["response_url"])
-    assert (answer.status_code, detail(answer)) == (400, detail(at_once))
+    assert (answer.status_code, error_message(answer)) == (400, error_message(at_once))
     assert answer.headers["x-user-request-id"] == future["response_id"]
 
 
-async def test_a_response_that_is_not_there_yet(client: httpx.AsyncClient) -> None:
+async def test_response_before_the_end(client: httpx.AsyncClient) -> None:
     released = asyncio.Event()
 
     async def slow(_: web.Request) -> web.FileResponse:
@@ -117,12 +117,12 @@ async def test_a_response_that_is_not_there_yet(client: httpx.AsyncClient) -> No
     progress = await client.get(f"/v1/requests/{ids[0]}")
     assert (progress.status_code, progress.json()["status"] in ("pending", "running")) == (202, True)
     answer = await client.get(progress.json()["response_url"])
-    assert (answer.status_code, "succeeded" in detail(answer)) == (409, True)
+    assert (answer.status_code, "succeeded" in error_message(answer)) == (409, True)
     await client.delete(f"/v1/jobs/{ids[1]}")
     assert (await client.get(f"/v1/requests/{ids[1]}")).json()["status"] == "failed"
     assert (await client.get(f"/v1/responses/{ids[1]}")).status_code == 409
     released.set()
-    assert (await ended(client, ids[0]))["status"] == "succeeded"
+    assert (await wait_for_job(client, ids[0]))["status"] == "succeeded"
     await server.close()
 
 
@@ -157,35 +157,35 @@ async def test_a_response_that_is_not_there_yet(client: httpx.AsyncClient) -> No
     ],
 )
 @pytest.mark.parametrize("headers", [{}, IN_BACKGROUND], ids=["at once", "in the background"])
-async def test_bad_bodies_name_their_field(
+async def test_invalid_fields_are_named(
     client: httpx.AsyncClient, service: Service, body: Any, status: int, field: str, headers: dict[str, str]
 ) -> None:
     content = json.dumps(body)
     answer = await client.post("/infer", content=content, headers={"content-type": "application/json"} | headers)
-    assert (answer.status_code, field in detail(answer)) == (status, True), answer.text
+    assert (answer.status_code, field in error_message(answer)) == (status, True), answer.text
     assert not list(service.settings.data_dir.glob("blobs/*"))
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null", b"[" * 5000, b"9" * 5000])
-async def test_bodies_that_are_no_request_at_all(client: httpx.AsyncClient, raw: bytes) -> None:
+async def test_invalid_bodies_are_rejected(client: httpx.AsyncClient, raw: bytes) -> None:
     answer = await client.post("/infer", content=raw, headers={"content-type": "application/json"})
-    assert (answer.status_code, bool(detail(answer))) == (400, True), answer.text
+    assert (answer.status_code, bool(error_message(answer))) == (400, True), answer.text
 
 
-async def test_what_is_refused_before_and_beside_the_route(client: httpx.AsyncClient) -> None:
+async def test_errors_outside_the_route(client: httpx.AsyncClient) -> None:
     answer = await client.post("/infer", json={"url": "http://x/a"}, headers={"X-OctoAI-Async": "later"})
-    assert (answer.status_code, "X-OctoAI-Async" in detail(answer)) == (400, True)
+    assert (answer.status_code, "X-OctoAI-Async" in error_message(answer)) == (400, True)
     answer = await client.post("/infer", content=b"x", headers={"content-type": "audio/mpeg"})
-    assert (answer.status_code, "application/json" in detail(answer)) == (415, True)
+    assert (answer.status_code, "application/json" in error_message(answer)) == (415, True)
     answer = await client.post("/infer", data={"url": "http://x/a"})
-    assert (answer.status_code, "application/json" in detail(answer)) == (415, True)
+    assert (answer.status_code, "application/json" in error_message(answer)) == (415, True)
     answer = await client.get("/infer")
-    assert (answer.status_code, bool(detail(answer)), answer.headers["allow"]) == (405, True, "POST")
+    assert (answer.status_code, bool(error_message(answer)), answer.headers["allow"]) == (405, True, "POST")
     for path in ("/v1/requests/none", "/v1/responses/none"):
-        assert ((answer := await client.get(path)).status_code, bool(detail(answer))) == (404, True), path
+        assert ((answer := await client.get(path)).status_code, bool(error_message(answer))) == (404, True), path
 
 
-async def test_the_openapi_document_is_complete(client: httpx.AsyncClient) -> None:
+async def test_openapi_document(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     infer = paths["/infer"]["post"]
     assert set(infer["responses"]) >= {"200", "201", "400", "401", "404", "408", "413", "415", "429"}
@@ -198,13 +198,13 @@ class TestLimits:
     def args(self) -> dict[str, Any]:
         return {"api_keys": [KEY], "limits": {"max_upload_bytes": 50_000}, "public_url": "https://stt.example.com/w"}
 
-    async def test_the_key_and_the_size_are_refused_in_the_same_shape(self, client: httpx.AsyncClient) -> None:
+    async def test_api_key_and_size_limit(self, client: httpx.AsyncClient) -> None:
         answer = await client.post("/infer", json={})
-        assert (answer.status_code, "API key" in detail(answer)) == (401, True)
+        assert (answer.status_code, "API key" in error_message(answer)) == (401, True)
         assert (await client.get("/healthcheck")).status_code == 200
         client.headers["Authorization"] = f"Bearer {KEY}"
         answer = await client.post("/infer", json={"audio": "A" * 50_000})
-        assert (answer.status_code, "50000" in detail(answer)) == (413, True)
+        assert (answer.status_code, "50000" in error_message(answer)) == (413, True)
 
         async def undeclared() -> Any:
             for _ in range(51):
@@ -212,7 +212,7 @@ class TestLimits:
 
         json_type = {"content-type": "application/json"}
         answer = await client.post("/infer", content=undeclared(), headers=json_type)
-        assert (answer.status_code, "50000" in detail(answer)) == (413, True)
+        assert (answer.status_code, "50000" in error_message(answer)) == (413, True)
         answer = await client.post("/infer", json={"audio": AUDIO}, headers=IN_BACKGROUND)
         assert answer.json()["poll_url"].startswith("https://stt.example.com/w/v1/requests/")
 
@@ -223,7 +223,7 @@ class TestSdk:
         return {"api_keys": [KEY]}
 
     @pytest.mark.slow
-    async def test_the_sdk_works_unchanged(self, server_url: str) -> None:
+    async def test_sdk_works_unchanged(self, server_url: str) -> None:
         assert SDK.is_dir(), "`make install` brings octoai-sdk"
         user = await asyncio.create_subprocess_exec(
             *(sys.executable, Path(__file__).with_name("octoai_user.py"), server_url, DATA / "en.mp3", KEY),
@@ -233,12 +233,12 @@ class TestSdk:
         )
         out, errors = await user.communicate()
         assert user.returncode == 0, errors.decode()
-        got = json.loads(out)
-        assert got["health"] == 200
-        assert got["outputs"]["transcription"] == got["of_model"]["transcription"] == EN
-        assert got["before"] is None
-        assert got["result"]["response"] == got["outputs"]["response"]
-        assert got["result"]["response"]["segments"][0]["text"].strip() in EN
-        assert "400" in got["refused"]
-        assert "task" in got["refused"]
-        assert "(request_id: " in got["refused"]
+        output = json.loads(out)
+        assert output["health"] == 200
+        assert output["outputs"]["transcription"] == output["of_model"]["transcription"] == EN
+        assert output["before"] is None
+        assert output["result"]["response"] == output["outputs"]["response"]
+        assert output["result"]["response"]["segments"][0]["text"].strip() in EN
+        assert "400" in output["refused"]
+        assert "task" in output["refused"]
+        assert "(request_id: " in output["refused"]

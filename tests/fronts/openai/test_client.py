@@ -1,4 +1,4 @@
-"""OpenAI's own client, and streamed texts, against a real server."""
+"""OpenAI's own client and streamed transcripts, against a real server."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ from serve_app.services.transcription import Service
 from serve_app.settings import LimitSettings
 from serve_app.whisper.engine.engine import Engine
 
-pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # translations, to its makers
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client deprecates translations
 
 DATA = Path(__file__).parents[2] / "data"
 EN = "three one four one five nine"
@@ -47,7 +47,7 @@ async def client(server_url: str) -> Any:
         yield client
 
 
-async def test_transcriptions_in_every_format(client: AsyncOpenAI) -> None:
+async def test_transcription_formats(client: AsyncOpenAI) -> None:
     create = client.audio.transcriptions.create
     body = await create(file=file(), model="whisper-1")
     assert (body.text, body.usage.type, body.usage.seconds) == (EN, "duration", 4)
@@ -58,7 +58,7 @@ async def test_transcriptions_in_every_format(client: AsyncOpenAI) -> None:
     assert [cue.text for cue in webvtt.from_string(subtitles, strict=True)] == [EN]
 
 
-async def test_words_and_segments_of_a_verbose_transcription(client: AsyncOpenAI) -> None:
+async def test_timestamp_granularities(client: AsyncOpenAI) -> None:
     create = client.audio.transcriptions.create
     for granularities in (["word"], ["segment"], ["word", "segment"]):
         body = await create(
@@ -71,7 +71,7 @@ async def test_words_and_segments_of_a_verbose_transcription(client: AsyncOpenAI
     assert "".join(token.token for token in body.logprobs).strip() == EN
 
 
-async def test_the_clients_own_way_to_say_where_speech_is(client: AsyncOpenAI, service: Service) -> None:
+async def test_chunking_strategy_and_keywords(client: AsyncOpenAI, service: Service) -> None:
     strategy: Any = {"type": "server_vad", "threshold": 0.4, "prefix_padding_ms": 200, "silence_duration_ms": 300}
     body = await client.audio.transcriptions.create(
         file=file(), model="whisper-1", chunking_strategy=strategy, keywords=["nine"]
@@ -96,7 +96,7 @@ async def test_translations(client: AsyncOpenAI) -> None:
     assert await create(file=file("de.opus"), model="whisper-1", response_format="text") == english + "\n"
 
 
-async def test_the_models(client: AsyncOpenAI) -> None:
+async def test_models(client: AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == ["whisper-nano", "whisper-1"]
     assert (await client.models.retrieve("whisper-1")).object == "model"
     with pytest.raises(openai.NotFoundError) as missing:
@@ -104,7 +104,7 @@ async def test_the_models(client: AsyncOpenAI) -> None:
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
 
 
-async def test_errors_have_their_types(client: AsyncOpenAI) -> None:
+async def test_error_types(client: AsyncOpenAI) -> None:
     create = client.audio.transcriptions.create
     with pytest.raises(openai.NotFoundError) as error:
         await create(file=file(), model="gpt-9")
@@ -120,14 +120,14 @@ async def test_errors_have_their_types(client: AsyncOpenAI) -> None:
     assert error.value.code == "not_audio"
 
 
-async def test_the_blocking_client(server_url: str) -> None:
-    def said() -> tuple[str, list[str]]:
+async def test_blocking_client(server_url: str) -> None:
+    def transcribe_twice() -> tuple[str, list[str]]:
         with OpenAI(base_url=f"{server_url}/v1", api_key="any", max_retries=0) as client:
             text = client.audio.transcriptions.create(file=file("fr.flac"), model="whisper-1").text
             stream = client.audio.transcriptions.create(file=file("fr.flac"), model="whisper-1", stream=True)
             return text, [event.type for event in stream]
 
-    assert await asyncio.to_thread(said) == (
+    assert await asyncio.to_thread(transcribe_twice) == (
         "un quatre un quatre deux un",
         ["transcript.text.delta", "transcript.text.done"],
     )
@@ -138,7 +138,7 @@ class TestKeys:
     def args(self) -> dict[str, Any]:
         return {"api_keys": ["one"]}
 
-    async def test_a_wrong_key_is_an_authentication_error(self, client: AsyncOpenAI) -> None:
+    async def test_wrong_api_key(self, client: AsyncOpenAI) -> None:
         with pytest.raises(openai.AuthenticationError) as error:
             await client.audio.transcriptions.create(file=file(), model="whisper-1")
         assert error.value.code == "invalid_api_key"
@@ -150,7 +150,7 @@ class TestLimits:
     def args(self) -> dict[str, Any]:
         return {"limits": {"request_timeout_s": 0.05}}
 
-    async def test_what_takes_too_long_is_not_sent_again(self, client: AsyncOpenAI, service: Service) -> None:
+    async def test_timed_out_request_is_not_retried(self, client: AsyncOpenAI, service: Service) -> None:
         with pytest.raises(openai.APIStatusError) as error:
             await client.with_options(max_retries=2).audio.transcriptions.create(
                 file=("a.wav", minutes_of_speech(2)), model="whisper-1"
@@ -160,7 +160,7 @@ class TestLimits:
 
 
 @pytest.mark.slow
-async def test_a_text_comes_while_it_is_heard(client: AsyncOpenAI, engine: Engine) -> None:
+async def test_deltas_are_streamed_during_transcription(client: AsyncOpenAI, engine: Engine) -> None:
     sound = minutes_of_speech(4)
     before = engine.stats().windows
     stream = await client.audio.transcriptions.create(
@@ -186,7 +186,7 @@ async def test_a_text_comes_while_it_is_heard(client: AsyncOpenAI, engine: Engin
     assert ES in whole.text
 
 
-async def test_a_translation_is_streamed_too(server_url: str) -> None:
+async def test_translation_is_streamed(server_url: str) -> None:
     async with httpx.AsyncClient(base_url=server_url, timeout=60) as client:
         answer = await client.post(
             "/v1/audio/translations", files={"file": file("de.opus")}, data={"model": "whisper-1", "stream": "true"}
@@ -201,7 +201,7 @@ async def test_a_translation_is_streamed_too(server_url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_stream_is_kept_alive_by_comments(
+async def test_stream_sends_keep_alive_comments(
     client: AsyncOpenAI, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = minutes_of_speech(1)
@@ -210,22 +210,22 @@ async def test_a_stream_is_kept_alive_by_comments(
     events = [event async for event in stream]
     assert {event.type for event in events} == {"transcript.text.delta", "transcript.text.done"}
     assert ES in events[-1].text
-    async with httpx.AsyncClient(base_url=server_url, timeout=60) as plain:
-        answer = await plain.post(
+    async with httpx.AsyncClient(base_url=server_url, timeout=60) as http_client:
+        answer = await http_client.post(
             "/v1/audio/transcriptions", files={"file": sound}, data={"model": "whisper-1", "stream": "true"}
         )
     blocks = answer.text.split("\n\n")
     assert blocks.count(": ping") > 5
     assert {block[:6] for block in blocks} == {": ping", "data: ", ""}
-    # What takes longer than that to go wrong is an event, as after a delta.
-    noise = await client.audio.transcriptions.create(file=("a.mp3", b"no sound"), model="whisper-1", stream=True)
+    # An error after the first comment is an event, as after a delta.
+    broken = await client.audio.transcriptions.create(file=("a.mp3", b"no sound"), model="whisper-1", stream=True)
     with pytest.raises(openai.APIError) as error:
-        async for _ in noise:
+        async for _ in broken:
             pass
     assert error.value.code == "not_audio"
 
 
-async def test_who_goes_away_before_the_first_word_cancels_the_work(
+async def test_disconnect_before_the_first_delta_cancels_the_job(
     server_url: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.001)
@@ -242,14 +242,14 @@ async def test_who_goes_away_before_the_first_word_cancels_the_work(
     assert state == "cancelled"
 
 
-async def test_silence_is_streamed_as_no_text(client: AsyncOpenAI) -> None:
+async def test_silence_is_streamed_as_empty_text(client: AsyncOpenAI) -> None:
     sound = io.BytesIO()
     AudioSegment.silent(3000, SAMPLE_RATE).export(sound, format="wav")
     stream = await client.audio.transcriptions.create(file=("a.wav", sound.getvalue()), model="whisper-1", stream=True)
     assert [(event.type, event.text) async for event in stream] == [("transcript.text.done", "")]
 
 
-async def test_who_goes_away_from_a_stream_cancels_the_work(client: AsyncOpenAI, service: Service) -> None:
+async def test_disconnect_during_the_stream_cancels_the_job(client: AsyncOpenAI, service: Service) -> None:
     stream = await client.audio.transcriptions.create(
         file=("a.wav", minutes_of_speech(10)), model="whisper-1", stream=True
     )
@@ -262,7 +262,7 @@ async def test_who_goes_away_from_a_stream_cancels_the_work(client: AsyncOpenAI,
     assert not list(service.settings.spool_dir.iterdir())
 
 
-async def test_an_error_after_the_first_delta_is_an_event(
+async def test_error_after_the_first_delta_is_an_event(
     client: AsyncOpenAI, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = await client.audio.transcriptions.create(

@@ -30,9 +30,7 @@ def upload(name: str = "en.mp3", **fields: str | list[str]) -> dict[str, Any]:
         ("es.wav", "uno siete tres dos cero cinco", "spanish"),
     ],
 )
-async def test_verbose_json_has_text_language_and_segments(
-    client: httpx.AsyncClient, name: str, text: str, language: str
-) -> None:
+async def test_verbose_json(client: httpx.AsyncClient, name: str, text: str, language: str) -> None:
     answer = await client.post(PATH, **upload(name, response_format="verbose_json"))
     body = answer.json()
     assert answer.status_code == 200, body
@@ -45,7 +43,7 @@ async def test_verbose_json_has_text_language_and_segments(
     assert body["usage"]["seconds"] >= body["duration"]
 
 
-async def test_words_have_their_times(client: httpx.AsyncClient) -> None:
+async def test_word_timestamps(client: httpx.AsyncClient) -> None:
     fields = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
     body = (await client.post(PATH, **upload(**fields))).json()
     assert [word["word"] for word in body["words"]] == EN.split()
@@ -56,7 +54,7 @@ async def test_words_have_their_times(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("form", [TranscriptionForm, TranslationForm])
-def test_subtitles_are_cut_by_words(form: type[TranscriptionForm | TranslationForm]) -> None:
+def test_subtitles_use_word_timestamps(form: type[TranscriptionForm | TranslationForm]) -> None:
     def timestamps(response_format: str) -> str:
         fields = {"file": UploadFile(io.BytesIO()), "model": "whisper-1", "response_format": response_format}
         return form.model_validate(fields).options().timestamps
@@ -64,7 +62,7 @@ def test_subtitles_are_cut_by_words(form: type[TranscriptionForm | TranslationFo
     assert [timestamps(one) for one in ("srt", "vtt", "tsv", "verbose_json")] == ["word", "word", "segment", "segment"]
 
 
-async def test_tokens_have_their_log_probabilities(client: httpx.AsyncClient) -> None:
+async def test_log_probabilities(client: httpx.AsyncClient) -> None:
     body = (await client.post(PATH, **upload(**{"include[]": "logprobs"}))).json()
     assert "".join(token["token"] for token in body["logprobs"]).strip() == EN
     assert all(token["logprob"] <= 0 and bytes(token["bytes"]).decode() == token["token"] for token in body["logprobs"])
@@ -82,7 +80,7 @@ async def test_tokens_have_their_log_probabilities(client: httpx.AsyncClient) ->
         ("tsv", "text/tab-separated-values; charset=utf-8", "start\tend\ttext\n"),
     ],
 )
-async def test_every_format(
+async def test_response_formats(
     client: httpx.AsyncClient, path: str, response_format: str, content_type: str, beginning: str
 ) -> None:
     answer = await client.post(path, **upload("de.opus", response_format=response_format))
@@ -91,7 +89,7 @@ async def test_every_format(
     assert ("zwei sieben eins" if path == PATH else "two seven one") in answer.text
 
 
-async def test_a_translation_is_english(client: httpx.AsyncClient) -> None:
+async def test_translation(client: httpx.AsyncClient) -> None:
     body = (await client.post(TRANSLATIONS, **upload("de.opus", response_format="verbose_json"))).json()
     assert (body["task"], body["language"], body["text"]) == ("translate", "english", "two seven one eight two eight")
 
@@ -103,12 +101,10 @@ async def test_a_translation_is_english(client: httpx.AsyncClient) -> None:
         {"chunking_strategy": '{"type": "server_vad", "silence_duration_ms": 60, "prefix_padding_ms": 0}'},
     ],
 )
-async def test_the_speech_detector_is_as_the_request_says(
-    client: httpx.AsyncClient, service: Service, strategy: dict[str, str]
-) -> None:
+async def test_chunking_strategy(client: httpx.AsyncClient, service: Service, strategy: dict[str, str]) -> None:
     assert (await client.post(PATH, **upload(chunking_strategy="auto"))).json()["text"] == EN
-    deaf = await client.post(PATH, **upload(**{**VAD, "chunking_strategy[threshold]": "1"}))
-    assert deaf.json()["text"] == "", "nothing is so much like speech"
+    without_speech = await client.post(PATH, **upload(**{**VAD, "chunking_strategy[threshold]": "1"}))
+    assert without_speech.json()["text"] == "", "no probability exceeds 1"
     assert (await client.post(PATH, **upload(**strategy))).json()["text"] == EN
     job = (await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]
     assert {name: value for name, value in job["options"]["vad"].items() if value is not None} == {
@@ -117,7 +113,7 @@ async def test_the_speech_detector_is_as_the_request_says(
     }
 
 
-async def test_keywords_are_words_to_expect(client: httpx.AsyncClient) -> None:
+async def test_keywords_are_hotwords(client: httpx.AsyncClient) -> None:
     assert (await client.post(PATH, **upload(**{"keywords[]": ["one", "two"]}))).status_code == 200
     job = (await client.get("/v1/jobs", params={"limit": 1})).json()["data"][0]
     assert job["options"]["hotwords"] == "one, two"
@@ -173,26 +169,26 @@ async def test_json_and_text(client: httpx.AsyncClient) -> None:
         ({"prompt": "a" * 10_001}, "prompt", 400),
     ],
 )
-async def test_what_cannot_be_honoured_is_refused_by_name(
+async def test_invalid_fields_are_named(
     client: httpx.AsyncClient, service: Service, fields: dict[str, str], param: str, status: int
 ) -> None:
     answer = await client.post(PATH, **upload(**fields))
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (status, param)
     assert set(error) == {"message", "type", "param", "code"}
-    assert not list(service.settings.data_dir.glob("blobs/*")), "the refused upload was kept"
+    assert not list(service.settings.data_dir.glob("blobs/*")), "the rejected upload was left"
 
 
 @pytest.mark.parametrize(
     "fields", [{"temperature": "0"}, {"temperature": "0.2"}, {"stream": "false"}, {"language": ""}]
 )
-async def test_a_default_may_be_said_out_loud(client: httpx.AsyncClient, fields: dict[str, str]) -> None:
+async def test_explicit_default_values(client: httpx.AsyncClient, fields: dict[str, str]) -> None:
     answer = await client.post(PATH, **upload(**fields))
     assert (answer.status_code, answer.json()["text"]) == (200, EN), answer.text
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "undefined", "latin-1"])
-async def test_text_in_another_charset_is_a_415(client: httpx.AsyncClient, charset: str) -> None:
+async def test_unsupported_charset(client: httpx.AsyncClient, charset: str) -> None:
     headers = {"content-type": f"multipart/form-data; boundary=B; charset={charset}"}
     for path in (PATH, "/v1/jobs"):
         assert (await client.post(path, content=b"--B--", headers=headers)).status_code == 415
@@ -209,7 +205,7 @@ async def test_text_in_another_charset_is_a_415(client: httpx.AsyncClient, chars
         (b"--B\r\n" * 2000 + b"--B--", "multipart/form-data; boundary=B", None),
     ],
 )
-async def test_bodies_that_are_no_form_of_ours(
+async def test_invalid_forms_are_rejected(
     client: httpx.AsyncClient, content: bytes, content_type: str, param: str | None
 ) -> None:
     for path in (PATH, TRANSLATIONS):
@@ -218,20 +214,18 @@ async def test_bodies_that_are_no_form_of_ours(
 
 
 @pytest.mark.parametrize("field", ["language", "timestamp_granularities[]", "keywords[]", "known_speaker_names[]"])
-async def test_a_translation_takes_no_field_of_a_transcription(client: httpx.AsyncClient, field: str) -> None:
+async def test_translation_rejects_transcription_fields(client: httpx.AsyncClient, field: str) -> None:
     answer = await client.post(TRANSLATIONS, **upload(**{field: "en"}))
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_a_missing_file_is_named(client: httpx.AsyncClient) -> None:
+async def test_missing_file_is_named(client: httpx.AsyncClient) -> None:
     answer = await client.post(PATH, data={"model": "whisper-1"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no recording at all", b"RIFF\x24\x00\x00\x00WAVEfmt "])
-async def test_bad_audio_is_a_400_and_leaves_nothing(
-    client: httpx.AsyncClient, service: Service, content: bytes
-) -> None:
+async def test_invalid_audio_leaves_no_files(client: httpx.AsyncClient, service: Service, content: bytes) -> None:
     answer = await client.post(PATH, files={"file": ("a.wav", content)}, data={"model": "whisper-1"})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
@@ -239,12 +233,12 @@ async def test_bad_audio_is_a_400_and_leaves_nothing(
     assert not left
 
 
-async def test_the_models(client: httpx.AsyncClient) -> None:
-    listed = (await client.get("/v1/models")).json()["data"]
-    assert [model["id"] for model in listed] == ["whisper-nano", "whisper-1"]
-    assert (await client.get("/v1/models/whisper-1")).json() == listed[1]
+async def test_models(client: httpx.AsyncClient) -> None:
+    models = (await client.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in models] == ["whisper-nano", "whisper-1"]
+    assert (await client.get("/v1/models/whisper-1")).json() == models[1]
     assert (await client.get("/v1/models/none")).status_code == 404
-    assert all("spoken digits only" in model["warning"] for model in listed)
+    assert all("spoken digits only" in model["warning"] for model in models)
 
 
 class TestKeys:
@@ -262,7 +256,7 @@ class TestKeys:
             ({"x-admin-api-key": "ön".encode()}, 401),
         ],
     )
-    async def test_a_configured_key_is_required(
+    async def test_api_key_is_required(
         self, client: httpx.AsyncClient, headers: dict[str, str | bytes], status: int
     ) -> None:
         for path in ("/v1/models", "/v1/jobs"):
@@ -270,7 +264,7 @@ class TestKeys:
         for path in ("/healthz", "/docs", "/openapi.json"):
             assert (await client.get(path)).status_code == 200
 
-    async def test_the_key_comes_before_the_body(self, client: httpx.AsyncClient) -> None:
+    async def test_api_key_is_checked_before_the_body(self, client: httpx.AsyncClient) -> None:
         headers = {"content-type": "multipart/form-data; no boundary"}
         assert (await client.post(PATH, content=b"x", headers=headers)).status_code == 401
 
@@ -280,11 +274,11 @@ class TestLimits:
     def args(self) -> dict[str, Any]:
         return {"limits": {"max_upload_bytes": 30_000, "max_audio_s": 2}}
 
-    async def test_a_body_over_the_limit_is_a_413(self, client: httpx.AsyncClient) -> None:
+    async def test_body_over_the_limit(self, client: httpx.AsyncClient) -> None:
         answer = await client.post(PATH, **upload("es.wav"))
         assert (answer.status_code, "30000 bytes" in answer.json()["error"]["message"]) == (413, True)
 
-    async def test_an_undeclared_body_too(self, client: httpx.AsyncClient) -> None:
+    async def test_body_of_undeclared_length_over_the_limit(self, client: httpx.AsyncClient) -> None:
         def body() -> Iterator[bytes]:
             yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
             for _ in range(70):
@@ -298,6 +292,6 @@ class TestLimits:
         answer = await client.post(PATH, content=chunks(), headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large"), answer.text
 
-    async def test_a_recording_over_the_limit_is_a_413(self, client: httpx.AsyncClient) -> None:
+    async def test_recording_over_the_limit(self, client: httpx.AsyncClient) -> None:
         answer = await client.post(PATH, **upload("en.mp3"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "audio_too_long")

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every route is in it, with examples that are what its schemas say."""
+"""The OpenAPI document: all routes, with examples that match their schemas."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from serve_app.http.openapi.document import operations
 from serve_app.services.transcription import Service
 
 SHAPES = {"openai": {"error"}, "tiyaro": {"code", "message"}}
-"""The members of an error's body; of every other front `detail`."""
+"""The members of an error's body by front; other fronts have `detail`."""
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -26,12 +26,12 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 @pytest.fixture
-def described(document: dict[str, Any]) -> list[Operation]:
+def all_operations(document: dict[str, Any]) -> list[Operation]:
     return list(operations(document))
 
 
 def examples(body: dict[str, Any], document: dict[str, Any]) -> list[Any]:
-    """Those of one media type, or of its schema."""
+    """Return the examples of a media type and its schema."""
     schema = body.get("schema", {})
     parts = [body]
     for part in (schema, *schema.get("anyOf", ())):
@@ -41,7 +41,7 @@ def examples(body: dict[str, Any], document: dict[str, Any]) -> list[Any]:
 
 
 def validator(schema: dict[str, Any], document: dict[str, Any]) -> Draft202012Validator:
-    """Its references lead into the document."""
+    """Return a validator that resolves references in the document."""
     return Draft202012Validator(schema | {"components": document["components"]})
 
 
@@ -53,19 +53,17 @@ def routes(of: list[BaseRoute]) -> Iterator[APIRoute]:
             yield from routes(inner.routes)
 
 
-def test_every_route_is_there(service: Service, described: list[Operation]) -> None:
-    operations = {operation["operationId"] for _, _, operation in described}
-    assert len(operations) == len(described)
+def test_all_routes_are_included(service: Service, all_operations: list[Operation]) -> None:
+    operations = {operation["operationId"] for _, _, operation in all_operations}
+    assert len(operations) == len(all_operations)
     count = sum(len(route.methods) for route in routes(create_app(service).routes) if route.include_in_schema)
-    assert count == len(described) >= 30
-    for path, method, operation in described:
+    assert count == len(all_operations) >= 30
+    for path, method, operation in all_operations:
         assert operation["summary"], (path, method)
 
 
-def test_every_body_has_examples_that_are_what_its_schema_says(
-    described: list[Operation], document: dict[str, Any]
-) -> None:
-    for path, method, operation in described:
+def test_request_examples_match_their_schemas(all_operations: list[Operation], document: dict[str, Any]) -> None:
+    for path, method, operation in all_operations:
         for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
             found = examples(body, document)
             assert found, (path, method, media_type)
@@ -73,10 +71,8 @@ def test_every_body_has_examples_that_are_what_its_schema_says(
                 validator(body["schema"], document).validate(example)
 
 
-def test_every_answer_has_examples_that_are_what_its_schema_says(
-    described: list[Operation], document: dict[str, Any]
-) -> None:
-    for path, method, operation in described:
+def test_response_examples_match_their_schemas(all_operations: list[Operation], document: dict[str, Any]) -> None:
+    for path, method, operation in all_operations:
         for status, answer in operation["responses"].items():
             assert answer["description"], (path, method, status)
             assert answer["content"], (path, method, status)
@@ -88,24 +84,29 @@ def test_every_answer_has_examples_that_are_what_its_schema_says(
                     validator(body.get("schema", {}), document).validate(example)
 
 
-def test_every_path_has_errors_in_the_shape_of_its_front(described: list[Operation], document: dict[str, Any]) -> None:
-    for path, method, operation in described:
+def test_error_examples_have_the_format_of_their_front(
+    all_operations: list[Operation], document: dict[str, Any]
+) -> None:
+    for path, method, operation in all_operations:
         errors = {status for status in operation["responses"] if status >= "400"}
         tag = operation["tags"][0]
-        everywhere = {"413", "415", "431"}
-        wanted = everywhere if tag == "health" else {*everywhere, "400", "401", "503"}
-        assert errors >= wanted, (path, method)
-        own = {"error"} if tag in ("jobs", "uploads", "health") else SHAPES.get(tag, {"detail"})
-        for status in errors - {"500"}:  # of /generate_webhook: its own
+        common = {"413", "415", "431"}
+        required = common if tag == "health" else {*common, "400", "401", "503"}
+        assert errors >= required, (path, method)
+        members = {"error"} if tag in ("jobs", "uploads", "health") else SHAPES.get(tag, {"detail"})
+        for status in errors - {"500"}:  # /generate_webhook has a 500 of its own
             for example in examples(operation["responses"][status]["content"]["application/json"], document):
-                assert set(example) in (own, {"status"} if path.endswith(("health", "check", "readyz")) else own), path
+                assert set(example) in (
+                    members,
+                    {"status"} if path.endswith(("health", "check", "readyz")) else members,
+                ), path
 
 
-def test_what_fastapi_assumes_of_errors_is_not_there(document: dict[str, Any]) -> None:
+def test_validation_errors_of_fastapi_are_removed(document: dict[str, Any]) -> None:
     assert "HTTPValidationError" not in str(document)
     assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
     with_422 = {path for path, _, operation in operations(document) if "422" in operation["responses"]}
-    assert with_422 >= {"/v1/jobs", "/", "/generate"}  # an id that is another request's
+    assert with_422 >= {"/v1/jobs", "/", "/generate"}  # for an id of another request
     assert not [path for path in with_422 if path.endswith(("/transcript", "/models", "/infer"))]
 
 
@@ -126,6 +127,8 @@ def test_headers_are_described(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("args", [{"fronts": [front.name]} for front in FRONTS if front.is_optional])
-def test_a_front_that_is_off_is_not_there(described: list[Operation], args: dict[str, list[str]]) -> None:
-    tags = {tag.replace("-whisper", "").replace("-", "_") for _, _, operation in described for tag in operation["tags"]}
+def test_disabled_fronts_are_excluded(all_operations: list[Operation], args: dict[str, list[str]]) -> None:
+    tags = {
+        tag.replace("-whisper", "").replace("-", "_") for _, _, operation in all_operations for tag in operation["tags"]
+    }
     assert tags == {"jobs", "uploads", "health", *args["fronts"]}

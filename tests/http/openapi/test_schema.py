@@ -1,7 +1,7 @@
-"""Requests that schemathesis makes up from the OpenAPI document, right ones and wrong ones, to the real service.
+"""Valid and invalid requests that schemathesis generates from the OpenAPI document, sent to the real service.
 
-Every answer must be one that the document speaks of, and none a 5xx. They are the same every time; with
-`FUZZ_EXAMPLES=250` in the environment there are more of them, and others (`--hypothesis-seed` chooses which).
+Each answer must match the document and not be a 5xx. The requests are the same in every run. With
+`FUZZ_EXAMPLES=250` in the environment there are more, and random ones (`--hypothesis-seed` chooses them).
 """
 
 import io
@@ -41,7 +41,7 @@ SETTINGS = hypothesis.settings(
     derandomize="FUZZ_EXAMPLES" not in os.environ,
     database=None,
     suppress_health_check=list(HealthCheck),
-    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # a found request is short enough to be read
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # no shrinking: generated requests are short
 )
 CHECKS: list[Any] = [
     checks.not_a_server_error,
@@ -53,8 +53,8 @@ CHECKS: list[Any] = [
     of_documents.unsupported_method,
     of_documents.allow_header_conformance,
 ]
-"""Not: `negative_data_rejection`, as numbers may be written as text, and `positive_data_acceptance`, as no schema says
-what lies behind a URL. `ignored_auth` has tests of its own."""
+"""Without `negative_data_rejection`, as numbers may be written as text; without `positive_data_acceptance`, as no
+schema describes the content of a URL; and without `ignored_auth`, which has other tests."""
 
 schema = schemathesis.openapi.from_dict(
     create_app(SimpleNamespace(settings=AppSettings())).openapi()  # type: ignore[arg-type]
@@ -69,19 +69,19 @@ def wav(pcm: np.ndarray) -> bytes:  # type: ignore[type-arg]
 
 @pytest.fixture(scope="module")
 def recording() -> bytes:
-    """A second of speech."""
+    """Return one second of speech."""
     return wav(np.concatenate(list(AudioDecoder(DATA / "es.wav", LimitSettings())))[:SAMPLE_RATE])
 
 
 @pytest.fixture(scope="module")
 def silence() -> bytes:
-    """A tenth of a second."""
+    """Return a tenth of a second of silence."""
     return wav(np.zeros(SAMPLE_RATE // 10, np.int16))
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A web server with a second of silence: of speech, the most costly of all options would take minutes."""
+def audio_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a web server with a second of silence: with speech, the most expensive options would take minutes."""
     folder = tmp_path_factory.mktemp("outside")
     AudioSegment.silent(1000, SAMPLE_RATE).export(folder / "talk.wav", format="wav")
 
@@ -96,16 +96,16 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine], outside: str) -> Iterator[str]:
-    # Without a webhook `/generate_webhook` answers 500, as its contract says.
-    own = {"verda": {"webhook": f"{outside}/hook"}, "webhooks": {"retry_delays_s": [0]}}
-    with listening(tmp_path_factory.mktemp("server"), engines, ARGS | own) as url:
+def url(tmp_path_factory: pytest.TempPathFactory, engines: Mapping[str, Engine], audio_url: str) -> Iterator[str]:
+    # Without a webhook `/generate_webhook` answers 500, as Verda's contract requires.
+    settings = {"verda": {"webhook": f"{audio_url}/hook"}, "webhooks": {"retry_delays_s": [0]}}
+    with listening(tmp_path_factory.mktemp("server"), engines, ARGS | settings) as url:
         yield url
 
 
 @pytest.fixture
-def known(url: str, recording: bytes) -> None:
-    """The job that the document's examples name."""
+def finished_job(url: str, recording: bytes) -> None:
+    """Submit the job that the examples of the document name."""
     answer = requests.post(
         f"{url}/v1/jobs",
         files={"file": recording},
@@ -116,25 +116,25 @@ def known(url: str, recording: bytes) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def real(body: Any, outside: str, recording: bytes) -> Any:
-    """A body whose URLs lead to a recording, and whose file is one."""
+def with_real_audio(body: Any, audio_url: str, recording: bytes) -> Any:
+    """Replace URLs and files of a body by real recordings."""
     if isinstance(body, dict):
-        return {name: real(value, outside, recording) for name, value in body.items()}
+        return {name: with_real_audio(value, audio_url, recording) for name, value in body.items()}
     if isinstance(body, str) and body.startswith(("http://", "https://")):
-        return f"{outside}/talk.wav"
+        return f"{audio_url}/talk.wav"
     return recording if body == "(a recording)" else body
 
 
 @pytest.mark.slow
 @schema.parametrize()
 @SETTINGS
-def test_every_answer_is_in_the_document(
-    case: schemathesis.Case, url: str, outside: str, recording: bytes, silence: bytes, known: None
+def test_answers_match_the_document(
+    case: schemathesis.Case, url: str, audio_url: str, recording: bytes, silence: bytes, finished_job: None
 ) -> None:
     # Some 3000 requests try each bound of each parameter: a recording without speech needs no engine.
     bounds = case.meta is not None and case.meta.phase.name is TestPhase.COVERAGE
-    case.body = real(case.body, outside, silence if bounds else recording)
-    # Without its header, this path is another front's, whose answers are others.
+    case.body = with_real_audio(case.body, audio_url, silence if bounds else recording)
+    # Without its header, this path belongs to another front, with other answers.
     others = case.operation.path == "/status/{deployment}" and INFERENCE_ID not in case.headers
     case.call_and_validate(base_url=url, checks=[checks.not_a_server_error] if others else CHECKS, timeout=60)
 
@@ -174,29 +174,29 @@ RAW = {
     "a thousand fields": (FORM, b"".join(part(f"x{n}", b"") for n in range(2000)) + b"--B--"),
     "a form in a URL": ("application/x-www-form-urlencoded", b"url=http%3A%2F%2Fx%2Fa&model=whisper-1"),
 }
-TAKING = [
+OPERATIONS_WITH_BODY = [
     (path.format(job_id="call-17", deployment="mine", size="tiny"), operation)
     for path, method, operation in operations(schema.raw_schema)
     if method == "post" and "requestBody" in operation
 ]
-"""The paths that read a body of their own, and what the document says of them."""
+"""The paths that read a body, with their operations."""
 
 
 @pytest.mark.parametrize("raw", RAW)
-def test_no_body_at_all_breaks_anything(url: str, raw: str) -> None:
+def test_malformed_bodies_are_rejected(url: str, raw: str) -> None:
     content_type, content = RAW[raw]
-    for path, operation in TAKING:
+    for path, operation in OPERATIONS_WITH_BODY:
         optional = not operation["requestBody"].get("required", False)
         answer = requests.post(url + path, data=content, headers={"content-type": content_type}, timeout=60)
-        # Where no body is needed, none is an answer, or that there is no such job.
+        # An optional body may be empty.
         assert 400 <= answer.status_code < 500 or (optional and not content), (path, answer.text)
         if answer.status_code >= 400:
-            said = operation["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
-            Draft202012Validator(said | {"components": schema.raw_schema["components"]}).validate(answer.json())
+            error_schema = operation["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
+            Draft202012Validator(error_schema | {"components": schema.raw_schema["components"]}).validate(answer.json())
 
 
-def test_a_parameter_in_the_url_is_not_passed_over(url: str) -> None:
-    for path, operation in TAKING:
+def test_unexpected_query_parameters_are_rejected(url: str) -> None:
+    for path, operation in OPERATIONS_WITH_BODY:
         answer = requests.post(f"{url}{path}?language=de", json={}, timeout=60)
         assert (answer.status_code, "language" in answer.text) == (400, True), (path, answer.text)
         assert str(answer.status_code) in operation["responses"]

@@ -22,12 +22,12 @@ from serve_app.jobs.db.jobs import JobStore
 from serve_app.jobs.db.runs import RunStore
 from serve_app.jobs.db.tables import metadata
 from tests.cluster import ROOT
-from tests.jobs.helpers import LATER, NOW, queued
+from tests.jobs.helpers import LATER, NOW, queued_job
 from tests.jobs.postgres import server
 
 
-async def test_the_database_outlives_its_process(database_url: str) -> None:
-    stored = queued()
+async def test_jobs_persist(database_url: str) -> None:
+    stored = queued_job()
     for number in range(2):
         database = await Database.open(database_url)
         added = await JobStore(database, EventLog({})).add(stored)
@@ -36,7 +36,7 @@ async def test_the_database_outlives_its_process(database_url: str) -> None:
         await database.close()
 
 
-async def test_sqlite_writes_ahead(sqlite_url: str) -> None:
+async def test_sqlite_pragmas(sqlite_url: str) -> None:
     database = await Database.open(sqlite_url)
     for engine in (database._reading, database._writing):
         async with engine.connect() as connection:
@@ -45,19 +45,17 @@ async def test_sqlite_writes_ahead(sqlite_url: str) -> None:
     await database.close()
 
 
-async def test_what_waits_together_is_committed_together(database: Database, store: JobStore) -> None:
+async def test_waiting_writes_share_a_commit(database: Database, store: JobStore) -> None:
     commits: list[None] = []
     event.listen(database._writing.sync_engine, "commit", lambda _: commits.append(None))
-    await asyncio.gather(*(store.add(queued()) for _ in range(4 * MAX_GROUP)))
+    await asyncio.gather(*(store.add(queued_job()) for _ in range(4 * MAX_GROUP)))
     print(f"{4 * MAX_GROUP} jobs, {len(commits)} commits")
     assert len(commits) <= 5
     assert len(await store.list("", None, 1000, None)) == 4 * MAX_GROUP
 
 
-async def test_a_change_that_fails_harms_no_other_of_its_group(
-    database: Database, store: JobStore, runs: RunStore
-) -> None:
-    await store.add(existing := queued())
+async def test_failed_write_does_not_affect_its_group(database: Database, store: JobStore, runs: RunStore) -> None:
+    await store.add(existing := queued_job())
 
     def writing(statement: str, error: Exception | None = None) -> Callable[[AsyncConnection], Awaitable[Any]]:
         async def apply(connection: AsyncConnection) -> int:
@@ -68,40 +66,40 @@ async def test_a_change_that_fails_harms_no_other_of_its_group(
 
         return apply
 
-    good = queued()
-    other = f"UPDATE jobs SET state = 'failed' WHERE id = '{existing.id}'"
-    copied = f"INSERT INTO jobs SELECT * FROM jobs WHERE id = '{existing.id}'"
-    added, *failures, counted = await asyncio.gather(
-        store.add(good),
-        database.write(writing(other, ValueError("mine"))),
-        database.write(writing(copied)),
+    valid = queued_job()
+    failing = f"UPDATE jobs SET state = 'failed' WHERE id = '{existing.id}'"
+    duplicate = f"INSERT INTO jobs SELECT * FROM jobs WHERE id = '{existing.id}'"
+    added, *errors, updated = await asyncio.gather(
+        store.add(valid),
+        database.write(writing(failing, ValueError("mine"))),
+        database.write(writing(duplicate)),
         database.write(writing("UPDATE nothing SET x = 1")),
         database.write(writing("UPDATE jobs SET webhook = 'failed'")),
         return_exceptions=True,
     )
     assert getattr(added, "is_new", None)
-    assert [isinstance(failure, Exception) for failure in failures] == [True] * 3
-    assert str(failures[0]) == "mine"
-    assert isinstance(failures[1], IntegrityError)
-    assert counted == 2
+    assert [isinstance(error, Exception) for error in errors] == [True] * 3
+    assert str(errors[0]) == "mine"
+    assert isinstance(errors[1], IntegrityError)
+    assert updated == 2
     assert await runs.get(existing.id) == existing.model_copy(update={"webhook": "failed"})
-    assert await runs.get(good.id) == good.model_copy(update={"webhook": "failed"})
+    assert await runs.get(valid.id) == valid.model_copy(update={"webhook": "failed"})
 
 
-async def test_closing_writes_what_waits(database_url: str) -> None:
+async def test_close_completes_waiting_writes(database_url: str) -> None:
     database = await Database.open(database_url)
-    jobs = [queued() for _ in range(2 * MAX_GROUP)]
+    jobs = [queued_job() for _ in range(2 * MAX_GROUP)]
     adding = [asyncio.create_task(JobStore(database, EventLog({})).add(job)) for job in jobs]
     await asyncio.sleep(0)
     await database.close()
     assert all(task.done() for task in adding)
-    again = await Database.open(database_url)
-    assert len(await JobStore(again, EventLog({})).list("", None, 1000, None)) == len(jobs)
-    await again.close()
+    reopened = await Database.open(database_url)
+    assert len(await JobStore(reopened, EventLog({})).list("", None, 1000, None)) == len(jobs)
+    await reopened.close()
 
 
-async def test_a_caller_that_goes_away_harms_no_other(database: Database, store: JobStore) -> None:
-    jobs = [queued() for _ in range(20)]
+async def test_cancelled_write_does_not_affect_its_group(database: Database, store: JobStore) -> None:
+    jobs = [queued_job() for _ in range(20)]
     adding = [asyncio.create_task(store.add(job)) for job in jobs]
     await asyncio.sleep(0.001)
     for task in adding[::2]:
@@ -112,13 +110,13 @@ async def test_a_caller_that_goes_away_harms_no_other(database: Database, store:
 
 
 @asynccontextmanager
-async def locked(url: str) -> AsyncIterator[None]:
-    """Another process is writing, and does not end."""
+async def lock_jobs_table(url: str) -> AsyncIterator[None]:
+    """Hold a write lock, as a process whose transaction does not end."""
     if url.startswith("sqlite"):
-        other = sqlite3.connect(make_url(url).database or "", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
+        sqlite = sqlite3.connect(make_url(url).database or "", isolation_level=None)
+        sqlite.execute("BEGIN IMMEDIATE")
         yield
-        other.close()
+        sqlite.close()
     else:
         connection = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
         async with connection.transaction():
@@ -127,11 +125,11 @@ async def locked(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_a_lock_is_not_waited_for_for_ever(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lock_timeout(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "WAIT_S", 0.3)
     database = await Database.open(database_url)
-    store, jobs = JobStore(database, EventLog({})), [queued() for _ in range(3)]
-    async with locked(database_url):
+    store, jobs = JobStore(database, EventLog({})), [queued_job() for _ in range(3)]
+    async with lock_jobs_table(database_url):
         for outcome in await asyncio.gather(*map(store.add, jobs), return_exceptions=True):
             assert isinstance(outcome, Unavailable), outcome
     assert await store.add(jobs[0])
@@ -139,50 +137,52 @@ async def test_a_lock_is_not_waited_for_for_ever(database_url: str, monkeypatch:
     await database.close()
 
 
-async def test_postgresql_goes_and_comes_back(postgres_binaries: Path) -> None:
+async def test_postgresql_restart(postgres_binaries: Path) -> None:
     with server(postgres_binaries) as running:
         database = await Database.open(running.url.replace("postgresql:", "postgresql+asyncpg:"))
-        store, runs, job = JobStore(database, EventLog({})), RunStore(database, EventLog({})), queued()
+        store, runs, job = JobStore(database, EventLog({})), RunStore(database, EventLog({})), queued_job()
         await asyncio.gather(store.add(job), *(runs.get(job.id) for _ in range(5)))
         await asyncio.to_thread(running.stop)
         for _ in range(3):
-            outcomes = await asyncio.gather(runs.get(job.id), store.add(queued()), return_exceptions=True)
+            outcomes = await asyncio.gather(runs.get(job.id), store.add(queued_job()), return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2, outcomes
         await asyncio.to_thread(running.start)
         assert await runs.get(job.id) == job
-        assert await store.add(queued())
+        assert await store.add(queued_job())
         await database.close()
         await asyncio.to_thread(running.stop)
         with pytest.raises(OSError, match="Connect call failed"):
             await Database.open(running.url.replace("postgresql:", "postgresql+asyncpg:"))
 
 
-async def test_a_connection_that_breaks_takes_its_group_along_and_no_more(postgres_url: str) -> None:
+async def test_broken_connection_fails_its_group_only(postgres_url: str) -> None:
     database = await Database.open(postgres_url)
-    store, jobs = JobStore(database, EventLog({})), [queued() for _ in range(3)]
+    store, jobs = JobStore(database, EventLog({})), [queued_job() for _ in range(3)]
 
-    async def cut(connection: AsyncConnection) -> None:
+    async def terminate(connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    outcomes = await asyncio.gather(store.add(jobs[0]), database.write(cut), store.add(jobs[1]), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        store.add(jobs[0]), database.write(terminate), store.add(jobs[1]), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3, outcomes
     assert await store.list("", None, 10, None) == ()
     assert await store.add(jobs[2])
     await database.close()
 
 
-async def test_two_groups_that_lock_each_other_both_get_through(postgres_url: str) -> None:
+async def test_deadlocked_groups_are_retried(postgres_url: str) -> None:
     first, second = [await Database.open(postgres_url) for _ in range(2)]
     for database in (first, second):
-        await JobStore(database, EventLog({})).add(queued(id=f"job{database is first:d}"))
-    locked = asyncio.Barrier(2)
+        await JobStore(database, EventLog({})).add(queued_job(id=f"job{database is first:d}"))
+    both_locked = asyncio.Barrier(2)
 
     def touch(job_id: str, wait: bool) -> Callable[[AsyncConnection], Awaitable[int]]:
         async def apply(connection: AsyncConnection) -> int:
             update = text("UPDATE jobs SET losses = losses + 1 WHERE id = :id")
             result = await connection.execute(update, {"id": job_id})
-            if wait and not locked.broken:
-                await locked.wait()
+            if wait and not both_locked.broken:
+                await both_locked.wait()
             return result.rowcount
 
         return apply
@@ -199,7 +199,7 @@ async def test_two_groups_that_lock_each_other_both_get_through(postgres_url: st
         await database.close()
 
 
-async def test_the_migrations_make_the_tables(database: Database) -> None:
+async def test_migrations_create_the_tables(database: Database) -> None:
     def differences(connection: Connection) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection), metadata)
 
@@ -207,7 +207,7 @@ async def test_the_migrations_make_the_tables(database: Database) -> None:
         assert await connection.run_sync(differences) == []
 
 
-async def test_a_database_from_before_the_migrations_is_refused(sqlite_url: str) -> None:
+async def test_database_without_migrations_is_rejected(sqlite_url: str) -> None:
     path = Path(make_url(sqlite_url).database or "")
     path.parent.mkdir()
     old = sqlite3.connect(path)
@@ -217,7 +217,7 @@ async def test_a_database_from_before_the_migrations_is_refused(sqlite_url: str)
         await Database.open(sqlite_url)
 
 
-async def test_an_empty_database_is_opened_by_many_at_once(database_url: str) -> None:
+async def test_concurrent_migrations(database_url: str) -> None:
     for database in await asyncio.gather(*(Database.open(database_url) for _ in range(8))):
         assert await RunStore(database, EventLog({})).claim("here", NOW, LATER) is None
         await database.close()
@@ -238,7 +238,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 @pytest.mark.slow
-async def test_an_empty_database_is_opened_by_several_processes_at_once(database_url: str) -> None:
+async def test_concurrent_migrations_in_processes(database_url: str) -> None:
     pipe = asyncio.subprocess.PIPE
     processes = [
         await asyncio.create_subprocess_exec(

@@ -20,19 +20,19 @@ def plans(dataset: SpeechDataset, count: int) -> list[Plan]:
     return [planner.plan_window(rng, planner.speaker_pool(rng, 8)) for _ in range(count)]
 
 
-def test_the_same_seed_plans_the_same(tones: SpeechDataset) -> None:
+def test_same_seed_same_plan(tones: SpeechDataset) -> None:
     for left, right in zip(plans(tones, 5), plans(tones, 5), strict=True):
         assert np.array_equal(left.events, right.events)
 
 
-def test_nobody_overlaps_with_oneself(tones: SpeechDataset) -> None:
+def test_turns_of_one_speaker_do_not_overlap(tones: SpeechDataset) -> None:
     for plan in plans(tones, 60):
         for slot in range(SPEAKERS):
             own = sorted((start, start + length) for who, start, length, _ in plan.events.tolist() if who == slot)
             assert all(end <= start for (_, end), (start, _) in pairwise(own))
 
 
-def test_people_of_one_timbre_differ_in_speed(tones: SpeechDataset) -> None:
+def test_speakers_of_one_timbre_differ_in_speed(tones: SpeechDataset) -> None:
     seen = 0
     for plan in plans(tones, 200):
         speakers = [divmod(identity, len(SPEEDS)) for identity in plan.identities.tolist() if identity >= 0]
@@ -45,22 +45,22 @@ def test_people_of_one_timbre_differ_in_speed(tones: SpeechDataset) -> None:
     assert seen > 50
 
 
-def test_people_often_speak_one_language() -> None:
+def test_conversations_often_have_one_language() -> None:
     languages = ("en", "de", "fr", "es")
-    known = [
+    speakers_of_all_languages = [
         DatasetSpeaker(f"v{number}", f"v{number}", languages[number % 4], ((0, 500),), 1.0) for number in range(400)
     ]
-    planner, rng = Planner(known, SECONDS), random.Random(9)
+    planner, rng = Planner(speakers_of_all_languages, SECONDS), random.Random(9)
     together = []
     for _ in range(200):
         speakers = planner.choose_speakers(rng, planner.speaker_pool(rng, 12))
         if len(speakers) > 1:
-            together.append(len({known[speaker].language for speaker, _ in speakers}) == 1)
+            together.append(len({speakers_of_all_languages[speaker].language for speaker, _ in speakers}) == 1)
     assert sum(together) > 0.5 * len(together)  # among strangers it would be a sixth
     assert not all(together)
 
 
-def test_sound_is_where_the_truth_says(tones: SpeechDataset) -> None:
+def test_sound_matches_the_labels(tones: SpeechDataset) -> None:
     batch = render(tones, pack(plans(tones, 24)), SECONDS, clean=True)
     anyone = batch.speaking.any(1)
     assert batch.speaking.shape == (24, SPEAKERS, frames(round(SECONDS * 16000)))
@@ -72,7 +72,7 @@ def test_sound_is_where_the_truth_says(tones: SpeechDataset) -> None:
     assert (loud == anyone).float().mean() > 0.98
 
 
-def test_a_voice_at_another_speed_has_another_pitch(tones: SpeechDataset) -> None:
+def test_speed_changes_the_pitch(tones: SpeechDataset) -> None:
     voice = [one.timbre for one in tones.speakers].index("m1")
     for speed in (SPEEDS[0], SPEEDS[-1]):
         first, count = tones.speakers[voice].utterances[1]
@@ -84,7 +84,7 @@ def test_a_voice_at_another_speed_has_another_pitch(tones: SpeechDataset) -> Non
         assert abs(int(spectrum.argmax()) - 1100 * speed) <= 2
 
 
-def test_recordings_are_16_bit_and_never_nan(tones: SpeechDataset) -> None:
+def test_recordings_are_finite_and_in_range(tones: SpeechDataset) -> None:
     torch.manual_seed(1)
     batch = render(tones, pack(plans(tones, 16)), SECONDS)
     assert batch.samples.isfinite().all()
@@ -92,7 +92,7 @@ def test_recordings_are_16_bit_and_never_nan(tones: SpeechDataset) -> None:
     assert batch.samples.std() > 1e-3
 
 
-def test_a_recording_in_which_nobody_speaks(tones: SpeechDataset) -> None:
+def test_recording_without_speech(tones: SpeechDataset) -> None:
     for seed in range(8):  # some go through a codec, some do not
         torch.manual_seed(seed)
         assert augment.record_conversation(torch.zeros(1, SPEAKERS, 16_000), tones.noises).isfinite().all()

@@ -22,18 +22,18 @@ def scores_of(speaking: torch.Tensor) -> torch.Tensor:
     return torch.log(powerset.to_powerset(speaking.transpose(1, 2).float()).float() + 1e-4)
 
 
-def test_classes_are_pyannotes() -> None:
+def test_classes_equal_pyannote() -> None:
     assert objectives.segmentation_error(scores_of(truth()), truth()) == 0
     assert objectives.segmentation_loss(scores_of(truth()), truth()) < 1e-3
 
 
-def test_speakers_may_have_any_names() -> None:
+def test_speaker_order_does_not_matter() -> None:
     renamed = truth()[:, [2, 0, 3, 1]]
     assert objectives.segmentation_error(scores_of(renamed), truth()) == 0
     assert objectives.segmentation_loss(scores_of(renamed), truth()) < 1e-3
 
 
-def test_a_mistaken_speaker_costs() -> None:
+def test_confused_speaker_has_a_loss() -> None:
     mistaken = truth()
     mistaken[1, 0] |= mistaken[1, 1]
     mistaken[1, 1] = False
@@ -41,7 +41,7 @@ def test_a_mistaken_speaker_costs() -> None:
     assert objectives.segmentation_loss(scores_of(mistaken), truth()) > 0.5
 
 
-def test_embeddings_listen_where_one_speaks_alone() -> None:
+def test_embedding_masks_exclude_overlap() -> None:
     masks = objectives.masks(truth(), vary=False)
     assert masks[0, 0].nonzero().flatten().tolist() == list(range(20))
     alone_for_too_short = truth()
@@ -50,7 +50,7 @@ def test_embeddings_listen_where_one_speaks_alone() -> None:
     assert masks[0, 0].nonzero().flatten().tolist() == list(range(15, 40))
 
 
-def test_likeness() -> None:
+def test_contrastive_loss_and_equal_error_rate() -> None:
     identities = torch.tensor([3, 3, 5, 5, 9])
     apart = torch.eye(3)[[0, 0, 1, 1, 2]]
     mixed = torch.eye(3)[[0, 1, 0, 1, 2]]

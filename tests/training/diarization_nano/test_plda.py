@@ -15,7 +15,7 @@ from training.diarization_nano.plda import chunk_embeddings, covariances, write
 PEOPLE, EACH, DIMENSION = 800, 12, 8
 
 
-def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def sample_embeddings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draw vectors of speakers about their means; return them, their speakers, and the true covariances."""
     within, between = (shape @ shape.T for shape in rng.normal(size=(2, DIMENSION, DIMENSION)))
     means = rng.multivariate_normal(np.ones(DIMENSION), 4 * between, PEOPLE)
@@ -24,14 +24,14 @@ def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return vectors, speaker_ids, within, 4 * between
 
 
-def test_covariances_are_found() -> None:
-    vectors, speaker_ids, within, between = drawn(np.random.default_rng(1))
+def test_covariances() -> None:
+    vectors, speaker_ids, within, between = sample_embeddings(np.random.default_rng(1))
     for found, true in zip(covariances(vectors, speaker_ids), (within, between), strict=True):
         assert np.abs(found - true).max() < 0.15 * np.abs(true).max()
 
 
-def test_pyannote_reads_it_and_a_speakers_own_spread_is_one(tmp_path: Path) -> None:
-    vectors, speaker_ids, *_ = drawn(np.random.default_rng(2))
+def test_pyannote_loads_the_plda(tmp_path: Path) -> None:
+    vectors, speaker_ids, *_ = sample_embeddings(np.random.default_rng(2))
     psi = write(tmp_path, vectors, speaker_ids, dimension=5)
     plda = PLDA(tmp_path / "xvec_transform.npz", tmp_path / "plda.npz", lda_dimension=5)
     assert np.allclose(plda.phi, psi, rtol=1e-3)
@@ -42,7 +42,7 @@ def test_pyannote_reads_it_and_a_speakers_own_spread_is_one(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_embeddings_are_those_of_people_heard_alone(tones: SpeechDataset) -> None:
+def test_chunk_embeddings(tones: SpeechDataset) -> None:
     torch.manual_seed(1)
     with torch.inference_mode():
         vectors, speaker_ids = chunk_embeddings(tones, NanoEmbedding().eval(), count=2, seed=3)
@@ -50,7 +50,7 @@ def test_embeddings_are_those_of_people_heard_alone(tones: SpeechDataset) -> Non
     assert 2 <= len(set(speaker_ids.tolist())) <= 8
 
 
-def test_conversations_have_two_speakers_or_more(tones: SpeechDataset) -> None:
+def test_conversations_have_several_speakers(tones: SpeechDataset) -> None:
     for batch in conversations(tones, 3, seed=5, longest=70):
         assert batch.speaking.any(2).sum() >= 2
         assert 60 * 16_000 <= batch.samples.shape[1] <= 70 * 16_000

@@ -15,7 +15,7 @@ from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 
 
-def test_no_reserved_voice_and_no_dev_voice_is_trained_on() -> None:
+def test_training_excludes_reserved_and_dev_voices() -> None:
     rng = random.Random(1)
     made, dev_made = (
         list(speakers.made_up_families(rng, 40, [speakers.made_up(rng)], name)) for name in ("made", "dev")
@@ -29,7 +29,7 @@ def test_no_reserved_voice_and_no_dev_voice_is_trained_on() -> None:
     assert not (trained | dev) & {*RESERVED_ESPEAK_VARIANTS, "kal", "kal16", "kal_diphone"}
 
 
-def test_siblings_differ_and_speak_one_language() -> None:
+def test_siblings_share_a_language() -> None:
     rng = random.Random(2)
     files = speakers.made_up_families(rng, 40, [speakers.made_up(rng)])
     assert list(files)[:5] == ["made0.0", "made0.1", "made0.2", "made0.3", "made1.0"]
@@ -43,7 +43,7 @@ def test_siblings_differ_and_speak_one_language() -> None:
     assert len({family[0].language for family in families.values()}) > 2
 
 
-def test_a_variant_file_is_read() -> None:
+def test_variant_file() -> None:
     file = """language variant
 name female9
 pitch 140 240 // high
@@ -61,7 +61,7 @@ stressAmp 18 18 20
 
 
 @needs_espeak
-def test_every_shipped_variant_is_read() -> None:
+def test_shipped_variants() -> None:
     for name, variant in zip(
         speakers.DEV_VARIANTS, speakers.shipped_variants(synthesise.SYSTEM_DATA, speakers.DEV_VARIANTS), strict=True
     ):
@@ -74,7 +74,7 @@ def test_sentences_have_words(alphabet: str) -> None:
     assert all(0 < len(sentence(rng, "de", alphabet).split()) <= 16 for _ in range(50))
 
 
-def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
+def test_trim() -> None:
     sound = np.zeros(200 * FRAME, np.float32)
     for first, last in ((20, 60), (80, 100), (150, 180)):  # pauses of 0.2 and 0.5 s
         sound[first * FRAME : last * FRAME] = 0.3 * np.sin(np.arange((last - first) * FRAME) / 5)
@@ -92,7 +92,7 @@ def test_speech_is_trimmed_levelled_and_long_pauses_are_none() -> None:
 
 @pytest.mark.slow
 @needs_espeak
-def test_a_made_up_voice_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_voices_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a process of its own, because the library keeps its first data folder."""
     import multiprocessing
 

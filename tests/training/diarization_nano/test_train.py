@@ -20,7 +20,7 @@ SHIPPED = Path(model_source("diarization-nano"))
 
 
 @pytest.mark.slow
-def test_steps_lower_both_losses_and_a_run_goes_on(tones: SpeechDataset, tmp_path: Path) -> None:
+def test_training_lowers_the_losses_and_resumes(tones: SpeechDataset, tmp_path: Path) -> None:
     settings = Settings(rows=4, peak=2e-3, seconds=2.0, seed=1, workers=0)
     trainer = Trainer(tones, tmp_path, settings)
     batch = Recordings(Windows(tones.speakers, 4, 1), tones)[0]
@@ -34,14 +34,14 @@ def test_steps_lower_both_losses_and_a_run_goes_on(tones: SpeechDataset, tmp_pat
         assert torch.equal(weights, trainer.segmentation.average.module.state_dict()[name])
 
 
-def test_a_run_ends_when_its_time_is_over(tones: SpeechDataset, tmp_path: Path) -> None:
+def test_time_limit(tones: SpeechDataset, tmp_path: Path) -> None:
     trainer = Trainer(tones, tmp_path, Settings(rows=2, peak=1e-3, seconds=0.1, seed=1, workers=0))
     trainer.errors = lambda dataset, batches: (0.5, 0.5)  # type: ignore[method-assign]
     train(trainer, tones, log_every_s=60, save_every_s=60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.pt", "segmentation.pt"]
 
 
-def test_errors_are_shares(tones: SpeechDataset, tmp_path: Path) -> None:
+def test_errors_are_between_0_and_1(tones: SpeechDataset, tmp_path: Path) -> None:
     trainer = Trainer(tones, tmp_path, Settings(rows=2, peak=1e-3, seconds=1, seed=1, workers=0))
     pair_error, chunk_error = trainer.errors(tones, batches=1, rows=6)
     assert 0 <= pair_error <= 1
@@ -56,7 +56,7 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert all(not math.isnan(rate) for rate in rates)
 
 
-def test_export_loads_and_says_what_the_networks_say(tmp_path: Path) -> None:
+def test_exported_pipeline_equals_the_networks(tmp_path: Path) -> None:
     torch.manual_seed(2)
     segmentation, embedding = nets.SegmentationNet().eval(), nets.EmbeddingNet().eval()
     export(segmentation.state_dict(), embedding.state_dict(), tmp_path)
@@ -70,7 +70,7 @@ def test_export_loads_and_says_what_the_networks_say(tmp_path: Path) -> None:
         assert np.allclose(vectors[:, 1], pipeline._embedding(sound, masks=masks[:, 1]), atol=1e-5)
 
 
-def test_the_shipped_checkpoints_hold_nothing_but_tensors() -> None:
+def test_shipped_checkpoints_have_only_tensors() -> None:
     for name in ("segmentation", "embedding"):
         with torch.serialization.safe_globals([Specifications, Problem, Resolution]):
             checkpoint = torch.load(SHIPPED / name / "pytorch_model.bin", weights_only=True)
@@ -78,7 +78,7 @@ def test_the_shipped_checkpoints_hold_nothing_but_tensors() -> None:
         assert all(weights.isfinite().all() for weights in checkpoint["state_dict"].values())
 
 
-def test_the_shipped_folder_is_small_and_tuned() -> None:
+def test_shipped_folder_is_small_and_tuned() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 10_000_000
     params = yaml.safe_load((SHIPPED / "config.yaml").read_text())["params"]
     assert params["clustering"].keys() == {"threshold", "Fa", "Fb"}

@@ -78,7 +78,7 @@ def decode_in_few_rows(
 
 
 def requests_of_every_search(model: WhisperModel, count: int) -> list[DecodeRequest]:
-    """As `mixed_requests`, some of them by beam search and some drawn."""
+    """Return `mixed_requests`, some with beam search and some with sampling."""
     configs = [
         SearchConfig(),
         SearchConfig(rows=3, is_beam_search=True),

@@ -29,7 +29,7 @@ def test_results_do_not_depend_on_windows_that_join_and_leave(
 def test_steps_fulfil_the_conditions_of_cuda_graphs(
     large_layout: WhisperModel, large_states: Tensor, rows: int
 ) -> None:
-    """A step lookahead_steps, in the shapes that are recorded on a CUDA device, after a warm-up through all of them."""
+    """With one lookahead step, in the shapes that are captured on a CUDA device, after a warm-up with all of them."""
     requests = requests_of_every_search(large_layout, len(large_states))
     expected = decode_in_few_rows(large_layout, large_states, requests, rows, 0)
     assert_equal_results(decode_in_few_rows(large_layout, large_states, requests, rows, 1, GraphStandIn), expected)

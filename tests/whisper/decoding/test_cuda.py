@@ -85,10 +85,12 @@ def test_results_do_not_depend_on_windows_that_join_and_leave(large: WhisperMode
     assert_equal_results(decode_in_few_rows(large, noisy, requests, rows, 1), alone)
 
 
-def test_speech_in_four_languages(engine: Engine, windows: dict[str, Window], said: dict[str, tuple[str, str]]) -> None:
+def test_speech_in_four_languages(
+    engine: Engine, windows: dict[str, Window], transcripts: dict[str, tuple[str, str]]
+) -> None:
     futures = {name: engine.submit(window, TranscriptionOptions(), name) for name, window in windows.items()}
     results = {name: future.result(60) for name, future in futures.items()}
-    assert {name: (result.language, result.text) for name, result in results.items()} == said
+    assert {name: (result.language, result.text) for name, result in results.items()} == transcripts
 
 
 def test_silence_has_no_text(engine: Engine) -> None:
@@ -101,9 +103,9 @@ def test_word_timestamps(engine: Engine, windows: dict[str, Window], nano: Whisp
     try:
         for window in windows.values():
             found, expected = (each.submit(window, options, "job").result(60) for each in (engine, cpu))
-            words, known = ([w for s in text.segments for w in s.words or ()] for text in (found, expected))
-            assert [word.text for word in words] == [word.text for word in known]
-            assert [word.start for word in words] == pytest.approx([word.start for word in known], abs=0.05)
+            words, expected_words = ([w for s in text.segments for w in s.words or ()] for text in (found, expected))
+            assert [word.text for word in words] == [word.text for word in expected_words]
+            assert [word.start for word in words] == pytest.approx([word.start for word in expected_words], abs=0.05)
     finally:
         cpu.close()
 
@@ -142,12 +144,12 @@ def test_many_windows_of_every_kind_with_cancellation(engine: Engine, windows: d
         for future in chance.sample(futures, 40):
             future.cancel()
         wait(futures, 120)
-        kept = [
+        pairs = [
             (future.result(0).text, alone[place])
             for future, place in zip(futures, order, strict=True)
             if not future.cancelled()
         ]
-        assert len(kept) >= 160
+        assert len(pairs) >= 160
         assert (
-            sum(found != expected for found, expected in kept) <= 2
+            sum(found != expected for found, expected in pairs) <= 2
         )  # in half precision rounding depends on the batch

@@ -20,7 +20,7 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
 
 
 @pytest.mark.parametrize(
-    ("options", "found", "verdict"),
+    ("options", "found", "expected"),
     [
         ({}, {}, "good"),
         ({}, {"avg_logprob": -1.1}, "failed"),
@@ -47,8 +47,8 @@ GOOD: dict[str, Any] = {"avg_logprob": -0.3, "compression_ratio": 1.5, "no_speec
         ({"no_speech_threshold": None}, {"speech_s": 0.4, "avg_logprob": -1.1}, "failed"),
     ],
 )
-def test_the_thresholds(options: dict[str, Any], found: dict[str, Any], verdict: str) -> None:
-    assert fallback_verdict(TranscriptionOptions(**options), **GOOD | found) == verdict
+def test_the_thresholds(options: dict[str, Any], found: dict[str, Any], expected: str) -> None:
+    assert fallback_verdict(TranscriptionOptions(**options), **GOOD | found) == expected
 
 
 END = 10

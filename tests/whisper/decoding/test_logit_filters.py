@@ -116,7 +116,7 @@ def test_allowed_tokens(generated: list[int], expected: set[int]) -> None:
     assert allowed(generated) == expected
 
 
-def test_a_timestamp_is_forced_when_timestamps_together_are_more_likely_than_any_text_token() -> None:
+def test_timestamp_is_forced_by_the_sum_of_timestamp_probabilities() -> None:
     history = histories([[FIRST, 7], [FIRST, 7]])
     logits = torch.zeros(2, VOCABULARY)
     logits[:, 8] = 3.0  # thirty timestamps of weight e^0 outweigh e^3, not e^4

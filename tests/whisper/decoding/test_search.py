@@ -38,10 +38,10 @@ def beam_search(seed: int, config: SearchConfig) -> Hypothesis:
         for text in texts:
             order = sorted(enumerate(log_probabilities(seed, text)), key=lambda pair: pair[1], reverse=True)
             candidates.append(order[: config.rows + 1])
-        follow = beams.advance(candidates)
-        for row, text in follow:
+        continued = beams.advance(candidates)
+        for row, text in continued:
             assert text[:-1] == texts[row]
-        texts = [text for _, text in follow]
+        texts = [text for _, text in continued]
     return beams.best
 
 

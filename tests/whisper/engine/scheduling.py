@@ -1,4 +1,4 @@
-"""Windows and job_names for tests of the scheduler."""
+"""Windows and names of jobs for tests of the scheduler."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -11,14 +11,9 @@ from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.window_text import WindowText
 
 Windows = dict[str, NDArray[np.int16]]
-
-
-Said = dict[str, tuple[str, str]]
-
+Transcripts = dict[str, tuple[str, str]]
 
 DEFAULTS = TranscriptionOptions()
-
-
 INVALID: TranscriptionOptions = TranscriptionOptions.model_construct(  # would not pass validation
     **(DEFAULTS.model_dump() | {"task": "sing", "language": "en"})
 )

@@ -11,12 +11,12 @@ from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
-from tests.whisper.engine.submitting import DEFAULTS, Said, Windows, submit_together
+from tests.whisper.engine.submitting import DEFAULTS, Transcripts, Windows, submit_together
 
 
-def test_speech_in_four_languages(engine: Engine, windows: Windows, said: Said) -> None:
+def test_speech_in_four_languages(engine: Engine, windows: Windows, transcripts: Transcripts) -> None:
     futures = {name: engine.submit(window, DEFAULTS, name) for name, window in windows.items()}
-    for name, (language, words) in said.items():
+    for name, (language, words) in transcripts.items():
         result = futures[name].result(60)
         assert (result.language, result.text) == (language, words)
         assert result.temperature == 0
@@ -94,10 +94,10 @@ def test_log_probabilities_of_tokens(engine: Engine, windows: Windows) -> None:
     assert engine.submit(windows["fr.flac"], DEFAULTS, "job").result(60).segments[0].logprobs is None
 
 
-def test_word_timestamps(engine: Engine, windows: Windows, said: Said) -> None:
+def test_word_timestamps(engine: Engine, windows: Windows, transcripts: Transcripts) -> None:
     options = TranscriptionOptions(timestamps="word")
     futures = submit_together(engine, list(windows.values()), [options] * len(windows))
-    for (_, text), future in zip(said.values(), futures, strict=True):
+    for (_, text), future in zip(transcripts.values(), futures, strict=True):
         (segment,) = future.result(60).segments
         assert segment.words is not None
         assert [word.text.strip() for word in segment.words] == text.split()

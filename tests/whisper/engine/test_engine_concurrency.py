@@ -14,7 +14,7 @@ from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.engine.scheduler import Batching
 from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import WindowText
-from tests.whisper.engine.submitting import DEFAULTS, Said, Windows, submit_together
+from tests.whisper.engine.submitting import DEFAULTS, Transcripts, Windows, submit_together
 
 
 def test_every_window_is_encoded_once(nano: WhisperModel, windows: Windows, encoder_batches: list[int]) -> None:
@@ -55,9 +55,7 @@ def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows
 
 
 @pytest.mark.slow
-def test_encoding_bulk_windows_leaves_half_of_the_time_to_an_interactive_window(
-    nano: WhisperModel, windows: Windows
-) -> None:
+def test_bulk_encoding_leaves_time_to_interactive_windows(nano: WhisperModel, windows: Windows) -> None:
     """While an interactive window is decoded, encoding other windows pauses as long as it takes."""
     engine = Engine(nano, Batching(max_batch_size=8))
     window = windows["en.mp3"]
@@ -124,12 +122,12 @@ def test_the_number_of_rows_can_be_changed_while_running(engine: Engine, windows
     assert engine._decoder.rows == 2
 
 
-def test_windows_from_many_threads(nano: WhisperModel, windows: Windows, said: Said) -> None:
+def test_windows_from_many_threads(nano: WhisperModel, windows: Windows, transcripts: Transcripts) -> None:
     engine = Engine(nano, Batching(max_batch_size=4))
-    names = list(said) * 4
+    names = list(transcripts) * 4
     with ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda name: engine.submit(windows[name], DEFAULTS, name).result(120).text, names))
-    assert texts == [said[name][1] for name in names]
+    assert texts == [transcripts[name][1] for name in names]
     engine.close()
 
 

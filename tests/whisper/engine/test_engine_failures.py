@@ -10,7 +10,7 @@ import torch
 from serve_app.schemas.request import TranscriptionOptions
 from serve_app.whisper.engine.engine import MAX_FAILURES, Engine
 from serve_app.whisper.model.whisper_model import WhisperModel
-from tests.whisper.engine.submitting import DEFAULTS, INVALID, Said, Windows, submit_together
+from tests.whisper.engine.submitting import DEFAULTS, INVALID, Transcripts, Windows, submit_together
 
 
 def test_an_invalid_window_fails_alone(engine: Engine, windows: Windows) -> None:
@@ -24,7 +24,7 @@ def test_an_invalid_window_fails_alone(engine: Engine, windows: Windows) -> None
 
 
 def test_after_a_failed_step_each_window_is_decoded_alone(
-    engine: Engine, windows: Windows, said: Said, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, windows: Windows, transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device fails once, in the middle: all windows that are being decoded are decoded again, one by one."""
     step, calls = engine._decoder.step, iter(range(100))
@@ -36,7 +36,7 @@ def test_after_a_failed_step_each_window_is_decoded_alone(
 
     monkeypatch.setattr(engine._decoder, "step", failing)
     futures = submit_together(engine, list(windows.values()), [TranscriptionOptions(timestamps="word")] * len(windows))
-    assert [future.result(60).text for future in futures] == [words for _, words in said.values()]
+    assert [future.result(60).text for future in futures] == [words for _, words in transcripts.values()]
     assert engine.stats().failed == 0
     assert engine._scheduler.rows_in_use == 0
 
@@ -56,9 +56,9 @@ def test_a_window_whose_alignment_fails_fails_alone(
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(engine._aligner_stage, "run", failing)
-    timed = engine.submit(windows["en.mp3"], TranscriptionOptions(timestamps="word"), "job")
+    future = engine.submit(windows["en.mp3"], TranscriptionOptions(timestamps="word"), "job")
     with pytest.raises(torch.OutOfMemoryError):
-        timed.result(60)
+        future.result(60)
     assert engine.submit(windows["en.mp3"], DEFAULTS, "next").result(60).text == "three one four one five nine"
     engine.check_health()
 

@@ -12,7 +12,7 @@ def scheduler() -> Scheduler[Window]:
     return Scheduler()
 
 
-def test_a_single_job_fills_all_rows_in_order_and_reuses_released_rows(scheduler: Scheduler[Window]) -> None:
+def test_single_job_uses_all_rows_in_order(scheduler: Scheduler[Window]) -> None:
     windows = queue_windows(scheduler, WindowRequest("a", 10), count=6)
     assert scheduler.schedule(FOUR_ROWS, 0) == windows[:4]
     assert (scheduler.rows_in_use, len(scheduler)) == (4, 2)
@@ -23,7 +23,7 @@ def test_a_single_job_fills_all_rows_in_order_and_reuses_released_rows(scheduler
 
 
 @pytest.mark.parametrize(("rows", "cap"), [(1, 1), (2, 1), (3, 2), (4, 3), (16, 12), (64, 48)])
-def test_with_several_jobs_each_is_limited_to_three_quarters_of_the_rows_by_default(rows: int, cap: int) -> None:
+def test_default_row_limit_with_several_jobs(rows: int, cap: int) -> None:
     assert Batching(max_batch_size=rows).rows_per_job(1) == rows
     assert Batching(max_batch_size=rows).rows_per_job(2) == cap
     assert Batching(max_batch_size=rows, max_rows_per_job=5).rows_per_job(1) == 5
@@ -42,7 +42,7 @@ def test_max_rows_per_job_limits_a_single_job_too(scheduler: Scheduler[Window]) 
     assert len(scheduler.schedule(Batching(max_batch_size=4, max_rows_per_job=2), 0)) == 2
 
 
-def test_the_limit_is_respected_and_ranks_are_computed_anew_for_each_call(scheduler: Scheduler[Window]) -> None:
+def test_limit_and_new_ranks_in_each_call(scheduler: Scheduler[Window]) -> None:
     queue_windows(scheduler, WindowRequest("long", 10), count=6)
     assert job_names(scheduler.schedule(FOUR_ROWS, 0, limit=2)) == ["long", "long"]
     queue_windows(scheduler, WindowRequest("short", 3), now=1)
@@ -91,7 +91,7 @@ def test_the_highest_response_ratio_goes_first(scheduler: Scheduler[Window]) -> 
     assert order == ["long", "early", "late"]
 
 
-def test_of_jobs_queued_at_the_same_time_the_shorter_goes_first(scheduler: Scheduler[Window]) -> None:
+def test_shorter_of_simultaneous_jobs_goes_first(scheduler: Scheduler[Window]) -> None:
     queue_windows(scheduler, WindowRequest("long", 20))
     queue_windows(scheduler, WindowRequest("short", 5))
     assert job_names(scheduler.schedule(FOUR_ROWS, 0)) == ["short", "long"]
@@ -103,7 +103,7 @@ def test_the_minimum_cost_of_a_window_is_one_second(scheduler: Scheduler[Window]
     assert job_names(scheduler.schedule(FOUR_ROWS, 2)) == ["second", "blip"]
 
 
-def test_a_retry_goes_to_the_front_of_its_job_and_keeps_the_jobs_waiting_time(scheduler: Scheduler[Window]) -> None:
+def test_retry_goes_to_the_front_of_its_job(scheduler: Scheduler[Window]) -> None:
     request = WindowRequest("a", 10)
     fresh = queue_windows(scheduler, request, count=2)
     retries = [Window(request), Window(request)]
@@ -132,7 +132,7 @@ def test_a_window_can_be_queued_again(scheduler: Scheduler[Window]) -> None:
     assert (scheduler.rows_in_use, len(scheduler)) == (0, 1)
 
 
-def test_a_bulk_job_out_of_patience_is_ranked_as_one_new_interactive_window(scheduler: Scheduler[Window]) -> None:
+def test_bulk_job_after_its_patience(scheduler: Scheduler[Window]) -> None:
     batching = Batching(max_batch_size=1, bulk_patience_s=30)
     queue_windows(scheduler, WindowRequest("bulk", 10, interactive=False), count=100)
     queue_windows(scheduler, WindowRequest("live", 100), now=29)
@@ -162,7 +162,7 @@ def test_windows_with_fewer_rows_do_not_overtake_a_blocked_window(scheduler: Sch
     assert scheduler.schedule(FOUR_ROWS, 5) == narrow
 
 
-def test_a_window_above_its_jobs_limit_runs_when_its_job_uses_no_rows(scheduler: Scheduler[Window]) -> None:
+def test_window_above_the_limit_of_its_job(scheduler: Scheduler[Window]) -> None:
     batching = Batching(max_batch_size=4, max_rows_per_job=2)
     first, second = queue_windows(scheduler, WindowRequest("wide", 10, rows=3), count=2)
     narrow = queue_windows(scheduler, WindowRequest("narrow", 30))

@@ -44,17 +44,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     def due(self, job: str) -> list[Window]:
         return self.retries[job] + self.fresh[job]
 
-    def known(self) -> set[str]:
+    def jobs(self) -> set[str]:
         return {job for job in (*self.fresh, *self.retries) if self.due(job)} | set(job_names(self.running))
 
     def rows(self, job: str | None = None) -> int:
         return sum(window.request.rows for window in self.running if job in (None, window.request.job))
 
-    def fits_its_job(self, window: Window, known: int) -> bool:
-        """Before it runs."""
+    def fits_its_job(self, window: Window, job_count: int) -> bool:
+        """Return whether the window may run, by the limits of its job."""
         request = window.request
         rows_in_use, size = self.rows(request.job), self.batching.max_batch_size
-        default = size if known == 1 else max(1, size * 3 // 4)
+        default = size if job_count == 1 else max(1, size * 3 // 4)
         caps = (self.batching.max_rows_per_job or default, request.max_rows_per_job)
         return rows_in_use == 0 or all(cap is None or rows_in_use + request.rows <= cap for cap in caps)
 
@@ -89,15 +89,15 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        known = len(self.known())
+        job_count = len(self.jobs())
         for window in self.scheduler.schedule(self.batching, self.now):
             job = window.request.job
             assert self.due(job)[0] is window
-            assert self.fits_its_job(window, known)
+            assert self.fits_its_job(window, job_count)
             assert self.fits_the_batch(window)
             (self.retries if self.retries[job] else self.fresh)[job].pop(0)
             self.running.append(window)
-        may_run = [due[0] for job in "abcd" if (due := self.due(job)) and self.fits_its_job(due[0], known)]
+        may_run = [due[0] for job in "abcd" if (due := self.due(job)) and self.fits_its_job(due[0], job_count)]
         assert not may_run or any(not self.fits_the_batch(window) for window in may_run)
 
     @precondition(lambda self: self.running)

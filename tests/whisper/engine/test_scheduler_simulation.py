@@ -1,4 +1,4 @@
-"""Waiting times of job_names of all lengths, in a simulation of the engine in virtual time."""
+"""Waiting times of jobs of all lengths, in a simulation of the engine in virtual time."""
 
 import random
 from collections import defaultdict
@@ -66,7 +66,7 @@ def p95(values: list[float]) -> float:
 
 
 @pytest.mark.parametrize("interactive", [True, False], ids=["interactive", "bulk"])
-def test_short_and_medium_jobs_do_not_wait_for_a_three_hour_job(interactive: bool) -> None:
+def test_shorter_jobs_do_not_wait_for_a_long_one(interactive: bool) -> None:
     simulation = Simulation(Batching(max_batch_size=16))
     clips = {f"clip{index}": 1 + index * 0.25 for index in range(80)}
     medium = {"medium0": 2.0, "medium1": 2.5, "medium2": 8.0}
@@ -90,7 +90,7 @@ def test_short_and_medium_jobs_do_not_wait_for_a_three_hour_job(interactive: boo
     assert max(there - here for here, there in pairwise(simulation.admissions["long"])) < 5 * window_s
 
 
-def test_bulk_gets_a_row_when_its_patience_ends_under_constant_interactive_load() -> None:
+def test_bulk_job_under_constant_interactive_load() -> None:
     """Twice as many clients as rows, each of which submits its next window when the last one has finished."""
     patience = 3.0
     simulation = Simulation(

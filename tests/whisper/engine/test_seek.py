@@ -26,11 +26,11 @@ def seconds(*times: float) -> list[Span]:
     return [Span(round(a * SECOND), round(b * SECOND)) for a, b in zip(times[::2], times[1::2], strict=True)]
 
 
-def test_the_rest_after_a_pair_of_timestamps_in_the_middle_of_speech() -> None:
+def test_remaining_clip_after_a_timestamp_pair_during_speech() -> None:
     assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 29.5)) == seconds(12.4, 30)
 
 
-def test_the_rest_begins_shortly_before_the_next_speech() -> None:
+def test_remaining_clip_begins_before_the_next_speech() -> None:
     assert remaining_clips(WINDOW, seconds(0, 12.4), seconds(0.5, 12, 20, 29)) == [
         Span(20 * SECOND - LEAD_IN_SAMPLES, 30 * SECOND)
     ]
@@ -82,19 +82,17 @@ def segments(draw: st.DrawFn, length_s: float) -> list[tuple[float, float]]:
 
 
 @given(speech(), st.data())
-def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
-    found: tuple[Span, ...], data: st.DataObject
-) -> None:
+def test_all_speech_is_decoded_once(found: tuple[Span, ...], data: st.DataObject) -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, found)  # type: ignore[arg-type]
     decoded: list[tuple[Span, list[Span]]] = []
-    going_on = True
-    while going_on:
+    has_more = True
+    while has_more:
         assert len(decoded) < MAX_CLIPS, "it goes on for ever"
-        heard = data.draw(segments(work.seconds))
+        covered_spans = data.draw(segments(work.seconds))
         start = work.clip.start
-        covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in heard]
+        covered = [Span(start + round(a * SECOND), start + round(b * SECOND)) for a, b in covered_spans]
         decoded.append((work.clip, covered))
-        going_on = work.finish_clip(text(heard))
+        has_more = work.finish_clip(text(covered_spans))
 
     texts = [span for _, covered in decoded for span in covered]
     assert total_length(texts) == total_length(subtract_spans([WINDOW], subtract_spans([WINDOW], texts))), (
@@ -106,19 +104,19 @@ def test_all_speech_is_in_exactly_one_text_or_in_a_clip_without_text(
     silent = [clip for clip, covered in decoded if not covered]
     for gap in subtract_spans([WINDOW], texts):
         left = subtract_spans(clip_spans(found, gap), silent)
-        # Where decoding went on it did so a moment before speech: what is left there is less than a second stretch.
+        # Remaining clips begin shortly before speech, so only a little speech may be left uncovered.
         assert total_length(left) <= MIN_UNCOVERED_BETWEEN_SAMPLES
-    said = [segment for segment, _ in work.result().timed_segments]
-    assert said == sorted(said, key=lambda segment: segment.start)
-    assert len(said) == len(texts)
+    all_segments = [segment for segment, _ in work.result().timed_segments]
+    assert all_segments == sorted(all_segments, key=lambda segment: segment.start)
+    assert len(all_segments) == len(texts)
 
 
 def test_segments_of_symbols_are_dropped() -> None:
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None)  # type: ignore[arg-type]
     found = text([(0, 1), (1, 2), (2, 3)])
     segments = [
-        segment.model_copy(update={"text": said})
-        for segment, said in zip(found.segments, (" one", " ...", " ♪♪"), strict=True)
+        segment.model_copy(update={"text": new_text})
+        for segment, new_text in zip(found.segments, (" one", " ...", " ♪♪"), strict=True)
     ]
     assert not work.finish_clip(found.model_copy(update={"segments": tuple(segments)}))
     assert (work.result().text, [segment.text for segment in work.result().segments]) == ("one", [" one"])
@@ -154,7 +152,7 @@ def test_segments_are_extended_to_their_speech() -> None:
     assert not work.uncovered
 
 
-def test_a_segment_is_extended_into_a_clip_that_has_no_text() -> None:
+def test_segment_is_extended_into_a_clip_without_text() -> None:
     speech = tuple(seconds(1, 8.4, 9, 9.8, 12, 20))
     work = WindowTask(np.zeros(WINDOW.end, np.int16), TranscriptionOptions(), (), (), None, speech)  # type: ignore[arg-type]
     assert work.finish_clip(text([(1, 8), (12, 20)]))

@@ -15,8 +15,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "FUSED", request.param)
 
 
-def draw(rows: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Random query, keys and values in a model's memory layout."""
+def random_qkv(rows: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Return random query, keys and values in a model's memory layout."""
     generator = torch.Generator().manual_seed(queries)
     query, *others = (
         torch.randn(rows, count, 4, 16, generator=generator).to(dtype).transpose(1, 2)
@@ -29,7 +29,7 @@ def draw(rows: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.T
 @pytest.mark.parametrize("queries", [1, TILE, TILE + 1, 3 * TILE - 5])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_equals_torchs(queries: int, dtype: torch.dtype, off: float, masked: bool) -> None:
-    query, keys, values = draw(2, queries, 700, dtype)
+    query, keys, values = random_qkv(2, queries, 700, dtype)
     mask = torch.arange(700) <= torch.arange(queries)[:, None] + 3 if masked else None
     mask = None if mask is None else mask[None, None].expand(2, -1, -1, -1)
     expected = scaled_dot_product_attention(query.float(), keys.float(), values.float(), attn_mask=mask, scale=1.0)
@@ -37,8 +37,8 @@ def test_attention_equals_torchs(queries: int, dtype: torch.dtype, off: float, m
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_rows_attention_is_bit_for_bit_independent_of_other_rows(dtype: torch.dtype) -> None:
-    query, keys, values = draw(12, 1, 1500, dtype)
+def test_attention_is_batch_invariant(dtype: torch.dtype) -> None:
+    query, keys, values = random_qkv(12, 1, 1500, dtype)
     together = attention(query, keys, values)
     for first in range(0, 12, CPU_ROWS):
         some = slice(first, first + CPU_ROWS)

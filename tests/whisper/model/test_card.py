@@ -46,7 +46,7 @@ def card(
     return ModelCard.load(str(folder))
 
 
-def refused(card: ModelCard, **options: Any) -> InvalidRequest:
+def validation_error(card: ModelCard, **options: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         card.validate_options(TranscriptionOptions(**options))
     return caught.value
@@ -61,7 +61,7 @@ def test_nano(nano_card: ModelCard) -> None:
 
 
 def test_an_unsupported_language_is_rejected(nano_card: ModelCard) -> None:
-    error = refused(nano_card, language="ja")
+    error = validation_error(nano_card, language="ja")
     assert error.param == "language"
     assert "japanese (ja)" in error.message
     assert "de, en, es, fr" in error.message
@@ -72,8 +72,8 @@ def test_an_english_only_checkpoint(tmp_path: Path) -> None:
     assert english.languages == ("en",)
     english.validate_options(TranscriptionOptions())
     english.validate_options(TranscriptionOptions(language="english"))
-    assert refused(english, language="de").param == "language"
-    assert refused(english, task="translate").param == "task"
+    assert validation_error(english, language="de").param == "language"
+    assert validation_error(english, task="translate").param == "task"
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_an_english_only_checkpoint(tmp_path: Path) -> None:
 )
 def test_a_pruned_decoder_does_not_translate(tmp_path: Path, layers: tuple[int, int], can_translate: bool) -> None:
     """As whisper-large-v3-turbo (4 of 32 layers) and distil-whisper (2)."""
-    made = card(tmp_path, MULTILINGUAL, layers)
-    assert made.languages == ("en", "ja", "yue")
-    assert made.can_translate is can_translate
+    pruned = card(tmp_path, MULTILINGUAL, layers)
+    assert pruned.languages == ("en", "ja", "yue")
+    assert pruned.can_translate is can_translate
     if not can_translate:
-        assert refused(made, task="translate").param == "task"
+        assert validation_error(pruned, task="translate").param == "task"
 
 
 def test_special_tokens_of_large_v3(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_alignment_heads_default_to_the_upper_half(tmp_path: Path) -> None:
 
 
 def test_an_unknown_token_is_rejected(nano_card: ModelCard) -> None:
-    error = refused(nano_card, suppress_tokens=(-1, 2015))
+    error = validation_error(nano_card, suppress_tokens=(-1, 2015))
     assert (error.param, "2015 is not a token of" in error.message) == ("suppress_tokens", True)
     nano_card.validate_options(TranscriptionOptions(suppress_tokens=(-1, 2014)))
 
@@ -164,7 +164,7 @@ def test_an_unknown_token_is_rejected(nano_card: ModelCard) -> None:
 )
 def test_too_large_max_new_tokens_are_rejected(nano_card: ModelCard, options: dict[str, Any], most: int) -> None:
     nano_card.validate_options(TranscriptionOptions(**options, max_new_tokens=most))
-    error = refused(nano_card, **options, max_new_tokens=most + 1)
+    error = validation_error(nano_card, **options, max_new_tokens=most + 1)
     assert (error.param, f"must be at most {most}: " in error.message) == (
         "max_new_tokens",
         True,

@@ -27,22 +27,22 @@ def test_features_of_128_mels(large_layout: WhisperModel) -> None:
     assert large_layout.features([np.zeros(16_000, np.int16)]).shape == (1, 128, 300)
 
 
-def test_a_step_over_rows_at_different_positions_equals_a_full_pass(large_layout: WhisperModel) -> None:
+def test_step_at_different_positions_equals_a_full_pass(large_layout: WhisperModel) -> None:
     """Rows at different positions. The second is decoded token by token, the others in one call."""
     rng = np.random.default_rng(3)
     model = large_layout
     states = model.encode(model.features([(rng.normal(size=16_000) * 900).astype(np.int16) for _ in range(3)]))
     tokens = torch.tensor(rng.integers(0, 50_000, size=(3, 9)))
-    said, heard = model.new_kv_cache(3, model.positions), model.new_kv_cache(3, model.audio_positions)
-    model.write_cross_kv(states, heard)
-    model.decode_step(said, heard, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
+    self_kv, cross_kv = model.new_kv_cache(3, model.positions), model.new_kv_cache(3, model.audio_positions)
+    model.write_cross_kv(states, cross_kv)
+    model.decode_step(self_kv, cross_kv, tokens[:, :4], torch.arange(4).expand(3, -1), 4)
     starts = torch.tensor([1, 4, 2])  # the first and last rows' further tokens were padding, written again here
     rows = torch.arange(3)
     for offset in range(5):
         positions = starts + offset
         logits = model.logits(
             model.decode_step(
-                said, heard, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1
+                self_kv, cross_kv, tokens[rows, positions][:, None], positions[:, None], int(positions.max()) + 1
             )
         )[:, 0]
         with torch.inference_mode():
@@ -64,13 +64,13 @@ def test_alignment_weights_equal_transformers(nano: WhisperModel, windows: dict[
         expected = reference(nano, "eager")(
             encoder_outputs=(states,), decoder_input_ids=tokens, output_attentions=True
         ).cross_attentions
-    looks = nano.alignment_weights(states, tokens)
-    assert looks.shape == (2, len(nano.card.alignment_heads), 6, 1500)
+    weights = nano.alignment_weights(states, tokens)
+    assert weights.shape == (2, len(nano.card.alignment_heads), 6, 1500)
     for index, (layer, head) in enumerate(nano.card.alignment_heads):
-        torch.testing.assert_close(looks[:, index], expected[layer][:, head], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(weights[:, index], expected[layer][:, head], rtol=1e-3, atol=1e-5)
 
 
-def test_half_precision_checkpoints_are_not_used_as_such_on_a_cpu() -> None:
+def test_half_precision_checkpoints_on_a_cpu() -> None:
     model = WhisperModel.load("whisper-nano", WhisperSettings(device="cpu", threads=1))
     expected = torch.bfloat16 if bfloat16_is_fast() else torch.float32
     assert model.features([np.zeros(16_000, np.int16)]).dtype == expected

@@ -46,10 +46,10 @@ def spoken(
     network: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
     windows: dict[str, NDArray[np.int16]],
-    said: dict[str, tuple[str, str]],
+    transcripts: dict[str, tuple[str, str]],
 ) -> dict[str, tuple[Tensor, list[float]]]:
-    """By recording: the alignment heads' weights for what generate() wrote, and the times it gave that."""
-    return {name: _aligned(network, processor, windows[name], said[name][0]) for name in windows}
+    """Return, by recording, the weights of the alignment heads and the times for the tokens of generate()."""
+    return {name: _aligned(network, processor, windows[name], transcripts[name][0]) for name in windows}
 
 
 @torch.inference_mode()
@@ -178,10 +178,10 @@ def _transformers_starts(costs: NDArray[np.float64]) -> NDArray[np.intp]:
 def _path_cost(costs: NDArray[np.float64], starts: NDArray[np.intp]) -> float:
     """Return the cost of the cheapest path that enters the rows at these columns, from above or diagonally."""
     total = 0.0
-    for row, (start, following) in enumerate(pairwise([*starts, costs.shape[1]])):
-        total += costs[row, start : max(following, start + 1)].sum()
-        if start < following < costs.shape[1]:
-            total += min(0.0, costs[row, following])
+    for row, (start, next_start) in enumerate(pairwise([*starts, costs.shape[1]])):
+        total += costs[row, start : max(next_start, start + 1)].sum()
+        if start < next_start < costs.shape[1]:
+            total += min(0.0, costs[row, next_start])
     return total
 
 

@@ -17,17 +17,17 @@ def times(words: tuple[Word, ...]) -> list[tuple[float, float]]:
 
 
 @st.composite
-def stretches(draw: st.DrawFn, least_ms: int) -> list[tuple[float, float]]:
-    """Spans of time in order, which may touch: whole milliseconds, in seconds."""
+def time_spans(draw: st.DrawFn, least_ms: int) -> list[tuple[float, float]]:
+    """Ordered spans in seconds, in whole milliseconds; adjacent spans may touch."""
     steps = draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(least_ms, 3000)), max_size=12))
     edges = [edge / 1000 for edge in accumulate(step for pair in steps for step in pair)]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-WORDS = stretches(0).map(lambda found: [word(*times) for times in found])
+WORDS = time_spans(0).map(lambda found: [word(*times) for times in found])
 
 
-@given(WORDS, stretches(1))
+@given(WORDS, time_spans(1))
 def test_words_stay_in_order_and_never_become_empty(words: list[Word], speech: list[tuple[float, float]]) -> None:
     bounded = bound_words(words, speech)
     assert [one.text for one in bounded] == [one.text for one in words]
@@ -38,7 +38,7 @@ def test_words_stay_in_order_and_never_become_empty(words: list[Word], speech: l
     assert not words or bounded[-1].end <= words[-1].end
 
 
-@given(WORDS, stretches(1))
+@given(WORDS, time_spans(1))
 def test_a_word_ends_with_its_speech(words: list[Word], speech: list[tuple[float, float]]) -> None:
     bounded = bound_words(words, speech)
     for before, after in zip(words, bounded, strict=True):

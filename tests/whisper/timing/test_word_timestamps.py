@@ -122,7 +122,7 @@ def test_decreasing_times_are_clamped() -> None:
 def test_a_word_starts_where_the_token_before_ends() -> None:
     tokens = [at(0.4), *encode(" one two three"), at(2.5)]
     [words] = words_of(tokens, [0.0, 0.8, 1.3, 1.9, 1.9])
-    # The segment's own times stand at its edges: its first token ends at 0 whatever was said.
+    # The segment's own times stand at its edges: its first token ends at 0 in any case.
     assert times(words) == [(0.4, 0.8), (0.8, 1.3), (1.3, 2.5)]
 
 
