@@ -23,7 +23,7 @@ class DeployFailed(RuntimeError):
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise OSError if another program listens there: Serve would share the port with it and report that it is ready."""
+    """Raise OSError if the port is in use: Serve would share it with the other program, and report that it is ready."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))

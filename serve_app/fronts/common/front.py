@@ -30,7 +30,7 @@ class Front:
     @property
     def routes(self) -> list[str]:
         """The templates of its paths."""
-        return [route.path for router in self.routers for route in iter_route_contexts(router.routes)]
+        return [route.path or "" for router in self.routers for route in iter_route_contexts(router.routes)]
 
     @property
     def is_public(self) -> bool:
