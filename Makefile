@@ -32,7 +32,7 @@ test: lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: .venv/installed-dev ## tests that need neither a Ray cluster nor whisper-base and are not slow (about a minute)
-	$(BIN)/python -m pytest $(PARALLEL) --fast
+	$(BIN)/python -m pytest $(PARALLEL) --fast -p no:schemathesis
 
 smoke: ## run every other command in a short form, as the nightly run does (about 20 minutes)
 	.ci/smoke

@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("any machine")
 
 MODELS = Path(__file__).parent.parent / "data/models"
@@ -44,11 +45,44 @@ COSTS = {
 }
 """The markers of tests that `--fast` skips, and why."""
 
-MARKER_OF_FIXTURE = {"running": "ray", "whisper_base": "real_model"}
+NOT_FAST = (
+    "benchmarks",
+    "chaos",
+    "configs",
+    "deployments",
+    "examples",
+    "models",
+    "training",
+    "http/openapi/test_schema.py",
+)
+"""Paths that `--fast` does not collect. They import Ray, transformers or schemathesis, or test the tools."""
+
+MARKER_OF_FIXTURE = {"running": "ray", "whisper_base": "real_model", "s3": "slow", "postgres": "slow"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help=f"skip a test that {', '.join(COSTS.values())}")
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help=f"skip a test that {', '.join(COSTS.values())}, do not collect {', '.join(NOT_FAST)}, and run properties "
+        "with ten examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("fast"):
+        hypothesis.settings.load_profile("fast")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--fast: tests/{{{','.join(NOT_FAST)}}} are not collected" if config.getoption("fast") else ""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave folders out of a fast run, unless they are named on the command line."""
+    is_out = str(collection_path.relative_to(config.rootpath / "tests")) in NOT_FAST
+    is_named = any(str(collection_path) in str(Path(argument).absolute()) for argument in config.args)
+    return True if is_out and config.getoption("fast") and not is_named else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects tests and pytest-xdist reads their groups

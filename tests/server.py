@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from serve_app.asgi import create_app
 from serve_app.fronts.common.front import Front
 from serve_app.fronts.registry import FRONTS, webhook_payloads
-from serve_app.jobs.db.engine import Database
 from serve_app.jobs.manager import JobManager
 from serve_app.models import model_source
 from serve_app.net.ssrf import guarded_session
@@ -34,6 +33,7 @@ from serve_app.storage.signed_uploads import Uploads, signing_key
 from serve_app.whisper.model.card import ModelCard
 from serve_app.whisper.protocol import TranscriptionEngine, WindowBatch
 from serve_app.whisper.window_text import WindowText
+from testing.database import open_database
 
 ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
 """Settings of the service in tests."""
@@ -43,10 +43,10 @@ def german(folder: Path) -> Path:
     """A second checkpoint, in `folder`: whisper-nano that knows no language but German."""
     for file in Path(model_source("whisper-nano")).iterdir():
         (folder / file.name).symlink_to(file)
-    told = json.loads((folder / "generation_config.json").read_text())
-    told["lang_to_id"] = {"<|de|>": told["lang_to_id"]["<|de|>"]}
+    config = json.loads((folder / "generation_config.json").read_text())
+    config["lang_to_id"] = {"<|de|>": config["lang_to_id"]["<|de|>"]}
     (folder / "generation_config.json").unlink()
-    (folder / "generation_config.json").write_text(json.dumps(told))
+    (folder / "generation_config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -62,7 +62,7 @@ async def opened(
     settings = AppSettings(
         **{"model": "whisper-nano", "data_dir": folder} | args
     )  # the embedded one: nothing is fetched
-    database = await Database.open(settings.database_url)
+    database = await open_database(settings.database_url)
 
     async def transcribe_batch(model: str, batch: WindowBatch) -> Sequence[WindowText]:
         return await engines[model].transcribe(batch)

@@ -80,6 +80,7 @@ vads = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(speech(), vads, st.sampled_from([1.0, 1.7, 10.0, 30.0]), st.sampled_from([0.5, 20.0, 300.0]))
 def test_invariants_of_windows(

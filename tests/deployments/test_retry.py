@@ -1,7 +1,7 @@
 """Streams that are restarted when their replica is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -70,7 +70,7 @@ class Replicas:
         assert stream
         return self
 
-    def remote(self, job: Job, stream: bool) -> "Response":
+    def remote(self, job: Job, stream: bool, log_fields: Mapping[str, str]) -> "Response":
         self.calls += 1
         return Response(self, next(self._streams))
 

@@ -14,6 +14,8 @@ from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.settings import DiarizationSettings, LimitSettings, VadSettings
 from tests.diarization.conversation import DATA, conversation, restless
 
+pytestmark = pytest.mark.slow  # loads pyannote.audio
+
 SETTINGS = DiarizationSettings(pipeline="diarization-nano", device="cpu", threads=1)
 RECORDING = Path(__file__).parents[2].parent / "shared/data/stereo_diarization.wav"
 
@@ -37,7 +39,6 @@ def test_very_short_recordings(nano: SpeakerPipeline, samples: int, speakers: in
     assert all(0 <= turn.start < turn.end <= samples / SAMPLE_RATE for turn in nano.diarize(sound, options))
 
 
-@pytest.mark.slow
 def test_order_and_numbering_of_turns() -> None:
     pipeline = SpeakerPipeline(restless(), SETTINGS, VadSettings())
     sound = conversation(61.234)
@@ -113,7 +114,6 @@ def test_folder_without_a_pipeline(tmp_path: Path) -> None:
         SpeakerPipeline.load(DiarizationSettings(pipeline=str(tmp_path)), VadSettings())
 
 
-@pytest.mark.slow
 def test_no_telemetry_is_sent() -> None:
     """pyannote sends telemetry unless it is disabled before the import."""
     code = """

@@ -67,6 +67,7 @@ async def test_exceptions_are_raised() -> None:
     assert await worker.submit(lambda heartbeat: 1, True) == 1
 
 
+@pytest.mark.slow
 async def test_hanging_task_is_unhealthy() -> None:
     worker = Worker(lambda: None, 0.2)
     await asyncio.sleep(0.4)

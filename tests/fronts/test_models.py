@@ -79,6 +79,7 @@ async def test_unknown_model_error_lists_the_models(client: httpx.AsyncClient) -
         assert "whisper-nano, whisper-1, german, de, whisper-small" in error["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "model"), [("whisper-1", "whisper-nano"), ("german", "german"), ("de", "german")])
 async def test_transcription_uses_the_requested_model(
     client: httpx.AsyncClient, window_counts: WindowCounts, name: str, model: str
@@ -92,6 +93,7 @@ async def test_transcription_uses_the_requested_model(
     assert (job["model"], job["options"]["model"]) == (model, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model"), [(None, "whisper-nano"), ("whisper-nano", "whisper-nano"), ("whisper-small", "german")]
 )

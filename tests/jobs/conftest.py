@@ -21,6 +21,7 @@ from serve_app.jobs.runner import RunJob
 from serve_app.net.ssrf import guarded_session
 from serve_app.settings import AppSettings, JobSettings, NetworkSettings, WebhookSettings
 from serve_app.storage.blobs import BlobStore
+from testing.database import open_database
 from tests.jobs.helpers import SECRET, OpenManager, Receiver, receiving
 from tests.jobs.postgres import MISSING, Server, binaries, server
 
@@ -69,7 +70,7 @@ async def postgres_url(postgres: Server) -> AsyncIterator[str]:
     await connection.close()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def database_url(request: pytest.FixtureRequest) -> str:
     """Return the URL of a new, empty database."""
     url: str = request.getfixturevalue(f"{request.param}_url")
@@ -78,7 +79,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = await Database.open(database_url)
+    database = await open_database(database_url)
     yield database
     await database.close()
 

@@ -56,6 +56,7 @@ async def test_invalid_audio_is_not_retried(open_manager: OpenManager) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "failed_runs", "lost_runs"),
     [
@@ -251,6 +252,7 @@ async def test_synchronous_job_without_a_client_times_out(
     assert job.state is JobState.FAILED
 
 
+@pytest.mark.slow
 async def test_accepted_jobs_survive_a_killed_process(
     open_manager: OpenManager, database_url: str, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ class MemoryCache:
         self.blocks[number] = content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioned", [True, False])
 async def test_resumed_run_transcribes_the_missing_blocks(tmp_path: Path, conditioned: bool) -> None:
     """The text equals that of an uninterrupted run, also if blocks are conditioned on the previous text."""

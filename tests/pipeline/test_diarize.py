@@ -97,6 +97,7 @@ async def test_no_diarization_without_a_request(tmp_path: Path) -> None:
     assert "diarize" not in transcript.timings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -116,6 +117,7 @@ async def test_failed_diarization_is_a_warning(tmp_path: Path, error: Exception,
     assert all(segment.speaker is None and segment.words is None for segment in transcript.segments)
 
 
+@pytest.mark.slow
 async def test_diarization_timeout_is_a_warning(tmp_path: Path) -> None:
     cancelled = False
 

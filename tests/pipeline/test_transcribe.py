@@ -30,6 +30,8 @@ from tests.pipeline.helpers import (
     window_text,
 )
 
+pytestmark = pytest.mark.slow  # transcribes many windows
+
 
 async def test_blocks_in_flight_are_limited(tmp_path: Path) -> None:
     in_flight, maximum, blocks = 0, 0, 0

@@ -86,6 +86,7 @@ class TestLimits:
     def args(self) -> dict[str, Any]:
         return {"network": {"allow_private_addresses": True}, "limits": {"request_timeout_s": 0.3}}
 
+    @pytest.mark.slow
     async def test_time_limit_of_the_whole_stream(self, service: Service, transcriber: Transcriber) -> None:
         """Each item is awaited in a task of its own, as `kept_alive` does."""
         stream = service.transcribe(REQUEST, stream=True)

@@ -51,7 +51,7 @@ class Storage:
         return self._fs.list_multipart_uploads(self._root) if hasattr(self._fs, "list_multipart_uploads") else []
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(f"{tmp_path}/blobs" if request.param == "local" else request.getfixturevalue("bucket"))
 
@@ -74,6 +74,7 @@ async def test_write_and_read(blobs: BlobStore, tmp_path: Path) -> None:
     assert (again.key != source.key, again.digest) == (True, source.digest)
 
 
+@pytest.mark.slow
 async def test_blob_of_many_parts(storage: Storage, tmp_path: Path) -> None:
     content = b"0123456789abcdef" * (2 * blobs_module.PART_BYTES // 16) + b"end"
     parts = [content[start : start + 2**20] for start in range(0, len(content), 2**20)]
@@ -175,6 +176,7 @@ async def test_upload_that_expires_later_replaces_the_other(blobs: BlobStore, st
     assert await blobs.claim(first.id) == expected
 
 
+@pytest.mark.slow
 async def test_sweep(blobs: BlobStore, storage: Storage) -> None:
     old = [await blobs.write(chunks(b"old")) for _ in range(3)]
     await blobs.make_available(new_upload(old[0]))

@@ -90,6 +90,7 @@ async def test_word_timestamps_give_one_chunk_per_word(client: httpx.AsyncClient
     assert times[0] < times[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "text"),
     [

@@ -199,6 +199,7 @@ async def test_later_put_does_not_change_a_submitted_job(client: httpx.AsyncClie
     assert texts == [EN + "\n", "zwei sieben eins acht zwei acht\n"]
 
 
+@pytest.mark.slow
 async def test_rejected_job_leaves_its_upload(client: httpx.AsyncClient) -> None:
     upload = await upload_content(client)
     for fields, param in [({"model": "gpt-9"}, "model"), ({"webhook": {"url": "nowhere"}}, "webhook.url")]:
@@ -218,6 +219,7 @@ class TestOnS3:
     def args(self, bucket: str) -> dict[str, Any]:
         return {"blobs": f"{bucket}/stt"}
 
+    @pytest.mark.slow
     async def test_upload_is_transcribed(self, client: httpx.AsyncClient, service: Service) -> None:
         upload = await upload_content(client)
         answers = [await submit_upload(client, upload) for _ in range(2)]
@@ -235,6 +237,7 @@ class TestKeys:
     def args(self) -> dict[str, Any]:
         return {"api_keys": ["one"], "public_url": "https://stt.example.com/whisper/"}
 
+    @pytest.mark.slow
     async def test_signature_replaces_the_api_key_for_a_put_only(self, client: httpx.AsyncClient) -> None:
         assert (await client.post("/v1/uploads")).status_code == 401
         answer = await client.post("/v1/uploads", headers={"Authorization": "Bearer one"})
@@ -254,6 +257,7 @@ class TestExpiry:
     def args(self) -> dict[str, Any]:
         return {"uploads": {"expires_s": 1}}
 
+    @pytest.mark.slow
     async def test_expired_url_is_rejected(self, client: httpx.AsyncClient, service: Service) -> None:
         upload = await create_upload(client)
         async with asyncio.timeout(30):  # expiry is in whole seconds, so the URL may be valid for one more
@@ -262,6 +266,7 @@ class TestExpiry:
         assert error_of(answer) == (403, "expires", "url_expired")
         assert int(parse_qs(urlsplit(upload["url"]).query)["expires"][0]) <= datetime.now(UTC).timestamp()
 
+    @pytest.mark.slow
     async def test_expired_upload_is_rejected_and_deleted(self, client: httpx.AsyncClient, service: Service) -> None:
         upload = await upload_content(client)
         await asyncio.sleep(1.1)

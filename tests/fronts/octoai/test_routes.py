@@ -37,6 +37,7 @@ def error_message(answer: httpx.Response) -> str:
     return message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "audio", [AUDIO, f"data:audio/mpeg;base64,{AUDIO}", {"data": AUDIO}], ids=["base64", "data URL", "the SDK's Audio"]
 )

@@ -22,7 +22,10 @@ from serve_app.services.transcription import Service
 from serve_app.settings import LimitSettings
 from serve_app.whisper.engine.engine import Engine
 
-pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client deprecates translations
+pytestmark = [
+    pytest.mark.slow,  # many transcriptions
+    pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"),  # the client deprecates translations
+]
 
 DATA = Path(__file__).parents[2] / "data"
 EN = "three one four one five nine"
@@ -159,7 +162,6 @@ class TestLimits:
         assert len((await service.jobs.list(None, 10, None, owner="")).data) == 1
 
 
-@pytest.mark.slow
 async def test_deltas_are_streamed_during_transcription(client: AsyncOpenAI, engine: Engine) -> None:
     sound = minutes_of_speech(4)
     before = engine.stats().windows
@@ -200,7 +202,6 @@ async def test_translation_is_streamed(server_url: str) -> None:
     ]
 
 
-@pytest.mark.slow
 async def test_stream_sends_keep_alive_comments(
     client: AsyncOpenAI, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def upload(name: str = "en.mp3", **fields: str | list[str]) -> dict[str, Any]:
     return {"files": {"file": (name, (DATA / name).read_bytes())}, "data": {"model": "whisper-1", **fields}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "language"),
     [
@@ -68,6 +69,7 @@ async def test_log_probabilities(client: httpx.AsyncClient) -> None:
     assert all(token["logprob"] <= 0 and bytes(token["bytes"]).decode() == token["token"] for token in body["logprobs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [PATH, TRANSLATIONS])
 @pytest.mark.parametrize(
     ("response_format", "content_type", "beginning"),
@@ -94,6 +96,7 @@ async def test_translation(client: httpx.AsyncClient) -> None:
     assert (body["task"], body["language"], body["text"]) == ("translate", "english", "two seven one eight two eight")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [

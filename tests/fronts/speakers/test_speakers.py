@@ -116,6 +116,7 @@ async def test_job_with_speakers(client: httpx.AsyncClient) -> None:
         assert [line.split()[7] for line in rttm.splitlines()] == ["Ann", "SPEAKER_01"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_pipeline")
 async def test_synchronous_answers_of_other_fronts(client: httpx.AsyncClient) -> None:
     app = web.Application()

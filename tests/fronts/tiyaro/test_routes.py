@@ -37,6 +37,7 @@ class TestDocumentedProgram:
     def args(self) -> dict[str, Any]:
         return {"api_keys": [KEY]}
 
+    @pytest.mark.slow
     async def test_upload_submit_poll(self, server_url: str) -> None:
         """Run the sample program of Tiyaro's documentation, with its options."""
         options = {

@@ -15,6 +15,8 @@ from tests.fronts.helpers import DATA, EN
 from tests.fronts.verda.helpers import ID
 from tests.server import ARGS, listening
 
+pytestmark = pytest.mark.slow  # runs the client in a process
+
 
 @pytest.fixture(scope="module")
 def audio_url() -> Iterator[str]:

@@ -12,6 +12,7 @@ from tests.fronts.verda.helpers import ID, Site, get_result, get_status, wait_un
 from tests.server import ARGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "/whisper-example-mp3", "/v1-large"])
 @pytest.mark.parametrize("prefer", [None, "respond-async-container", "handling=lenient", "wait=5"])
 async def test_synchronous_inference(client: httpx.AsyncClient, site: Site, prefix: str, prefer: str | None) -> None:
@@ -22,6 +23,7 @@ async def test_synchronous_inference(client: httpx.AsyncClient, site: Site, pref
     assert answer.headers.get("preference-applied") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "deployment"), [("/generate", "whisper"), ("/mine/generate", "mine"), ("/mine/generate_webhook", "mine")]
 )
@@ -66,6 +68,7 @@ async def test_status_numbers(client: httpx.AsyncClient, site: Site) -> None:
         assert (await wait_until_done(client, job_id))["Status"] == 3
 
 
+@pytest.mark.slow
 async def test_inference_id_chosen_by_the_client(client: httpx.AsyncClient, site: Site) -> None:
     headers, body = {"Prefer": "respond-async", ID: "call-17.a"}, {"url": site.url("/audio")}
     for _ in range(2):
@@ -129,6 +132,7 @@ async def test_wait_is_limited(client: httpx.AsyncClient, site: Site, service: S
     assert answer.status_code == 202
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/generate", "/x/generate", "/generate_webhook"])
 async def test_fire_and_forget(client: httpx.AsyncClient, site: Site, path: str) -> None:
     headers = {"Prefer": "respond-async-proxy"}
@@ -183,6 +187,7 @@ async def test_health(client: httpx.AsyncClient, service: Service) -> None:
         assert (answer.status_code, answer.json()) == (503, {"status": "loading"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [ARGS | {"jobs": {"retention_s": 1}}])
 async def test_result_is_deleted_after_the_retention_time(client: httpx.AsyncClient, site: Site) -> None:
     headers = {"Prefer": "respond-async, wait=30"}

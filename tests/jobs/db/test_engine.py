@@ -25,6 +25,8 @@ from tests.cluster import ROOT
 from tests.jobs.helpers import LATER, NOW, queued_job
 from tests.jobs.postgres import server
 
+pytestmark = pytest.mark.slow  # waits for locks and restarts
+
 
 async def test_jobs_persist(database_url: str) -> None:
     stored = queued_job()
@@ -237,7 +239,6 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-@pytest.mark.slow
 async def test_concurrent_migrations_in_processes(database_url: str) -> None:
     pipe = asyncio.subprocess.PIPE
     processes = [

@@ -82,6 +82,7 @@ async def test_concurrent_events_have_no_gaps(store: JobStore, runs: RunStore, d
     assert [event.progress for event in events] == sorted(event.progress for event in events)
 
 
+@pytest.mark.slow
 async def test_all_events_are_received(open_manager: OpenManager, settings: AppSettings) -> None:
     async def run(job: Job) -> Transcript:
         if job.attempts < 3:

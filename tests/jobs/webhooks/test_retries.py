@@ -24,6 +24,8 @@ from tests.jobs.helpers import (
     with_webhooks,
 )
 
+pytestmark = pytest.mark.slow  # waits for retries
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

@@ -167,6 +167,7 @@ async def test_pending_delivery_is_not_redelivered(open_manager: OpenManager, re
         await wait_for_webhook(manager, job, "delivered")
 
 
+@pytest.mark.slow
 async def test_unresponsive_host_does_not_delay_others(
     open_manager: OpenManager, receiver: Receiver, settings: AppSettings
 ) -> None:

@@ -13,6 +13,8 @@ from tests.whisper.decoding.runs import (
     requests_of_every_search,
 )
 
+pytestmark = pytest.mark.slow  # compares many decoding runs
+
 
 @pytest.mark.parametrize("lookahead_steps", [0, 1], ids=["in step", "a step lookahead_steps"])
 @pytest.mark.parametrize("rows", [3, 7, 16])
@@ -35,7 +37,6 @@ def test_steps_fulfil_the_conditions_of_cuda_graphs(
     assert_equal_results(decode_in_few_rows(large_layout, large_states, requests, rows, 1, GraphStandIn), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["nano", "nano_bfloat16"])
 def test_results_are_bit_for_bit_independent_of_the_batch(
     precision: str, sounds: list[Window], request: pytest.FixtureRequest

@@ -26,6 +26,8 @@ from tests.whisper.decoding.runs import (
 )
 from tests.whisper.reference import reference
 
+pytestmark = pytest.mark.slow  # compares many decoding runs
+
 
 def generate(model: WhisperModel, decode_request: DecodeRequest, **sound: Any) -> tuple[list[int], float, int | None]:
     """Return transformers' tokens, the sum of their log-probabilities, and the language token."""
@@ -161,7 +163,6 @@ def test_bfloat16_gives_the_same_text(nano: WhisperModel, nano_bfloat16: Whisper
     assert [[t for t in decoded.hypothesis.tokens if t < nano.card.tokens.end] for decoded in half][:4] == text[:4]
 
 
-@pytest.mark.slow
 def test_sampled_tokens_follow_their_probabilities(nano: WhisperModel, nano_states: Tensor) -> None:
     """The first text tokens of many samples, against the softmax at that temperature."""
     temperature, draws, rows = 3.0, 1200, 24

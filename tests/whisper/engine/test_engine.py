@@ -33,6 +33,7 @@ def test_silence_has_no_text(engine: Engine) -> None:
     assert result.no_speech_prob > 0.9
 
 
+@pytest.mark.slow
 def test_windows_with_different_options_in_one_batch(engine: Engine, windows: Windows) -> None:
     options = [
         TranscriptionOptions(language="de"),
@@ -74,6 +75,7 @@ def test_a_window_above_the_no_speech_threshold_has_no_text(engine: Engine, wind
     assert (result.text, result.segments, result.tokens) == ("", (), ())
 
 
+@pytest.mark.slow
 def test_a_repetition_loop_is_trimmed(engine: Engine, windows: Windows) -> None:
     """A model that may generate nothing but one word repeats it for ever."""
     special = engine._model.card.tokens

@@ -16,6 +16,8 @@ from serve_app.whisper.model.whisper_model import WhisperModel
 from serve_app.whisper.window_text import WindowText
 from tests.whisper.engine.submitting import DEFAULTS, Transcripts, Windows, submit_together
 
+pytestmark = pytest.mark.slow  # decodes long queues
+
 
 def test_every_window_is_encoded_once(nano: WhisperModel, windows: Windows, encoder_batches: list[int]) -> None:
     """With language detection, prompts, temperature fallback and word timestamps."""
@@ -54,7 +56,6 @@ def test_a_short_job_does_not_wait_behind_a_long_one(nano: WhisperModel, windows
     engine.close()
 
 
-@pytest.mark.slow
 def test_bulk_encoding_leaves_time_to_interactive_windows(nano: WhisperModel, windows: Windows) -> None:
     """While an interactive window is decoded, encoding other windows pauses as long as it takes."""
     engine = Engine(nano, Batching(max_batch_size=8))

@@ -12,6 +12,8 @@ from serve_app.whisper.engine.engine import MAX_FAILURES, Engine
 from serve_app.whisper.model.whisper_model import WhisperModel
 from tests.whisper.engine.submitting import DEFAULTS, INVALID, Transcripts, Windows, submit_together
 
+pytestmark = pytest.mark.slow  # waits for watchdogs
+
 
 def test_an_invalid_window_fails_alone(engine: Engine, windows: Windows) -> None:
     futures = submit_together(engine, [windows["en.mp3"]] * 3, [DEFAULTS, INVALID, DEFAULTS])

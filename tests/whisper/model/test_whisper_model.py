@@ -50,6 +50,7 @@ def test_step_at_different_positions_equals_a_full_pass(large_layout: WhisperMod
         torch.testing.assert_close(logits, full[rows, positions], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_encoder_states_equal_transformers(nano: WhisperModel, windows: dict[str, NDArray[np.int16]]) -> None:
     features = nano.features(list(windows.values()))
     with torch.inference_mode():
