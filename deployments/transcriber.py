@@ -10,6 +10,7 @@ import io
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import ray
@@ -84,7 +85,8 @@ class Transcriber:
         options = await asyncio.to_thread(validate_diarization, options or TranscriptionOptions(), self.settings)
         model = self.settings.served_model(options.model).id
         if isinstance(audio, str):
-            return await self._transcribe(JobRequest(source=UrlSource(url=audio), options=options, model=model), audio)
+            request = JobRequest(source=UrlSource(url=audio), options=options, model=model)
+            return await self._transcribe(request, uuid4().hex)  # not the URL: the id is in log lines
         if isinstance(audio, AudioSegment):
             # Into memory: by default pydub would make a temporary file.
             audio = audio.export(io.BytesIO(), format="wav").getvalue()

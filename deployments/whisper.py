@@ -57,7 +57,7 @@ class Whisper:
 
         Serve calls this at a steady interval, at which the engine's counters are recorded as metrics too.
         """
+        self.engine.check_health()
         stats = self.engine.stats()
         record_engine_stats(self.metrics, self.model_id, self.recorded, stats)
         self.recorded = stats
-        self.engine.check_health()
