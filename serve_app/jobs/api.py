@@ -25,6 +25,10 @@ class JobOperations(Protocol):
         """
         ...
 
+    async def check_queue(self) -> None:
+        """Raise Overloaded if the queue is full: called before a recording is stored; `submit` decides."""
+        ...
+
     async def find_duplicate(
         self, request: JobRequest, job_id: str, *, owner: str, idempotency_key: str | None = None
     ) -> Job | None:

@@ -71,6 +71,7 @@ class JobManager(JobOperations):
         event_log = EventLog(webhook_payloads, settings.webhooks.retry_delays_s[0])
         self._settings = settings
         self._database = database
+        self._max_queued = settings.limits.max_queued_jobs
         self._store = JobStore(database, event_log)
         self._runs = RunStore(database, event_log)
         self._outbox = Outbox(database)
@@ -102,10 +103,9 @@ class JobManager(JobOperations):
         idempotency_key: str | None = None,
     ) -> Job:
         job = _new_job("async", request, job_id, owner, idempotency_key)
-        limit = self._settings.limits.max_queued_jobs
-        added = await self._store.add(job, limit)
+        added = await self._store.add(job, self._max_queued)
         if added is None:
-            raise Overloaded(f"the queue is full: {limit} jobs are waiting; try again later", None, "queue_full")
+            raise self._queue_full_error()
         if not added.is_same_request:
             raise _reused_error(job, added.job)
         if added.is_new:
@@ -114,6 +114,10 @@ class JobManager(JobOperations):
         elif added.job.request.source != request.source:
             await self._lifecycle.delete_upload(job)  # the same content was uploaded again
         return added.job
+
+    async def check_queue(self) -> None:
+        if await self._store.count_queued() >= self._max_queued:
+            raise self._queue_full_error()
 
     async def find_duplicate(
         self, request: JobRequest, job_id: str, *, owner: str = "", idempotency_key: str | None = None
@@ -247,6 +251,10 @@ class JobManager(JobOperations):
             raise Conflict("there is no finished delivery to send again: all are pending", "id", "pending")
         self._webhooks.wake()
         return await self._outbox.list_deliveries(job_id)
+
+    def _queue_full_error(self) -> Overloaded:
+        message = f"the queue is full: {self._max_queued} jobs are waiting; try again later"
+        return Overloaded(message, None, "queue_full")
 
     async def _get_sync(self, job_id: str) -> Job:
         job = await self._runs.get(job_id)

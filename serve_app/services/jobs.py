@@ -59,6 +59,9 @@ class JobService:
 
         The job is in the database when this returns. See `JobOperations.submit`.
         """
+        if body is not None and job_id is None and idempotency_key is None:
+            # Otherwise the job may exist already, and a full queue does not matter.
+            await self._jobs.check_queue()
         # The id is chosen here, so that a repeated call to the job manager does not queue a second job.
         job_id = job_id or uuid4().hex
         try:

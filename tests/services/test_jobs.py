@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import ColumnElement
 
-from serve_app.errors import IdempotencyConflict, NotFound, ServiceError
+from serve_app.errors import IdempotencyConflict, NotFound, Overloaded, ServiceError
 from serve_app.jobs.db import jobs as jobs_module
 from serve_app.jobs.db.tables import jobs
 from serve_app.schemas.job import JobState
@@ -101,6 +101,17 @@ async def test_file_for_an_unknown_model_is_not_stored(
     assert answer.status_code == 404
     assert "whisper-huge" in answer.text
     assert not blob_folder(service).exists()
+
+
+async def test_body_is_not_read_if_the_queue_is_full(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, body = JobService(service, "alice"), Body()
+    job = await caller.submit(request(), "call-17", body=aiter(Body()))
+    await caller.wait(job, 60)
+    monkeypatch.setattr(service.jobs, "_max_queued", 0)
+    with pytest.raises(Overloaded):
+        await caller.submit(request(), body=aiter(body))
+    assert body.reads == 0
+    assert (await caller.submit(request(), "call-17", body=aiter(Body()))).id == job.id, "it needs no room"
 
 
 async def test_body_is_stored_until_the_end_of_its_job(service: Service) -> None:

@@ -32,6 +32,9 @@ class AddedJob:
     is_same_request: bool = True
 
 
+_COUNT_QUEUED = select(func.count().label("queued")).where(jobs.c.state == JobState.QUEUED)
+
+
 class JobStore:
     """The jobs table."""
 
@@ -49,10 +52,8 @@ class JobStore:
             duplicate = _compare_request(job, (await connection.execute(_select_duplicates(job))).mappings().first())
             if duplicate is not None:
                 return duplicate
-            if max_queued is not None:
-                waiting = select(func.count()).where(jobs.c.state == JobState.QUEUED)
-                if (await connection.execute(waiting)).scalar_one() >= max_queued:
-                    return None
+            if max_queued is not None and (await connection.execute(_COUNT_QUEUED)).scalar_one() >= max_queued:
+                return None
             clips = job.request.options.reference_clips
             row = {name: getattr(job, name) for name in Job.model_fields}
             row["request"] = job.request.with_reference_clips([CLIP_APART] * len(clips))
@@ -74,6 +75,12 @@ class JobStore:
             return await self._database.write(add)
         except IntegrityError:  # another manager added a duplicate meanwhile, which is found now
             return await self._database.write(add)
+
+    async def count_queued(self) -> int:
+        """Return the number of queued jobs."""
+        (row,) = await self._database.read(_COUNT_QUEUED)
+        count: int = row["queued"]
+        return count
 
     async def find_duplicate(self, job: Job) -> AddedJob | None:
         """Return the existing job with the same id, or the same owner and idempotency key."""
