@@ -96,7 +96,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if costs and config.getoption("fast"):
             item.add_marker(pytest.mark.skip(reason=f"--fast: it {costs[0]}"))
         item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # stable; the longest group starts first
+    # Stable. The longest group, that of Ray, starts first, with the tests that have a Ray of their own: beside them the
+    # cluster of the others would take part of the cores.
+    items.sort(key=lambda item: (not item.get_closest_marker("ray"), "running" in getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")
