@@ -31,7 +31,7 @@ serve: $(SERVICE) ## run the service in the foreground until Ctrl-C
 test: lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: .venv/installed-dev ## tests that need neither a Ray cluster nor whisper-base and are not slow (about a minute)
+test-fast: .venv/installed-dev ## the service's tests without Ray, whisper-base and slow ones (a minute or two)
 	$(BIN)/python -m pytest $(PARALLEL) --fast -p no:schemathesis
 
 smoke: ## run every other command in a short form, as the nightly run does (about 20 minutes)
