@@ -1,6 +1,7 @@
 """The real service, in process: what most tests need, without Ray."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from tests.server import ARGS, listening, opened
 
 # Some tests multiply before they load a model.
 enable_reproducible_matmul()
+
+# Ray gives its processes the lowest share of a busy machine (nice 15): beside other tests the fault test took five times
+# as long.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Test runs that share few cores wait for each other's threads otherwise, for minutes.
 torch.set_num_threads(1)
