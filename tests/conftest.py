@@ -26,8 +26,7 @@ from tests.server import ARGS, listening, opened
 # Some tests multiply before they load a model.
 enable_reproducible_matmul()
 
-# Ray gives its processes the lowest share of a busy machine (nice 15): beside other tests the fault test took five times
-# as long.
+# Ray's processes have nice 15 otherwise: while other tests ran, the fault test took twice as long as with this.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Test runs that share few cores wait for each other's threads otherwise, for minutes.
