@@ -88,7 +88,7 @@ class JobLifecycle:
             transcript=transcript,
         )
         if job is not None:
-            logger.info("the job %s after %d runs", job.state, job.attempts, extra={"job_id": job.id})
+            logger.info("the job has ended: %s, runs: %d", job.state, job.attempts, extra={"job_id": job.id})
             self._metrics.increment(JOBS_ENDED, mode=job.mode, state=job.state)
             self._progress_stored_at.pop(job.id, None)
             self.publish(job)
