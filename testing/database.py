@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from serve_app.jobs.db.engine import Database
 
-_template: list[Path] = []
+_template: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 
 async def open_database(url: str) -> Database:
@@ -17,10 +17,10 @@ async def open_database(url: str) -> Database:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         if not _template:
-            path = Path(tempfile.mkdtemp(prefix="stt-database-")) / "jobs.db"
-            await (await Database.open(f"sqlite+aiosqlite:///{path}")).close()
-            _template.append(path)
-        await asyncio.to_thread(_copy, _template[0], Path(parsed.database or ""))
+            folder = tempfile.TemporaryDirectory(prefix="stt-database-")
+            await (await Database.open(f"sqlite+aiosqlite:///{folder.name}/jobs.db")).close()
+            _template.append(folder)
+        await asyncio.to_thread(_copy, Path(_template[0].name) / "jobs.db", Path(parsed.database or ""))
     return await Database.open(url)
 
 

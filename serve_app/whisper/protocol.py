@@ -64,7 +64,7 @@ class EngineStats:
 
 
 class TranscriptionEngine(Protocol):
-    """What a Whisper replica needs of its engine; `whisper/engine/engine.py` is one.
+    """The interface of a Whisper replica's engine; `whisper/engine/engine.py` implements it.
 
     To add another: a folder beside `whisper/engine/` with a class of these methods, which `deployments/whisper.py`
     makes instead. Nothing else depends on an engine: `Pipeline` passes batches on and gets `WindowText`s back.

@@ -1,5 +1,6 @@
 """What the whole service records of a request and a job."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from fastapi import APIRouter
 from serve_app.asgi import create_app
 from serve_app.fronts.common.front import Front
 from serve_app.fronts.registry import FRONTS
+from serve_app.http.request_context import RequestContextMiddleware
 from serve_app.observability.logs import add_context
 from serve_app.observability.metrics import (
     AUDIO_SECONDS,
@@ -108,6 +110,24 @@ async def test_paths_and_routes(client: httpx.AsyncClient, metrics: RecordedMetr
     assert metrics.total(HTTP_REQUESTS, front="native", route="/v1/jobs/{job_id}", status="404") == 2
     assert metrics.total(HTTP_REQUESTS, front="", route="", status="404") == 1
     assert metrics.total(HTTP_REQUESTS, method="DELETE", status="405") == 1
+
+
+async def test_labels_do_not_grow_with_methods_that_clients_invent(
+    client: httpx.AsyncClient, metrics: RecordedMetrics
+) -> None:
+    for number in range(3):
+        assert (await client.request(f"METHOD{number}", "/v1/models")).status_code == 405
+    assert metrics.total(HTTP_REQUESTS, method="other", status="405") == 3
+
+
+async def test_a_client_that_leaves_is_no_server_error(metrics: RecordedMetrics) -> None:
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    middleware = RequestContextMiddleware(cancelled, metrics, {})
+    with pytest.raises(asyncio.CancelledError):
+        await middleware({"type": "http", "method": "GET", "headers": []}, cancelled, cancelled)
+    assert metrics.total(HTTP_REQUESTS, status="499") == 1
 
 
 async def test_a_fault_is_logged_with_its_request(

@@ -102,7 +102,7 @@ class Decoder:
 
     @property
     def has_work(self) -> bool:
-        """Whether there are sequences to decode or outputs to read."""
+        """Return whether there are sequences to decode or outputs to read."""
         return bool(self._rows or self._pending_steps)
 
     @torch.inference_mode()

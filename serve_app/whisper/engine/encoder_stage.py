@@ -22,7 +22,7 @@ class EncodingBatch:
         self._done = done
 
     def is_ready(self) -> bool:
-        """Whether the device has finished."""
+        """Return whether the device has finished."""
         return self._done is None or self._done.query()
 
     def join(self) -> list[WindowTask]:

@@ -194,7 +194,7 @@ class Engine:
 
     @property
     def _has_free_rows(self) -> bool:
-        """Whether enough rows are free for a batch: a device encodes single windows at half the speed."""
+        """Return whether enough rows are free for a batch: a device encodes single windows at half the speed."""
         return not self._decoder.has_work or self._decoder.free_rows >= min(
             self._encoder_stage.batch_size, self._decoder.rows // 8
         )

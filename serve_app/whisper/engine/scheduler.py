@@ -115,7 +115,7 @@ class Scheduler(Generic[WindowT]):
 
     @property
     def is_serving_interactive(self) -> bool:
-        """Whether an interactive window is running."""
+        """Return whether an interactive window is running."""
         return any(request.interactive for request in self._running.values())
 
     def schedule(

@@ -149,7 +149,7 @@ class WindowTask:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no further attempt is needed."""
+        """Return whether no further attempt is needed."""
         return bool(self.attempts) and (
             self.attempts[-1].passed or len(self.attempts) == len(self.options.temperatures)
         )
@@ -161,7 +161,7 @@ class WindowTask:
 
     @property
     def has_unknown_end(self) -> bool:
-        """Whether the text has no timestamp at its end: then its end is found by word timestamps."""
+        """Return whether the text has no timestamp at its end: then its end is found by word timestamps."""
         tokens, special = self.best_attempt.tokens, self.model.card.tokens
         return self._decodes_remaining_clips and bool(tokens) and tokens[-1] < special.first_timestamp
 
@@ -209,7 +209,7 @@ class WindowTask:
 
     @property
     def _decodes_remaining_clips(self) -> bool:
-        """Whether speech that a text leaves out is decoded again: not if the client limits the number of tokens."""
+        """Return whether speech without text is decoded again: not if the client limits the number of tokens."""
         return bool(self.speech) and self.options.max_new_tokens is None
 
     @property
