@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
     arguments = parser.parse_args()
     settings = DiarizationSettings(pipeline=arguments.pipeline, device="cpu", threads=arguments.threads)
-    pipeline = SpeakerPipeline.load(settings, VadSettings())
+    pipeline = SpeakerPipeline.load(settings, VadSettings(), Path("data/models"))
     pipeline.begin()
     results: list[Result] = []
     made = json.loads((arguments.folder / "truth.json").read_text())

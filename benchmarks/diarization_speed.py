@@ -75,13 +75,14 @@ class Diarizer:
 
 def _serve(connection: Connection, kind: str, name: str, core: int) -> None:
     os.sched_setaffinity(0, {core})
-    from serve_app.diarization.pipeline import SpeakerPipeline, load_pyannote
+    from serve_app.diarization.pipeline import SpeakerPipeline
+    from serve_app.diarization.pyannote_pipeline import PyannotePipeline, load_pyannote
 
     settings = DiarizationSettings(pipeline=name, device="cpu", threads=1)
     if kind == "ours":
-        pipeline = SpeakerPipeline.load(settings, VadSettings())
+        pipeline = SpeakerPipeline.load(settings, VadSettings(), Path("data/models"))
     else:
-        pipeline = SpeakerPipeline(load_pyannote(name, None), settings, VadSettings())
+        pipeline = SpeakerPipeline(PyannotePipeline(load_pyannote(name, None)), settings, VadSettings())
     pipeline.begin()
     pipeline.diarize(np.zeros(20 * SAMPLE_RATE, np.int16), DiarizationOptions())
     connection.send("ready")

@@ -24,7 +24,7 @@ class Diarizer:
         from serve_app.diarization.pipeline import SpeakerPipeline
         from serve_app.diarization.worker import Worker
 
-        self.pipeline = SpeakerPipeline.load(settings.diarization, settings.vad)
+        self.pipeline = SpeakerPipeline.load(settings.diarization, settings.vad, settings.models_dir)
         self.worker = Worker(self.pipeline.begin, settings.diarization.watchdog_s)
 
     async def diarize(

@@ -21,7 +21,7 @@ from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
 from serve_app.whisper.model.reproducible import enable_reproducible_matmul
 from serve_app.whisper.model.whisper_model import WhisperModel
-from tests.server import ARGS, listening, opened
+from tests.server import ARGS, MODELS, listening, opened
 
 # Some tests multiply before they load a model.
 enable_reproducible_matmul()
@@ -36,9 +36,6 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("any machine")
-
-MODELS = Path(__file__).parent.parent / "data/models"
-"""Where the service keeps its models too, started in this folder."""
 
 pytest_plugins = ["tests.cluster", "tests.s3"]
 

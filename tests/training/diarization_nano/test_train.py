@@ -10,7 +10,7 @@ import yaml
 from pyannote.audio.core.task import Problem, Resolution, Specifications
 
 from serve_app.diarization import nets
-from serve_app.diarization.pipeline import load_pyannote
+from serve_app.diarization.pyannote_pipeline import load_pyannote
 from serve_app.models import model_source
 from training.diarization_nano.dataset import SpeechDataset
 from training.diarization_nano.export import export

@@ -1,0 +1,97 @@
+"""Who speaks in every frame of a recording, from the segmentation and the speakers of stretches. Pure."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.diarization.pyannote_campplus.frames import (
+    CHUNK_FRAMES,
+    SPEAKERS,
+    Activity,
+    first_frame,
+    frame_time,
+    segmentation_frame,
+)
+from serve_app.diarization.pyannote_campplus.stretches import Stretch
+
+_UNKNOWN = -1
+
+
+class SpeakerTurn(NamedTuple):
+    """A stretch of one speaker's speech, in seconds."""
+
+    start: float
+    end: float
+    speaker: int
+
+
+def find_turns(
+    activity: Activity, parts: Sequence[Stretch], speakers: Sequence[int], count: int, most: int | None
+) -> Iterator[SpeakerTurn]:
+    """Yield the turns of each speaker. `speakers` are those of the parts, of `count` in all; `most` may speak at once.
+
+    In every frame as many speak as the chunks around it say on average; half of a speaker counts as one. A single
+    speaker is that of the part; where several speak, or no part is, they are those with most votes of chunks: each
+    chunk's speakers are identified by the parts in which they speak alone. If more speak at once than `count`, the
+    others have the numbers that follow.
+    """
+    first_frames = [first_frame(chunk) for chunk in range(len(activity))]
+    frames = first_frames[-1] + CHUNK_FRAMES
+    labels = np.full(frames, _UNKNOWN)
+    for part, speaker in zip(parts, speakers, strict=True):
+        labels[segmentation_frame(part.start) : segmentation_frame(part.end)] = speaker
+    voices = _count_voices(activity, first_frames, frames)
+    if most is not None:
+        voices = voices.clip(max=most)
+    total = max(count, int(voices.max()))
+    votes = np.zeros((frames, total), np.float32)
+    for chunk, start in zip(activity, first_frames, strict=True):
+        here = slice(start, start + CHUNK_FRAMES)
+        for local, speaker in enumerate(_identify(chunk, labels[here], total)):
+            if speaker != _UNKNOWN:
+                votes[here, speaker] += chunk[:, local]
+    speaking = _most_voted(votes, voices)
+    alone = np.flatnonzero((speaking.sum(1) == 1) & (labels != _UNKNOWN))
+    speaking[alone] = False
+    speaking[alone, labels[alone]] = True
+    for speaker in range(total):
+        for start, end in _intervals(speaking[:, speaker]):
+            yield SpeakerTurn(frame_time(start), frame_time(end), speaker)
+
+
+def _count_voices(activity: Activity, first_frames: Sequence[int], frames: int) -> NDArray[np.int64]:
+    """Return how many speak in each frame: the mean of the chunks that contain it, rounded up from a half."""
+    voices, chunks = np.zeros(frames), np.zeros(frames)
+    for chunk, start in zip(activity, first_frames, strict=True):
+        voices[start : start + CHUNK_FRAMES] += chunk.sum(1)
+        chunks[start : start + CHUNK_FRAMES] += 1
+    return np.floor(voices / np.maximum(chunks, 1) + 0.5).astype(np.int64)
+
+
+def _identify(chunk: NDArray[np.bool_], labels: NDArray[np.int64], total: int) -> list[int]:
+    """Return the speaker of the recording whom each speaker of a chunk is: whose parts it mostly speaks alone.
+
+    One who is never alone is another than the others: the first of those left, who has most speech.
+    """
+    alone = chunk & (chunk.sum(1, keepdims=True) == 1) & (labels != _UNKNOWN)[:, None]
+    frames = [np.bincount(labels[alone[:, local]], minlength=total) for local in range(SPEAKERS)]
+    known = [int(found.argmax()) if found.any() else _UNKNOWN for found in frames]
+    others = iter([speaker for speaker in range(total) if speaker not in known])
+    return [
+        next(others, _UNKNOWN) if speaker == _UNKNOWN and chunk[:, local].any() else speaker
+        for local, speaker in enumerate(known)
+    ]
+
+
+def _most_voted(votes: NDArray[np.float32], voices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (frames, speakers): in each frame the speakers with most votes, as many as there are voices."""
+    ranks = np.argsort(np.argsort(-votes, axis=1, kind="stable"), axis=1)
+    return (ranks < voices[:, None]) & (votes > 0)
+
+
+def _intervals(speaking: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of each run of true frames."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], speaking, [False]])))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
