@@ -61,8 +61,8 @@ bench-service: .venv/installed ## measure the running service: efficiency, fairn
 bench-jobs: .venv/installed ## measure job submissions and lists with a long queue (about 1 minute)
 	$(BIN)/python -m benchmarks.jobs $(or $(ARGS),--save)
 
-bench-diarization: .venv/installed-diarization ## measure diarization against pyannote's own pipeline (about 10 minutes)
-	$(BIN)/python -m benchmarks.diarization_speed $(or $(ARGS),--save)
+bench-diarization: .venv/installed-diarization .venv/installed-bench ## measure diarization on real conversations against others (about 15 minutes)
+	$(BIN)/python -m benchmarks.diarization $(or $(ARGS),--save)
 
 bench-accuracy: .venv/installed-bench ## measure accuracy on real speech against other engines (about an hour)
 	$(BIN)/python -m benchmarks.real_speech $(or $(ARGS),--save)

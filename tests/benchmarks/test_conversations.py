@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.conversations import ConversationBuilder, Speaker, choose_speakers, make, split_at_pauses
-from benchmarks.diarization import Result, figures, read, table
+from benchmarks.diarization.synthetic import Result, figures, table
 from benchmarks.synthetic_speech import SpokenWord
 from serve_app.schemas.transcript import Turn
+from testing.recordings import decode_recording
 from training.whisper_nano.digits import LANGUAGES
 from training.whisper_nano.speech import RESERVED_ESPEAK_VARIANTS
 
@@ -42,7 +43,7 @@ def test_split_at_pauses() -> None:
 def test_conversation_matches_its_truth(tmp_path: Path) -> None:
     conversation = make(random.Random(3), 0, 3, 40.0, tmp_path)
     assert conversation.language == "en"
-    pcm = read(tmp_path / conversation.file)
+    pcm = decode_recording(tmp_path / conversation.file)
     assert abs(len(pcm) / 16000 - 40) < 0.05
     assert (
         {turn.speaker for turn in conversation.turns}

@@ -36,8 +36,23 @@ class _LowPrecisionLSTM(nn.Module):
 
 def load_segmentation(weights: Path, device: str, dtype: torch.dtype, batch_size: int | None) -> Any:
     """Return pyannote's `Inference` of the network, which maps a recording to chunks; `dtype` is that of its LSTM."""
+    network = load_network(weights)
+    network.lstm = _LowPrecisionLSTM(network.lstm, dtype)
+    from pyannote.audio import Inference  # after `load_network`, which imports the library quietly
+
+    return Inference(
+        network,
+        duration=CHUNK_S,
+        step=CHUNK_STEP_S,
+        skip_aggregation=True,
+        batch_size=batch_size or BATCH_SIZE[device],
+        device=torch.device(device),
+    )
+
+
+def load_network(weights: Path) -> Any:
+    """Return pyannote's model."""
     import_pyannote(offline=True)
-    from pyannote.audio import Inference
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.segmentation import PyanNet
 
@@ -52,15 +67,7 @@ def load_segmentation(weights: Path, device: str, dtype: torch.dtype, batch_size
     )
     network.build()
     network.load_state_dict(load_file(weights))
-    network.lstm = _LowPrecisionLSTM(network.lstm, dtype)
-    return Inference(
-        network,
-        duration=CHUNK_S,
-        step=CHUNK_STEP_S,
-        skip_aggregation=True,
-        batch_size=batch_size or BATCH_SIZE[device],
-        device=torch.device(device),
-    )
+    return network.eval()
 
 
 def segment(inference: Any, samples: Samples, heartbeat: Heartbeat) -> Activity:

@@ -1,6 +1,6 @@
 """Measure diarization against pyannote's own pipeline: speed, memory, and its cost in parallel with transcription.
 
-    python -m benchmarks.diarization_speed [--save] [--minutes 60] [--repeats 3] [--pipeline NAME] [FILE ...]
+    python -m benchmarks.diarization.speed [--save] [--minutes 60] [--repeats 3] [--pipeline NAME] [FILE ...]
 
 The same models and audio go to pyannote's own pipeline and to the service's, in turns, each in a process of its own
 with one core and one thread; their turns must be identical. Then a job runs through the transcriber, its text on one

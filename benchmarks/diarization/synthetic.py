@@ -1,6 +1,6 @@
 """Score a diarization pipeline on held-out conversations (see benchmarks.conversations).
 
-    python -m benchmarks.diarization data/conversations --save
+    python -m benchmarks.diarization.synthetic data/conversations --save
 
 Diarization error rates with a collar of a quarter of a second on each side of a boundary, overlaps scored, with the
 number of speakers unknown and given, by number of speakers and by length. Requirements for diarization-nano: at most
@@ -11,43 +11,22 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
-from pyannote.core import Annotation, Segment
-from pyannote.metrics.diarization import DiarizationErrorRate
-
+from benchmarks.diarization.recordings import SpokenTurn
+from benchmarks.diarization.scoring import Diarized, error_rates
 from benchmarks.results import save_result
-from serve_app.audio import SAMPLE_RATE
 from serve_app.diarization.pipeline import SpeakerPipeline
 from serve_app.schemas.request import DiarizationOptions
 from serve_app.schemas.transcript import Turn
 from serve_app.settings import DiarizationSettings, VadSettings
+from testing.recordings import decode_recording
 
-COLLAR = 0.5
-"""In pyannote.metrics the total of both sides: a quarter of a second on each."""
 MAX_ERROR, MAX_ERROR_OF_TWO = 0.10, 0.06
 _LENGTHS = ((120, "1-2 min"), (300, "2-5 min"), (601, "5-10 min"))
-
-
-def read(path: Path) -> np.ndarray:
-    """Decode a recording to 16 kHz mono."""
-    with av.open(str(path)) as container:
-        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
-        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-        return np.concatenate([part.to_ndarray()[0] for part in [*frames, *resampler.resample(None)]])
-
-
-def annotation(turns: Iterable[tuple[float, float, str]]) -> Annotation:
-    """Convert (start, end, speaker) to pyannote's annotation."""
-    result = Annotation()
-    for number, (start, end, speaker) in enumerate(turns):
-        result[Segment(start, end), number] = speaker
-    return result
 
 
 @dataclass(frozen=True)
@@ -63,19 +42,14 @@ class Result:
     def speakers(self) -> int:
         return len(self.truth["voices"])
 
+    @property
+    def true(self) -> list[SpokenTurn]:
+        return [SpokenTurn(turn["start"], turn["end"], turn["speaker"]) for turn in self.truth["turns"]]
 
-def error(results: Sequence[Result], found: Callable[[Result], Iterable[Turn]]) -> dict[str, float]:
-    """Return the diarization error rate of conversations, and its parts."""
-    metric = DiarizationErrorRate(collar=COLLAR)
-    for result in results:
-        truth = annotation((turn["start"], turn["end"], turn["speaker"]) for turn in result.truth["turns"])
-        hypothesis = annotation((turn.start, turn.end, turn.speaker) for turn in found(result))
-        metric(truth, hypothesis, uem=Segment(0, result.truth["duration"]))
-    parts = metric[:]
-    return {
-        "error": round(abs(metric), 4),
-        **{name: round(parts[name] / parts["total"], 4) for name in ("missed detection", "false alarm", "confusion")},
-    }
+
+def error(results: Sequence[Result], found: Callable[[Result], Sequence[Turn]]) -> dict[str, float]:
+    """Return the error rates of conversations."""
+    return error_rates([Diarized(found(result), result.true, result.truth["duration"]) for result in results])
 
 
 def figures(results: Sequence[Result]) -> dict[str, Any]:
@@ -127,7 +101,7 @@ def main() -> None:
     results: list[Result] = []
     made = json.loads((arguments.folder / "truth.json").read_text())
     for truth in made["conversations"]:
-        pcm = read(arguments.folder / truth["file"])
+        pcm = decode_recording(arguments.folder / truth["file"])
         start = time.perf_counter()
         unknown = pipeline.diarize(pcm, DiarizationOptions())
         seconds = time.perf_counter() - start
