@@ -32,11 +32,12 @@ _WAIT_S = 600
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word, its speaker, and its start in seconds."""
+    """A word and its speaker; times in seconds."""
 
     word: str
     speaker: str
     start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def score(truth: Sequence[SpokenWord], hypothesis: Sequence[SpokenWord]) -> Scor
 def true_words(conversation: dict[str, Any]) -> list[SpokenWord]:
     """Return the words of an entry of truth.json."""
     words = [
-        SpokenWord(word["word"], turn["speaker"], word["start"])
+        SpokenWord(word["word"], turn["speaker"], word["start"], word["end"])
         for turn in conversation["turns"]
         for word in turn["words"]
     ]
@@ -85,11 +86,13 @@ async def transcribe_words(session: aiohttp.ClientSession, path: Path) -> list[S
         raise RuntimeError(f"{path.name}: {response.status} {json.dumps(job)[:500]}")
     async with session.get(f"v1/jobs/{job['id']}/transcript", params={"format": "verbose_json"}) as response:
         transcript = await response.json()
-    if transcript.get("warnings"):
-        raise RuntimeError(f"{path.name}: {transcript['warnings']}")
+    if failed := [warning for warning in transcript.get("warnings", ()) if warning.startswith("diarization")]:
+        raise RuntimeError(f"{path.name}: {failed}")
     words = transcript["words"]
     return [
-        SpokenWord(word["word"], word.get("speaker", ""), word["start"]) for word in words if normalise(word["word"])
+        SpokenWord(word["word"], word.get("speaker", ""), word["start"], word["end"])
+        for word in words
+        if normalise(word["word"])
     ]
 
 

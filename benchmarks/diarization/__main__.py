@@ -2,6 +2,7 @@
 
     python -m benchmarks.diarization                                   all engines (about 15 minutes)
     python -m benchmarks.diarization --engines ours --only ami
+    python -m benchmarks.diarization --engines ours --only composed --long 120 --passes 1
 
 Every engine has a process of its own with one core and one thread, and its default options; the number of speakers is
 unknown. Diarization error rates with overlaps scored, with a collar of a quarter of a second on each side of a boundary
@@ -11,19 +12,23 @@ the median of the passes; peak memory.
 
 import argparse
 import statistics
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.diarization.engines import ENGINES
-from benchmarks.diarization.recordings import REAL, Conversation, read_conversations
+from benchmarks.diarization.recordings import (
+    REAL,
+    Conversation,
+    join_conversations,
+    read_conversations,
+    write_wav,
+)
 from benchmarks.diarization.report import overview, write_docs
 from benchmarks.diarization.scoring import Diarized, error_rates
 from benchmarks.diarization.worker import Diarization, Worker
 from benchmarks.results import processor_name, save_result
-from serve_app.audio import SAMPLE_RATE
 from testing.recordings import decode_recording
 
 _PACKAGES = ("torch", "pyannote.audio", "pyannote.metrics", "scipy")
@@ -39,11 +44,11 @@ def measure(
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "sound.wav"
-            _write_wav(path, conversations[0])
+            write_wav(path, decode_recording(conversations[0].path))
             for worker in workers.values():
                 worker.diarize(path)  # loads and compiles what is needed first
             for conversation in conversations:
-                _write_wav(path, conversation)
+                write_wav(path, decode_recording(conversation.path))
                 runs: dict[str, list[Diarization]] = {engine: [] for engine in engines}
                 for _ in range(passes):
                     for engine, worker in workers.items():
@@ -97,29 +102,25 @@ def _line(conversation: Conversation, runs: dict[str, list[Diarization]]) -> str
     return f"  {conversation.path.stem}, {conversation.speakers} speakers: " + ", ".join(errors)
 
 
-def _write_wav(path: Path, conversation: Conversation) -> None:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(SAMPLE_RATE)
-        out.writeframes(decode_recording(conversation.path).tobytes())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=[*ENGINES], metavar="ENGINE")
     parser.add_argument("--data", type=Path, default=REAL, help="recordings, each with an RTTM file (see the docs)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="beginnings of names of recordings")
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--long", type=float, metavar="MINUTES", help="join them to one recording that lasts so long")
     parser.add_argument("--save", action="store_true", help="save the figures, and write them to docs/diarization.md")
     options = parser.parse_args()
     try:
         conversations = read_conversations(options.data, options.only)
     except FileNotFoundError as error:
         parser.error(str(error))
-    minutes = sum(conversation.seconds for conversation in conversations) / 60
-    print(f"{len(conversations)} conversations, {minutes:.1f} minutes, {', '.join(options.engines)}", flush=True)
-    found = measure(options.engines, conversations, options.passes)
+    with TemporaryDirectory() as folder:
+        if options.long:
+            conversations = [join_conversations(conversations, options.long, Path(folder) / "joined.wav")]
+        minutes = sum(conversation.seconds for conversation in conversations) / 60
+        print(f"{len(conversations)} conversations, {minutes:.1f} minutes, {', '.join(options.engines)}", flush=True)
+        found = measure(options.engines, conversations, options.passes)
     result = {
         "processor": processor_name(),
         "engines": {

@@ -1,8 +1,13 @@
 """Recordings of conversations, each with its turns in an RTTM file of the same name beside it."""
 
+import random
+import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from serve_app.audio import SAMPLE_RATE
 from testing.recordings import decode_recording
@@ -44,6 +49,30 @@ def read_conversations(folder: Path, only: Sequence[str] = ()) -> list[Conversat
     if not references:
         raise FileNotFoundError(f"{folder} has no recordings with turns (*.rttm)")
     return [_read_conversation(reference) for reference in references]
+
+
+def join_conversations(conversations: Sequence[Conversation], minutes: float, path: Path) -> Conversation:
+    """Write conversations one after the other, in random orders, until they last so long."""
+    rng = random.Random(1)  # noqa: S311 (not for security)
+    joined: list[NDArray[np.int16]] = []
+    turns: list[SpokenTurn] = []
+    seconds = 0.0
+    while seconds < 60 * minutes:
+        for one in rng.sample(conversations, len(conversations)):
+            joined.append(decode_recording(one.path))
+            turns += [SpokenTurn(turn.start + seconds, turn.end + seconds, turn.speaker) for turn in one.turns]
+            seconds += one.seconds
+    write_wav(path, np.concatenate(joined))
+    return Conversation(path, tuple(turns), seconds)
+
+
+def write_wav(path: Path, pcm: NDArray[np.int16]) -> None:
+    """Write 16 kHz mono audio."""
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLE_RATE)
+        out.writeframes(pcm.tobytes())
 
 
 def _read_conversation(reference: Path) -> Conversation:

@@ -19,7 +19,7 @@ from serve_app.diarization.loudness import with_loudness
 from serve_app.diarization.protocol import DiarizationPipeline, Embedding, Heartbeat, Samples, SpeakerBounds
 from serve_app.diarization.pyannote_campplus.pipeline import CampplusPipeline
 from serve_app.diarization.pyannote_pipeline import PyannotePipeline
-from serve_app.diarization.speaker_naming import match_speakers, relabelled
+from serve_app.diarization.speaker_naming import Match, match_speakers, relabelled
 from serve_app.models.catalogue import PIPELINES
 from serve_app.models.resolve import resolve_pipeline
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
@@ -87,8 +87,8 @@ class SpeakerPipeline:
         turns = [
             _turn(turn.start, min(turn.end, seconds), turn.speaker) for turn in found.turns if turn.start < seconds
         ]
-        names = self._names(found.embeddings, options.known_speakers)
-        return with_loudness(relabelled(turns, names), pcm)
+        matches = self._match(found.embeddings, options.known_speakers)
+        return with_loudness(relabelled(turns, matches), pcm)
 
     def _by_channel(self, pcm: Pcm, options: DiarizationOptions, heartbeat: Heartbeat) -> tuple[Turn, ...]:
         turns: list[Turn] = []
@@ -99,12 +99,12 @@ class SpeakerPipeline:
             if speech and options.known_speakers:
                 speech_pcm = np.concatenate([channel[start:end] for start, end in speech])
                 embeddings[channel_name(number)] = self._pipeline.embed(_to_float(speech_pcm[:_VOICE_SAMPLES]))
-        channels = {channel_name(number): channel_name(number) for number in range(pcm.shape[1])}
-        named = relabelled(turns, channels | self._names(embeddings, options.known_speakers))
+        channels = {channel_name(number): Match(channel_name(number)) for number in range(pcm.shape[1])}
+        named = relabelled(turns, channels | self._match(embeddings, options.known_speakers))
         return with_loudness(named, pcm.mean(axis=1, dtype=np.float32))  # the same mix that Whisper transcribes
 
-    def _names(self, embeddings: Mapping[str, Embedding], known: Sequence[KnownSpeaker]) -> dict[str, str]:
-        """Return the names of the speakers that match a known speaker."""
+    def _match(self, embeddings: Mapping[str, Embedding], known: Sequence[KnownSpeaker]) -> dict[str, Match]:
+        """Return the speakers that match a known speaker."""
         if not embeddings:
             return {}
         clips = {speaker.name: _decode_flac(b64decode(speaker.reference)) for speaker in known}

@@ -81,6 +81,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = PLAIN, name: s
                 "text": transcript.text,
                 **_words(transcript),
                 "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
+                **_known_speakers(transcript),
                 **_logprobs(transcript),
                 **_usage(transcript),
                 **_warnings(transcript),
@@ -137,6 +138,13 @@ def _language_name(transcript: Transcript) -> str:
         return "english"  # OpenAI's API names the language of the text here
     # Always a string: typed clients require it.
     return "unknown" if transcript.language is None else language_name(transcript.language)
+
+
+def _known_speakers(transcript: Transcript) -> dict[str, Any]:
+    """Return the known speakers that were found, and how similar their voices are to the reference clips."""
+    similarities = {turn.speaker: turn.similarity for turn in transcript.turns or () if turn.similarity is not None}
+    found = [{"name": name, "similarity": similarity} for name, similarity in similarities.items()]
+    return {"known_speakers": found} if found else {}
 
 
 def _usage(transcript: Transcript) -> dict[str, Any]:

@@ -73,12 +73,14 @@ class Turn(StrictModel):
 
     `start`, `end`: seconds from the start of the recording. `speaker`: `SPEAKER_00` and so on in order of first
     appearance, or the name of a known speaker. `level`: how loud the speaker is, in dB of full scale; null: not known.
+    `similarity`: the cosine similarity of a known speaker's voice to the reference clip; null for other speakers.
     """
 
     start: float
     end: float
     speaker: str
     level: float | None = Field(None, exclude_if=lambda level: level is None)
+    similarity: float | None = Field(None, exclude_if=lambda similarity: similarity is None)
 
 
 class TextDelta(StrictModel):

@@ -5,7 +5,8 @@ from benchmarks.speaker_attribution import Score, SpokenWord, score, shares
 
 def words_of(text: str, speakers: str) -> list[SpokenWord]:
     return [
-        SpokenWord(word, speaker, at) for at, (word, speaker) in enumerate(zip(text.split(), speakers, strict=True))
+        SpokenWord(word, speaker, at, at + 1)
+        for at, (word, speaker) in enumerate(zip(text.split(), speakers, strict=True))
     ]
 
 
