@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
 
 from serve_app.diarization.protocol import SpeakerBounds
 
@@ -39,14 +39,16 @@ def cluster(embeddings: Embeddings, seconds: NDArray[np.float64], bounds: Speake
     merges = linkage(units, method="average", metric="cosine")
     clusters = _Clusters(units, seconds, fcluster(merges, THRESHOLD, criterion="distance") - 1)
     count = max(1, len(clusters.speakers()))
-    wanted = min(max(count, bounds.least), bounds.most or count, len(units))
+    wanted = min(max(count, bounds.least), bounds.most or len(units), len(units))
     if wanted == count:
         return clusters.centroids(clusters.speakers() or clusters.by_speech[:1])
-    for number in range(wanted, min(len(units), wanted + _FINER) + 1):
-        finer = _Clusters(units, seconds, fcluster(merges, number, criterion="maxclust") - 1)
-        if len(finer.speakers()) >= wanted:
-            return finer.centroids(finer.speakers()[:wanted])
-    clusters = _Clusters(units, seconds, fcluster(merges, wanted, criterion="maxclust") - 1)
+    # Labels for `wanted` clusters and more: the first that contain so many speakers, or just as many clusters.
+    cuts = cut_tree(merges, range(wanted, min(len(units), wanted + _FINER) + 1)).T
+    for labels in cuts:
+        clusters = _Clusters(units, seconds, labels)
+        if len(clusters.speakers()) >= wanted:
+            return clusters.centroids(clusters.speakers()[:wanted])
+    clusters = _Clusters(units, seconds, cuts[0])
     return clusters.centroids(clusters.by_speech)
 
 

@@ -16,6 +16,11 @@ from serve_app.diarization.pyannote_campplus.frames import (
 )
 from serve_app.diarization.pyannote_campplus.stretches import Stretch
 
+_MAX_PAUSE_S = 0.3
+"""A turn continues after a shorter pause."""
+_MIN_TURN_S = 0.1
+"""Shorter turns are noise: mostly a few frames before or after another speaker's turn."""
+
 _UNKNOWN = -1
 
 
@@ -57,7 +62,7 @@ def find_turns(
     speaking[alone] = False
     speaking[alone, labels[alone]] = True
     for speaker in range(total):
-        for start, end in _intervals(speaking[:, speaker]):
+        for start, end in _join(_intervals(speaking[:, speaker])):
             yield SpeakerTurn(frame_time(start), frame_time(end), speaker)
 
 
@@ -95,3 +100,16 @@ def _intervals(speaking: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of each run of true frames."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], speaking, [False]])))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+def _join(intervals: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield a speaker's intervals without short pauses between them; those that are very short are dropped."""
+    start, end = next(intervals, (0, 0))
+    for following, its_end in intervals:
+        if frame_time(following) - frame_time(end) > _MAX_PAUSE_S:
+            if frame_time(end) - frame_time(start) >= _MIN_TURN_S:
+                yield start, end
+            start = following
+        end = its_end
+    if frame_time(end) - frame_time(start) >= _MIN_TURN_S:
+        yield start, end
