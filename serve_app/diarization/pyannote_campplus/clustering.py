@@ -9,7 +9,7 @@ from serve_app.diarization.protocol import SpeakerBounds
 THRESHOLD = 0.57
 """The mean cosine distance above which two clusters are different speakers."""
 MIN_STRETCH_S = 1.25
-"""Shorter stretches are not clustered, only assigned."""
+"""Shorter stretches are not clustered, only assigned, unless there are no others."""
 MIN_SPEAKER_S = 1.5
 """A cluster with less speech is not a speaker, unless so many are requested."""
 SHORT_SPEAKER_S, SHORT_SPEAKER_SIMILARITY = 3.0, 0.37
@@ -32,7 +32,8 @@ def cluster(embeddings: Embeddings, seconds: NDArray[np.float64], bounds: Speake
     be fewer speakers than `bounds.least`, if there are fewer stretches.
     """
     units: Embeddings = unit(embeddings)
-    usable = seconds >= min(MIN_STRETCH_S, seconds.max())
+    usable = seconds >= MIN_STRETCH_S
+    usable |= not usable.any()
     units, seconds = units[usable], seconds[usable]
     if len(units) == 1:
         return unit(embeddings[usable])

@@ -42,8 +42,12 @@ def frame_time(frame: int) -> float:
 
 def segmentation_frame(embedding_frame: int) -> int:
     """Return the number of the segmentation's frame, in the whole recording, where a frame of the embedding begins."""
-    at = embedding_frame * FRAME + _EMBEDDING_CENTRE - FRAME / 2
-    return max(0, round((at - _SEGMENTATION_CENTRE + _SEGMENTATION_STEP / 2) / _SEGMENTATION_STEP))
+    return segmentation_frame_at(embedding_frame * FRAME + _EMBEDDING_CENTRE - FRAME / 2)
+
+
+def segmentation_frame_at(sample: float) -> int:
+    """Return the number of the segmentation's frame that begins nearest to a sample."""
+    return max(0, round((sample - _SEGMENTATION_CENTRE + _SEGMENTATION_STEP / 2) / _SEGMENTATION_STEP))
 
 
 def segmentation_frames_in_chunk(chunk: int, start: int, end: int) -> NDArray[np.int64]:

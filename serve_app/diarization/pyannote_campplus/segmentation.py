@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from serve_app.diarization.channels import detect_speech
 from serve_app.diarization.protocol import Heartbeat, Samples
 from serve_app.diarization.pyannote_campplus.campplus import SAMPLE_RATE
 from serve_app.diarization.pyannote_campplus.frames import (
@@ -16,10 +18,18 @@ from serve_app.diarization.pyannote_campplus.frames import (
     CHUNK_STEP_S,
     SPEAKERS,
     Activity,
+    segmentation_frame_at,
 )
 from serve_app.diarization.pyannote_library import import_pyannote
+from serve_app.settings import VadSettings
 
 BATCH_SIZE = {"cpu": 8, "cuda": 32}
+
+_CLASSES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], bool)
+"""The speakers of each of the network's classes."""
+_UNSURE, _UNSURE_SHARE = (0.2, 0.98), 0.9
+"""A chunk is unsure if the probability of silence is between these in more than this share of its frames."""
+_VAD = VadSettings(threshold=0.5, min_silence_ms=100, pad_ms=30)
 
 
 class _LowPrecisionLSTM(nn.Module):
@@ -45,6 +55,7 @@ def load_segmentation(weights: Path, device: str, dtype: torch.dtype, batch_size
         duration=CHUNK_S,
         step=CHUNK_STEP_S,
         skip_aggregation=True,
+        skip_conversion=True,
         batch_size=batch_size or BATCH_SIZE[device],
         device=torch.device(device),
     )
@@ -73,7 +84,29 @@ def load_network(weights: Path) -> Any:
 def segment(inference: Any, samples: Samples, heartbeat: Heartbeat) -> Activity:
     """Return who speaks in each chunk of a recording."""
     recording = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE}
-    scores = inference(recording, hook=lambda **_: heartbeat()).data
-    assert scores.shape[1:] == (CHUNK_FRAMES, SPEAKERS)
-    activity: Activity = np.nan_to_num(scores) > 0.5
+    return decode(inference(recording, hook=lambda **_: heartbeat()).data, samples)
+
+
+def decode(scores: NDArray[np.float32], samples: Samples) -> Activity:
+    """Return who speaks by the network's log-probabilities, (chunks, CHUNK_FRAMES, classes).
+
+    In rooms with noise the network is sometimes sure neither of speech nor of silence for a whole chunk, and would miss
+    everything in it. There, voice activity detection decides whether someone speaks, and the network only who.
+    """
+    assert scores.shape[1:] == (CHUNK_FRAMES, len(_CLASSES))
+    activity: Activity = _CLASSES[scores.argmax(2)]
+    low, high = np.log(_UNSURE)
+    unsure = ((scores[..., 0] > low) & (scores[..., 0] < high)).mean(1) > _UNSURE_SHARE
+    for chunk in np.flatnonzero(unsure).tolist():
+        start = round(chunk * CHUNK_STEP_S * SAMPLE_RATE)
+        speech = _detect_speech(samples[start : start + round(CHUNK_S * SAMPLE_RATE)])
+        activity[chunk] = _CLASSES[1 + scores[chunk, :, 1:].argmax(1)] & speech[:, None]
     return activity
+
+
+def _detect_speech(samples: Samples) -> NDArray[np.bool_]:
+    """Return whether there is speech in each frame of a chunk."""
+    speech = np.zeros(CHUNK_FRAMES, bool)
+    for start, end in detect_speech((samples * 32767).astype(np.int16), _VAD):
+        speech[segmentation_frame_at(start) : segmentation_frame_at(end)] = True
+    return speech
