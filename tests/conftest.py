@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from serve_app.asgi import create_app
 from serve_app.models.fetch import ModelUnavailable
-from serve_app.models.resolve import resolve_checkpoint
+from serve_app.models.resolve import resolve_checkpoint, resolve_pipeline
 from serve_app.services.transcription import Service
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.engine.engine import Engine
@@ -41,7 +41,7 @@ pytest_plugins = ["tests.cluster", "tests.s3"]
 
 COSTS = {
     "ray": "needs a Ray cluster",
-    "real_model": "needs whisper-base",
+    "real_model": "needs real weights",
     "slow": "is slow",
 }
 """The markers of tests that `--fast` skips, and why."""
@@ -58,7 +58,13 @@ NOT_FAST = (
 )
 """Paths that `--fast` does not collect. They import Ray, transformers or schemathesis, or test the tools."""
 
-MARKER_OF_FIXTURE = {"running": "ray", "whisper_base": "real_model", "s3": "slow", "postgres": "slow"}
+MARKER_OF_FIXTURE = {
+    "running": "ray",
+    "whisper_base": "real_model",
+    "real_pipeline": "real_model",
+    "s3": "slow",
+    "postgres": "slow",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,6 +118,15 @@ def whisper_base() -> Path:
     """The real whisper-base, in a folder that test runs share."""
     try:
         return Path(resolve_checkpoint("whisper-base", MODELS))
+    except ModelUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def real_pipeline() -> Path:
+    """The diarization pipeline of real weights, in a folder that test runs share."""
+    try:
+        return Path(resolve_pipeline("pyannote-3.0-campplus", MODELS))
     except ModelUnavailable as error:
         pytest.skip(str(error))
 

@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=[*ENGINES], metavar="ENGINE")
     parser.add_argument("--data", type=Path, default=REAL, help="recordings, each with an RTTM file (see the docs)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="beginnings of names of recordings")
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=1, help="the median of their CPU seconds counts (1)")
     parser.add_argument("--long", type=float, metavar="MINUTES", help="join them to one recording that lasts so long")
     parser.add_argument("--save", action="store_true", help="save the figures, and write them to docs/diarization.md")
     options = parser.parse_args()

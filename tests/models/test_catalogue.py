@@ -8,8 +8,16 @@ from safetensors.numpy import load_file
 from transformers import WhisperForConditionalGeneration
 
 from serve_app.models import EMBEDDED
-from serve_app.models.catalogue import CATALOGUE, CatalogueModel
+from serve_app.models.catalogue import (
+    CATALOGUE,
+    EMBEDDING_FILE,
+    PIPELINES,
+    SEGMENTATION_FILE,
+    CatalogueModel,
+    CataloguePipeline,
+)
 from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable
+from serve_app.models.pipeline_networks import LICENSES
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.model.card import ModelCard
@@ -26,6 +34,17 @@ def test_entries_are_complete(model: CatalogueModel) -> None:
     assert [file.name for file in model.files] == ["model.bin", "config.json", "tokenizer.json"]
     assert all(len(file.sha256) == 64 and file.size and file.parts for file in model.files)
     assert all("==" in requirement for requirement in model.requirements)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=list(PIPELINES))
+def test_entries_of_pipelines_are_complete(pipeline: CataloguePipeline) -> None:
+    assert pipeline.name not in EMBEDDED
+    assert pipeline.license
+    assert pipeline.release
+    assert [file.name for file in pipeline.files] == [SEGMENTATION_FILE, EMBEDDING_FILE, LICENSES]
+    assert all(len(file.sha256) == 64 and file.size and file.parts for file in pipeline.files)
+    assert all("==" in requirement for requirement in pipeline.requirements)
+    assert pipeline.download_size
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from serve_app.diarization.protocol import SpeakerBounds
 THRESHOLD = 0.57
 """The mean cosine distance above which two clusters are different speakers."""
 MIN_STRETCH_S = 1.25
-"""Shorter stretches are not clustered, only assigned, unless there are no others."""
+"""Shorter stretches are not clustered, only assigned, unless there are too few others."""
 MIN_SPEAKER_S = 1.5
 """A cluster with less speech is not a speaker, unless so many are requested."""
 SHORT_SPEAKER_S, SHORT_SPEAKER_SIMILARITY = 3.0, 0.37
@@ -33,7 +33,7 @@ def cluster(embeddings: Embeddings, seconds: NDArray[np.float64], bounds: Speake
     """
     units: Embeddings = unit(embeddings)
     usable = seconds >= MIN_STRETCH_S
-    usable |= not usable.any()
+    usable |= usable.sum() < bounds.least
     units, seconds = units[usable], seconds[usable]
     if len(units) == 1:
         return unit(embeddings[usable])
@@ -61,7 +61,7 @@ def nearest(embeddings: Embeddings, speakers: Embeddings) -> NDArray[np.int64]:
 
 def unit(vectors: Embeddings) -> Embeddings:
     """Normalise vectors to length 1."""
-    units: Embeddings = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: Embeddings = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
     return units
 
 

@@ -39,8 +39,8 @@ def find_turns(
 
     In every frame as many speak as the chunks around it say on average; half of a speaker counts as one. A single
     speaker is that of the part; where several speak, or no part is, they are those with most votes of chunks: each
-    chunk's speakers are identified by the parts in which they speak alone. If more speak at once than `count`, the
-    others have the numbers that follow.
+    chunk's speakers are identified by the parts in which they speak alone. Speech of nobody of
+    these is that of the nearest part's. If more speak at once than `count`, the others have the numbers that follow.
     """
     first_frames = [first_frame(chunk) for chunk in range(len(activity))]
     frames = first_frames[-1] + CHUNK_FRAMES
@@ -61,6 +61,9 @@ def find_turns(
     alone = np.flatnonzero((speaking.sum(1) == 1) & (labels != _UNKNOWN))
     speaking[alone] = False
     speaking[alone, labels[alone]] = True
+    lost = np.flatnonzero((voices > 0) & ~speaking.any(1))
+    if len(lost) and len(parts):
+        speaking[lost, _nearest_labels(labels, lost)] = True
     for speaker in range(total):
         for start, end in _join(_intervals(speaking[:, speaker])):
             yield SpeakerTurn(frame_time(start), frame_time(end), speaker)
@@ -88,6 +91,16 @@ def _identify(chunk: NDArray[np.bool_], labels: NDArray[np.int64], total: int) -
         next(others, _UNKNOWN) if speaker == _UNKNOWN and chunk[:, local].any() else speaker
         for local, speaker in enumerate(known)
     ]
+
+
+def _nearest_labels(labels: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the speakers of the parts nearest to frames."""
+    known = np.flatnonzero(labels != _UNKNOWN)
+    after = np.searchsorted(known, frames).clip(1, max(1, len(known) - 1))
+    before = known[after - 1]
+    after = known[np.minimum(after, len(known) - 1)]
+    nearest: NDArray[np.int64] = labels[np.where(frames - before <= after - frames, before, after)]
+    return nearest
 
 
 def _most_voted(votes: NDArray[np.float32], voices: NDArray[np.int64]) -> NDArray[np.bool_]:
