@@ -1,4 +1,4 @@
-"""The diarizer replica: a pyannote pipeline, one recording at a time. Only bound when `diarization.pipeline` is set.
+"""The diarizer replica: a diarization pipeline, one recording at a time. Only bound when `diarization.pipeline` is set.
 
 The pipeline imports pyannote.audio and torch; processes that only deploy this class do not.
 """

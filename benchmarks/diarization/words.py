@@ -68,7 +68,7 @@ def right_speakers(conversation: Conversation, words: Sequence[SpokenWord]) -> t
         speaking = {turn.speaker for turn in conversation.turns if turn.start <= middle < turn.end}
         if len(speaking) == 1:
             pairs[speaking.pop(), word.speaker] += 1
-    true, found = (sorted({pair[side] for pair in pairs}) for side in (0, 1))
+    true, found = (sorted({pair[side] for pair in pairs} - {""}) for side in (0, 1))
     shared = np.array([[pairs[one, other] for other in found] for one in true]).reshape(len(true), len(found))
     return pairs.total(), int(shared[linear_sum_assignment(shared, maximize=True)].sum())
 
@@ -142,14 +142,7 @@ async def measure(conversations: Sequence[Conversation], speech: Path) -> dict[s
                 joined.append({"speakers": speakers, "words": spoken, "errors": plain, "speaker_errors": errors})
                 print(f"  {one.path.stem}, {speakers} speakers: WER {plain / spoken:.1%}, cpWER {errors / spoken:.1%}")
     return {
-        "right_speaker": {
-            name: {
-                "words": sum(n for n, _ in some),
-                "share": round(sum(r for _, r in some) / sum(n for n, _ in some), 4),
-            }
-            for name, some in counted.items()
-            if some
-        },
+        "right_speaker": {name: _share(some) for name, some in counted.items() if some},
         "joined": joined,
         "wer": round(sum(one["errors"] for one in joined) / sum(one["words"] for one in joined), 4),
         "cpwer": round(sum(one["speaker_errors"] for one in joined) / sum(one["words"] for one in joined), 4),

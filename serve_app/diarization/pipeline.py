@@ -17,7 +17,6 @@ from serve_app.cores import count_cores
 from serve_app.diarization.channels import channel_name, detect_speech
 from serve_app.diarization.loudness import with_loudness
 from serve_app.diarization.protocol import DiarizationPipeline, Embedding, Heartbeat, Samples, SpeakerBounds
-from serve_app.diarization.pyannote_campplus.pipeline import CampplusPipeline
 from serve_app.diarization.pyannote_pipeline import PyannotePipeline
 from serve_app.diarization.speaker_naming import Match, match_speakers, relabelled
 from serve_app.models.catalogue import PIPELINES
@@ -45,6 +44,8 @@ def load_pipeline(settings: DiarizationSettings, models_dir: Path) -> Diarizatio
     if device == "cpu":
         retain_freed_memory()
     if name in PIPELINES:
+        from serve_app.diarization.pyannote_campplus.pipeline import CampplusPipeline
+
         return CampplusPipeline.load(Path(resolve_pipeline(name, models_dir)), device, settings.batch_size)
     token = settings.token.get_secret_value() if settings.token else None
     return PyannotePipeline.load(name, token, device, settings.batch_size)
@@ -117,6 +118,7 @@ def _turn(start: float, end: float, speaker: str) -> Turn:
 
 
 def _to_float(pcm: Pcm) -> Samples:
+    """Convert (samples,) to values between -1 and 1."""
     samples: Samples = np.multiply(pcm, 1 / 32768, dtype=np.float32)
     return samples
 

@@ -26,9 +26,9 @@ class SpeakerBounds(NamedTuple):
 
 
 class FoundSpeakers(NamedTuple):
-    """Turns in any order, with labels of the pipeline, and an embedding of each label.
+    """Turns in any order, with labels of the pipeline, and the embeddings of labels.
 
-    An embedding with NaN is of a speaker of whom there was too little speech.
+    A speaker of whom there was too little speech has no embedding, or one with NaN.
     """
 
     turns: Sequence[Turn]
@@ -45,4 +45,4 @@ class DiarizationPipeline(Protocol):
         """Return who speaks when. Turns may overlap, and may end after the recording."""
 
     def embed(self, samples: Samples) -> Embedding:
-        """Return the embedding of audio with a single speaker."""
+        """Return the embedding of audio with a single speaker; NaN if there is too little of it."""

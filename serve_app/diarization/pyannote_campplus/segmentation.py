@@ -84,10 +84,10 @@ def load_network(weights: Path) -> Any:
 def segment(inference: Any, samples: Samples, heartbeat: Heartbeat) -> Activity:
     """Return who speaks in each chunk of a recording."""
     recording = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE}
-    return decode(inference(recording, hook=lambda **_: heartbeat()).data, samples)
+    return decode(inference(recording, hook=lambda **_: heartbeat()).data, samples, heartbeat)
 
 
-def decode(scores: NDArray[np.float32], samples: Samples) -> Activity:
+def decode(scores: NDArray[np.float32], samples: Samples, heartbeat: Heartbeat = lambda: None) -> Activity:
     """Return who speaks by the network's log-probabilities, (chunks, CHUNK_FRAMES, classes).
 
     In rooms with noise the network is sometimes sure neither of speech nor of silence for a whole chunk, and would miss
@@ -98,6 +98,7 @@ def decode(scores: NDArray[np.float32], samples: Samples) -> Activity:
     low, high = np.log(_UNSURE)
     unsure = ((scores[..., 0] > low) & (scores[..., 0] < high)).mean(1) > _UNSURE_SHARE
     for chunk in np.flatnonzero(unsure).tolist():
+        heartbeat()
         start = round(chunk * CHUNK_STEP_S * SAMPLE_RATE)
         speech = _detect_speech(samples[start : start + round(CHUNK_S * SAMPLE_RATE)])
         activity[chunk] = _CLASSES[1 + scores[chunk, :, 1:].argmax(1)] & speech[:, None]

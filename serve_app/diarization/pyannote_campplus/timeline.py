@@ -62,8 +62,8 @@ def find_turns(
     speaking[alone] = False
     speaking[alone, labels[alone]] = True
     lost = np.flatnonzero((voices > 0) & ~speaking.any(1))
-    if len(lost) and len(parts):
-        speaking[lost, _nearest_labels(labels, lost)] = True
+    if len(lost):
+        speaking[lost, _nearest_labels(labels, lost) if len(parts) else 0] = True
     for speaker in range(total):
         for start, end in _join(_intervals(speaking[:, speaker])):
             yield SpeakerTurn(frame_time(start), frame_time(end), speaker)
@@ -105,8 +105,13 @@ def _nearest_labels(labels: NDArray[np.int64], frames: NDArray[np.int64]) -> NDA
 
 def _most_voted(votes: NDArray[np.float32], voices: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return (frames, speakers): in each frame the speakers with most votes, as many as there are voices."""
-    ranks = np.argsort(np.argsort(-votes, axis=1, kind="stable"), axis=1)
-    return (ranks < voices[:, None]) & (votes > 0)
+    frames, votes, speaking = np.arange(len(votes)), votes.copy(), np.zeros(votes.shape, bool)
+    for rank in range(int(voices.max())):
+        best = votes.argmax(1)
+        chosen = (voices > rank) & (votes[frames, best] > 0)
+        speaking[frames[chosen], best[chosen]] = True
+        votes[frames, best] = 0
+    return speaking
 
 
 def _intervals(speaking: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from serve_app.diarization.pyannote_campplus.campplus import CHANNELS, DIMENSION, MELS, CAMPPlus
-from serve_app.models.pipeline_networks import EMBEDDING
+from serve_app.models.catalogue import EMBEDDING
 
 REFERENCE: dict[int, list[float]] = {
     int(frames): embedding
@@ -84,6 +84,13 @@ def test_masked_embeddings_are_of_the_statistics_of_their_frames(network: CAMPPl
         statistics = np.concatenate([chosen.mean(0), chosen.std(0, ddof=1)])
         expected = network.dense(torch.from_numpy(statistics.astype(np.float32))).numpy()
         np.testing.assert_allclose(embeddings[recording, speaker], expected, rtol=0, atol=1e-3)
+
+
+def test_last_layer_is_exact_whatever_the_type(real_pipeline: Path) -> None:
+    exact, fast = (CAMPPlus.from_checkpoint(load_file(real_pipeline / EMBEDDING)) for _ in range(2))
+    fast.set_dtype(torch.bfloat16)
+    assert torch.equal(exact.dense.weight, fast.dense.weight)
+    assert {layer.dtype for layer in fast.blocks.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("selected", [0, 1])

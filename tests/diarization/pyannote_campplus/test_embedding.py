@@ -11,7 +11,7 @@ from serve_app.diarization.protocol import Samples
 from serve_app.diarization.pyannote_campplus.campplus import DIMENSION, CAMPPlus, compute_features
 from serve_app.diarization.pyannote_campplus.embedding import embed_clip, embed_stretches
 from serve_app.diarization.pyannote_campplus.stretches import Stretch
-from serve_app.models.pipeline_networks import EMBEDDING
+from serve_app.models.catalogue import EMBEDDING
 from tests.diarization.conversation import conversation
 
 LENGTHS = [50, 15, 130, 50, 24, 75, 61, 25, 50, 500, 17, 70, 50, 50, 50, 50, 50, 50, 50, 50, 50]

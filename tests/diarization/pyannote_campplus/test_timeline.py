@@ -52,6 +52,11 @@ def test_speech_without_a_part_is_not_lost() -> None:
     assert find(activity, (1, 3, 0)) == turns((1, 3, 0), (7, 7.2, 0))
 
 
+def test_speech_without_any_parts_is_not_lost() -> None:
+    activity = make_activity(1, (1, 1.2, 0), (3, 3.25, 1))
+    assert find(activity) == turns((1, 1.2, 0), (3, 3.25, 0))
+
+
 def test_one_speaker() -> None:
     activity = make_activity(3, (1, 4, 0), (5, 14, 0))
     parts = [(1, 4, 0), (5, 6.5, 0), (6.5, 10, 0), (10, 14, 0)]
