@@ -84,6 +84,7 @@ install: .venv/installed-dev ## create .venv with everything, including tests an
 	@touch $@
 
 .venv/installed-diarization: .venv/installed
+	@echo "Installing pyannote.audio for speaker diarization (42 packages, 0.4 GB on disk) …"
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[diarization]'
 	@touch $@
 

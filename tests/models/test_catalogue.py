@@ -11,13 +11,13 @@ from serve_app.models import EMBEDDED
 from serve_app.models.catalogue import (
     CATALOGUE,
     EMBEDDING_FILE,
+    LICENSES,
     PIPELINES,
     SEGMENTATION_FILE,
     CatalogueModel,
     CataloguePipeline,
 )
 from serve_app.models.fetch import CHECKPOINT_FILES, ModelUnavailable
-from serve_app.models.pipeline_networks import LICENSES
 from serve_app.models.resolve import resolve_checkpoint
 from serve_app.settings import WhisperSettings
 from serve_app.whisper.model.card import ModelCard
