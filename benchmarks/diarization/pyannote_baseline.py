@@ -13,6 +13,7 @@ from pyannote.audio.core.task import Problem, Resolution, Specifications, Task
 from pyannote.audio.pipelines import SpeakerDiarization
 from safetensors.torch import load_file
 
+from benchmarks.diarization.engines import PIPELINE
 from serve_app.diarization.pyannote_campplus.campplus import (
     DIMENSION,
     FRAME,
@@ -66,7 +67,7 @@ class CAMPPlusModel(Model):
 
 def load_baseline(models: Path) -> Any:
     """Return the library's pipeline."""
-    folder = Path(resolve_pipeline("pyannote-3.0-campplus", models, print))
+    folder = Path(resolve_pipeline(PIPELINE, models, print))
     with TemporaryDirectory() as scratch:
         pipeline = SpeakerDiarization(
             segmentation=load_network(folder / SEGMENTATION),

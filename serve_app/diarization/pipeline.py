@@ -32,25 +32,6 @@ _VOICE_SAMPLES = 30 * SAMPLE_RATE
 """The length of a channel's speech that is compared with known speakers."""
 
 
-def load_pipeline(settings: DiarizationSettings, models_dir: Path) -> DiarizationPipeline:
-    """Load `settings.pipeline`; one of the catalogue is downloaded to `models_dir` first.
-
-    Raises PipelineError if it does not exist or the token gives no access to it, ModelUnavailable, CheckpointError.
-    """
-    name, device = settings.pipeline, settings.device
-    assert name is not None, "diarization is off"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        retain_freed_memory()
-    if name in PIPELINES:
-        from serve_app.diarization.pyannote_campplus.pipeline import CampplusPipeline
-
-        return CampplusPipeline.load(Path(resolve_pipeline(name, models_dir)), device, settings.batch_size)
-    token = settings.token.get_secret_value() if settings.token else None
-    return PyannotePipeline.load(name, token, device, settings.batch_size)
-
-
 class SpeakerPipeline:
     """Diarizes one recording at a time, always in the same thread."""
 
@@ -62,8 +43,26 @@ class SpeakerPipeline:
 
     @classmethod
     def load(cls, settings: DiarizationSettings, vad: VadSettings, models_dir: Path) -> Self:
-        """Load `settings.pipeline`; see `load_pipeline`."""
-        return cls(load_pipeline(settings, models_dir), settings, vad)
+        """Load `settings.pipeline`; one of the catalogue is downloaded to `models_dir` first.
+
+        Raises PipelineError if it does not exist or the token gives no access to it, ModelUnavailable, CheckpointError.
+        """
+        name, device = settings.pipeline, settings.device
+        assert name is not None, "diarization is off"
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            retain_freed_memory()
+        pipeline: DiarizationPipeline
+        if name in PIPELINES:
+            from serve_app.diarization.pyannote_campplus.pipeline import CampplusPipeline
+
+            folder = Path(resolve_pipeline(name, models_dir))
+            pipeline = CampplusPipeline.load(folder, device, settings.batch_size)
+        else:
+            token = settings.token.get_secret_value() if settings.token else None
+            pipeline = PyannotePipeline.load(name, token, device, settings.batch_size)
+        return cls(pipeline, settings, vad)
 
     def begin(self) -> None:
         """Set the number of threads; call this first, in the thread that will call `diarize`."""

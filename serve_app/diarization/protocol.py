@@ -1,4 +1,4 @@
-"""What the service needs of a diarization pipeline."""
+"""The interface of a diarization pipeline to the service."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol

@@ -1,4 +1,4 @@
-"""What can be downloaded by name, Whisper models and diarization pipelines: sources, and hashes of all files."""
+"""The Whisper models and diarization pipelines that can be downloaded by name: sources, and hashes of all files."""
 
 from dataclasses import dataclass
 

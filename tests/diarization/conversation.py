@@ -1,5 +1,7 @@
 """A conversation, and a pipeline that detects speakers in any audio."""
 
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,17 @@ def conversation(seconds: float) -> NDArray[np.int16]:
         sound[at : at + len(recording)] += recording // 2
         at, number = at + len(recording) + int(chance.choice([-1.5, 0.3, 1.0, 14.0]) * SAMPLE_RATE), number + 1
     return sound[: int(seconds * SAMPLE_RATE)]
+
+
+def interrupt_at(call: int) -> Callable[[], None]:
+    """Return a heartbeat that raises InterruptedError when it is called so many times."""
+    calls = count(1)
+
+    def heartbeat() -> None:
+        if next(calls) == call:
+            raise InterruptedError
+
+    return heartbeat
 
 
 def restless(folder: str = "diarization-nano") -> Any:

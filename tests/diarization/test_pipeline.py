@@ -13,7 +13,7 @@ from serve_app.diarization.pipeline import SpeakerPipeline
 from serve_app.diarization.pyannote_pipeline import PipelineError, PyannotePipeline
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.settings import DiarizationSettings, LimitSettings, VadSettings
-from tests.diarization.conversation import DATA, conversation, restless
+from tests.diarization.conversation import DATA, conversation, interrupt_at, restless
 from tests.server import MODELS
 
 pytestmark = pytest.mark.slow  # loads pyannote.audio
@@ -56,16 +56,8 @@ def test_order_and_numbering_of_turns() -> None:
 
 
 def test_heartbeat_can_stop_the_pipeline(nano: SpeakerPipeline) -> None:
-    heartbeats = 0
-
-    def heartbeat() -> None:
-        nonlocal heartbeats
-        heartbeats += 1
-        if heartbeats == 3:
-            raise InterruptedError
-
     with pytest.raises(InterruptedError):
-        nano.diarize(conversation(60), DiarizationOptions(), heartbeat)
+        nano.diarize(conversation(60), DiarizationOptions(), interrupt_at(3))
 
 
 def clip(sound: np.ndarray) -> str:  # type: ignore[type-arg]

@@ -60,7 +60,7 @@ class Specifications:
 
 
 class Command:
-    """What it pickles runs a command when it is unpickled."""
+    """Pickled, it runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {Path.cwd() / 'attacked'}",)

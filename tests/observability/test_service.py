@@ -1,4 +1,4 @@
-"""What the whole service records of a request and a job."""
+"""Metrics and log lines of the whole service for a request and a job."""
 
 import asyncio
 import json

@@ -21,9 +21,8 @@ from serve_app.diarization.pyannote_campplus.frames import (
     segmentation_frame_at,
 )
 from serve_app.diarization.pyannote_library import import_pyannote
+from serve_app.diarization.pyannote_pipeline import BATCH_SIZE
 from serve_app.settings import VadSettings
-
-BATCH_SIZE = {"cpu": 8, "cuda": 32}
 
 _CLASSES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], bool)
 """The speakers of each of the network's classes."""

@@ -1,4 +1,4 @@
-"""Who speaks in every frame of a recording, from the segmentation and the speakers of stretches. Pure."""
+"""Find the speakers of every frame of a recording, from the segmentation and the speakers of stretches. Pure."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

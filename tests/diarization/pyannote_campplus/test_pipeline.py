@@ -15,7 +15,7 @@ from serve_app.diarization.pyannote_campplus.pipeline import CampplusPipeline
 from serve_app.schemas.request import DiarizationOptions, KnownSpeaker
 from serve_app.schemas.transcript import Turn
 from serve_app.settings import DiarizationSettings, LimitSettings, VadSettings
-from tests.diarization.conversation import conversation
+from tests.diarization.conversation import conversation, interrupt_at
 
 pytestmark = pytest.mark.slow
 
@@ -115,13 +115,5 @@ def test_short_recordings(pipeline: SpeakerPipeline, samples: int) -> None:
 
 
 def test_heartbeat_can_stop_it(pipeline: SpeakerPipeline) -> None:
-    heartbeats = 0
-
-    def heartbeat() -> None:
-        nonlocal heartbeats
-        heartbeats += 1
-        if heartbeats == 3:
-            raise InterruptedError
-
     with pytest.raises(InterruptedError):
-        pipeline.diarize(conversation(60), DiarizationOptions(), heartbeat)
+        pipeline.diarize(conversation(60), DiarizationOptions(), interrupt_at(3))
